@@ -1,0 +1,212 @@
+"""Resources and their bids, as arrays over resources, bid segments and intervals.
+
+A bid segment is a block of power at one price.  A resource's supply segments rise in price and its
+demand segments fall, and no demand segment is dearer than a supply segment of the same interval:
+the net injection then has one monotone curve, and the least-cost dispatch is a linear programme.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from dlmp.errors import Problems
+from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, repeated, some_of
+
+RESOURCE_KINDS = ("solar", "wind", "generator", "load", "demand_response", "ev", "other")
+MAX_SEGMENTS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Resources:
+    """r resources that may bid.
+
+    Parameters
+    ----------
+    name, kind
+        (r,) Name and kind, one of `RESOURCE_KINDS`.
+    node
+        (r,) Node where each injects.
+    p_min_kw, p_max_kw
+        (r,) and (t, r) Range of the injection [kW], positive into the grid; the upper end follows
+        the availability of each interval.
+    q_min_kvar, q_max_kvar
+        (r,) Range of the reactive injection [kvar].
+    s_max_kva
+        (r,) Rating of the inverter or machine [kVA]; infinite where there is none.
+    """
+
+    name: TextArray
+    kind: TextArray
+    node: IntArray
+    p_min_kw: FloatArray
+    p_max_kw: FloatArray
+    q_min_kvar: FloatArray
+    q_max_kvar: FloatArray
+    s_max_kva: FloatArray
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Bids:
+    """s bid segments over t intervals.
+
+    Parameters
+    ----------
+    resource
+        (s,) Index of the resource that offers the segment.
+    is_supply
+        (s,) True for an offer to inject, False for a bid to consume.
+    segment
+        (s,) Number of the segment within its curve.
+    quantity_kw
+        (t, s) Size of the block [kW], not negative; 0 where the segment is not offered.
+    price_usd_per_mwh
+        (t, s) Price of the block [currency/MWh].
+    """
+
+    resource: IntArray
+    is_supply: npt.NDArray[np.bool_]
+    segment: IntArray
+    quantity_kw: FloatArray
+    price_usd_per_mwh: FloatArray
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+    def __len__(self) -> int:
+        return len(self.resource)
+
+
+def _freeze(record: object) -> None:
+    for field in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, field.name)
+        object.__setattr__(record, field.name, frozen(value, value.dtype))
+
+
+def no_resources(intervals: int) -> tuple[Resources, Bids]:
+    """Return empty tables: a feeder of which nothing bids."""
+    none, text = np.zeros(0), np.zeros(0, dtype=str)
+    index = np.zeros(0, dtype=np.int64)
+    resources = Resources(text, text, index, none, np.zeros((intervals, 0)), none, none, none)
+    return resources, Bids(index, np.zeros(0, bool), index, np.zeros((intervals, 0)), np.zeros((intervals, 0)))
+
+
+def check_resources(resources: Resources, node_count: int, problems: Problems) -> None:
+    """Add to `problems` everything that is wrong with `resources` on a network of `node_count` nodes."""
+    for name in repeated(resources.name):
+        problems.add(f"resource {name}", "resource", name, "stands more than once; names must be unique")
+    for index, name in enumerate(resources.name):
+        element = f"resource {name}"
+        if resources.kind[index] not in RESOURCE_KINDS:
+            problems.add(element, "kind", str(resources.kind[index]), f"must be one of {some_of(RESOURCE_KINDS, 20)}")
+        if not 0 <= resources.node[index] < node_count:
+            problems.add(element, "node", int(resources.node[index]), f"must be 0 to {node_count - 1}")
+        if not _ordered(resources.q_min_kvar[index], resources.q_max_kvar[index]):
+            band = (float(resources.q_min_kvar[index]), float(resources.q_max_kvar[index]))
+            problems.add(element, "q_min_kvar, q_max_kvar", band, "must be finite with q_min_kvar <= q_max_kvar")
+        rating = resources.s_max_kva[index]
+        if not rating > 0:
+            problems.add(element, "s_max_kva", float(rating), "must be above zero; leave it blank for no rating")
+        elif resources.p_min_kw[index] > rating:
+            problems.add(element, "p_min_kw", float(resources.p_min_kw[index]), f"is above s_max_kva = {rating:g}")
+        _check_power_range(resources, index, problems)
+
+
+def _ordered(low: float, high: float) -> bool:
+    return bool(np.isfinite(low) and np.isfinite(high) and low <= high)
+
+
+def _check_power_range(resources: Resources, index: int, problems: Problems) -> None:
+    element, low = f"resource {resources.name[index]}", resources.p_min_kw[index]
+    for interval, high in enumerate(resources.p_max_kw[:, index]):
+        if not _ordered(low, high):
+            problems.add(
+                element,
+                f"p_min_kw, p_max_kw (interval {interval})",
+                (float(low), float(high)),
+                "must be finite with p_min_kw <= p_max_kw, after availability",
+            )
+            return
+
+
+def check_bids(bids: Bids, resources: Resources, problems: Problems) -> None:
+    """Add to `problems` everything that is wrong with `bids`."""
+    bad = ~(np.isfinite(bids.quantity_kw) & (bids.quantity_kw >= 0))
+    for interval, column in np.argwhere(bad):
+        value = float(bids.quantity_kw[interval, column])
+        problems.add(_segment_name(bids, resources, column, interval), "quantity_kw", value, "must be finite and >= 0")
+    bad = ~np.isfinite(bids.price_usd_per_mwh)
+    for interval, column in np.argwhere(bad):
+        value = float(bids.price_usd_per_mwh[interval, column])
+        problems.add(_segment_name(bids, resources, column, interval), "price_usd_per_mwh", value, "must be finite")
+    for index in range(len(resources)):
+        own = np.flatnonzero(bids.resource == index)
+        supply, demand = own[bids.is_supply[own]], own[~bids.is_supply[own]]
+        for side, columns in (("supply", supply), ("demand", demand)):
+            if len(columns) > MAX_SEGMENTS:
+                name = f"resource {resources.name[index]}"
+                problems.add(name, f"{side} segments", len(columns), f"a curve has at most {MAX_SEGMENTS}")
+        _check_curves(bids, resources, index, supply, demand, problems)
+        _check_must_run(bids, resources, index, supply, demand, problems)
+
+
+def _segment_name(bids: Bids, resources: Resources, column: int, interval: int) -> str:
+    side = "supply" if bids.is_supply[column] else "demand"
+    return f"bid of {resources.name[bids.resource[column]]}, {side} segment {bids.segment[column]}, interval {interval}"
+
+
+def _check_curves(
+    bids: Bids, resources: Resources, index: int, supply: IntArray, demand: IntArray, problems: Problems
+) -> None:
+    """Check that the offered blocks, from the dearest consumption to the dearest injection, never fall in price."""
+    name = f"bid of {resources.name[index]}"
+    for side, columns, sign in (("supply", supply, 1.0), ("demand", demand, -1.0)):
+        ordered = columns[np.argsort(bids.segment[columns], kind="stable")]
+        price = _offered(bids, ordered) * sign
+        highest = np.fmax.accumulate(price, axis=1)
+        falls = price[:, 1:] < highest[:, :-1]
+        if falls.any():
+            interval, column = np.argwhere(falls)[0]
+            value = float(bids.price_usd_per_mwh[interval, ordered[column + 1]])
+            rule = "must not fall from one supply" if sign > 0 else "must not rise from one demand"
+            problems.add(
+                f"{name}, {side} segment {bids.segment[ordered[column + 1]]}, interval {interval}",
+                "price_usd_per_mwh",
+                value,
+                f"{rule} segment to the next",
+            )
+    if len(supply) and len(demand):
+        cheapest, dearest = np.fmin.reduce(_offered(bids, supply), axis=1), np.fmax.reduce(_offered(bids, demand), axis=1)
+        for interval in np.flatnonzero(dearest > cheapest)[:1]:
+            problems.add(
+                f"{name}, interval {interval}",
+                "price_usd_per_mwh",
+                float(dearest[interval]),
+                f"demand is dearer than the resource's own supply at {cheapest[interval]:g}: it would trade with itself",
+            )
+
+
+def _offered(bids: Bids, columns: IntArray) -> FloatArray:
+    """Price of each segment where it is offered, NaN where its quantity is zero."""
+    return np.where(bids.quantity_kw[:, columns] > 0, bids.price_usd_per_mwh[:, columns], np.nan)
+
+
+def _check_must_run(
+    bids: Bids, resources: Resources, index: int, supply: IntArray, demand: IntArray, problems: Problems
+) -> None:
+    """Check that the offered blocks can reach the range of the resource."""
+    offered = bids.quantity_kw[:, supply].sum(axis=1)
+    wanted = bids.quantity_kw[:, demand].sum(axis=1)
+    for field, short, remedy in (
+        ("p_min_kw", resources.p_min_kw[index] - offered, "needs supply bids of at least p_min_kw"),
+        ("p_max_kw", -wanted - resources.p_max_kw[:, index], "needs demand bids of at least -p_max_kw"),
+    ):
+        for interval in np.flatnonzero(short > 1e-9)[:1]:
+            value = resources.p_min_kw[index] if field == "p_min_kw" else resources.p_max_kw[interval, index]
+            problems.add(f"resource {resources.name[index]}, interval {interval}", field, float(value), remedy)

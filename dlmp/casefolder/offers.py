@@ -1,0 +1,176 @@
+"""``resources.csv``, ``availability.csv`` and ``bids.csv``: who may be dispatched, how far and at which prices.
+
+``resources.csv``: ``resource, bus, phase, kind, p_min_kw, p_max_kw, q_min_kvar, q_max_kvar, s_max_kva``, the
+injection positive; blank: all phases, `p_min_kw` and reactive power 0, `s_max_kva` unlimited.
+
+``availability.csv`` (optional): ``resource, interval, p_max_kw``, which holds where it is below that of
+``resources.csv``.  A resource of the name of a fixed generator of the network takes that generator's
+place, and its output is the availability unless the table has the resource.
+
+``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh``; a blank interval is all
+of them, and a segment that has such a row has no other.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
+from dlmp.casefolder.rows import ALL_INTERVALS, Places, in_horizon, known, once
+from dlmp.csvfile import Column, Table, read_csv
+from dlmp.errors import Problems
+from dlmp.network.model import BALANCED_PHASE, FloatArray
+
+RESOURCE_COLUMNS = (
+    Column("resource", "text"),
+    Column("bus", "text"),
+    Column("phase", "text", required=False, default=""),
+    Column("kind", "text"),
+    Column("p_min_kw", "number", required=False, default=0.0),
+    Column("p_max_kw", "number"),
+    Column("q_min_kvar", "number", required=False, default=0.0),
+    Column("q_max_kvar", "number", required=False, default=0.0),
+    Column("s_max_kva", "number", required=False, default=np.inf),
+)
+
+AVAILABILITY_COLUMNS = (Column("resource", "text"), Column("interval", "integer"), Column("p_max_kw", "number"))
+
+BID_COLUMNS = (
+    Column("resource", "text"),
+    Column("interval", "integer", required=False, default=ALL_INTERVALS),
+    Column("side", "text"),
+    Column("segment", "integer"),
+    Column("quantity_kw", "number"),
+    Column("price_usd_per_mwh", "number"),
+)
+
+SEGMENT = ["resource", "side", "segment"]
+
+
+def read_offers(
+    folder: Path, places: Places, intervals: int, generation: Mapping[str, FloatArray], problems: Problems
+) -> tuple[Resources, Bids]:
+    """Read the three tables; without any of them nobody bids.
+
+    Parameters
+    ----------
+    folder
+        The case.
+    places
+        The buses that resources may stand at.
+    intervals
+        Their number t, 0 where it is unknown.
+    generation
+        Output (t,) [kW] of the fixed generators that a resource may take the place of.
+    problems
+        What is wrong is added here.  Resources with a bad row in one table are left out of the checks
+        of what the tables say together, and of the result.
+    """
+    if not any((folder / name).exists() for name in ("resources.csv", "availability.csv", "bids.csv")):
+        return no_resources(intervals)
+    resource_table = read_csv(folder / "resources.csv", RESOURCE_COLUMNS, problems)
+    path = folder / "availability.csv"
+    availability_table = read_csv(path, AVAILABILITY_COLUMNS, problems) if path.exists() else None
+    bid_table = read_csv(folder / "bids.csv", BID_COLUMNS, problems)
+    if resource_table is None:
+        return no_resources(intervals)
+    names = {name: index for index, name in enumerate(sorted(resource_table.names("resource")))}
+    rows = _good_resources(resource_table, places, problems)
+    availability = pd.DataFrame({"resource": [], "interval": [], "p_max_kw": []})
+    if availability_table is not None:
+        availability = _good_availability(availability_table, names, intervals, problems)
+        rows = rows[~rows.resource.isin(availability_table.names_besides(availability, "resource"))]
+    check_resources(_resources(rows, availability, intervals, generation), _node_count(rows), problems)
+    if bid_table is None:
+        return no_resources(intervals)
+    bid_rows = _good_bids(bid_table, names, intervals, problems)
+    rows = rows[~rows.resource.isin(bid_table.names_besides(bid_rows, "resource"))]
+    resources = _resources(rows, availability, intervals, generation)
+    bids = _bids(bid_rows, resources, intervals)
+    check_bids(bids, resources, problems)
+    return resources, bids
+
+
+def _good_resources(table: Table, places: Places, problems: Problems) -> pd.DataFrame:
+    rows = table.rows
+    wrong = ~rows.phase.isin(("", BALANCED_PHASE))
+    for line, phase in rows.phase[wrong].items():
+        problems.add(table.line(line), "phase", phase, f"a balanced network has only {BALANCED_PHASE}; leave it blank")
+    return known(table, rows[~wrong], "bus", places.node_of_bus, "bus of the network", problems)
+
+
+def _node_count(rows: pd.DataFrame) -> int:
+    return int(rows["index"].max()) + 1 if len(rows) else 0
+
+
+def _good_availability(table: Table, names: Mapping[str, int], intervals: int, problems: Problems) -> pd.DataFrame:
+    rows = in_horizon(table, table.rows, intervals, problems)
+    rows = known(table, rows, "resource", names, "resource of resources.csv", problems)
+    return once(table, rows, ["resource", "interval"], problems)
+
+
+def _resources(
+    rows: pd.DataFrame, availability: pd.DataFrame, intervals: int, generation: Mapping[str, FloatArray]
+) -> Resources:
+    p_max_kw = np.tile(rows.p_max_kw.to_numpy(), (intervals, 1))
+    given = {str(name): rows for name, rows in availability.groupby("resource")}
+    for column, name in enumerate(rows.resource):
+        if name in given:
+            at = given[name].interval.to_numpy()
+            p_max_kw[at, column] = np.minimum(p_max_kw[at, column], given[name].p_max_kw)
+        elif name in generation:
+            p_max_kw[:, column] = np.minimum(p_max_kw[:, column], generation[name])
+    return Resources(
+        name=rows.resource.to_numpy().astype(str),
+        kind=rows.kind.to_numpy().astype(str),
+        node=rows["index"].to_numpy(np.int64),
+        p_min_kw=rows.p_min_kw.to_numpy(),
+        p_max_kw=p_max_kw,
+        q_min_kvar=rows.q_min_kvar.to_numpy(),
+        q_max_kvar=rows.q_max_kvar.to_numpy(),
+        s_max_kva=rows.s_max_kva.to_numpy(),
+    )
+
+
+def _good_bids(table: Table, names: Mapping[str, int], intervals: int, problems: Problems) -> pd.DataFrame:
+    rows = in_horizon(table, table.rows, intervals, problems)
+    rows = known(table, rows, "resource", names, "resource of resources.csv", problems)
+    kept = pd.Series(True, index=rows.index)
+    for field, good, message in (
+        ("side", rows.side.isin(("supply", "demand")), "must be supply or demand"),
+        ("segment", rows.segment >= 0, "must not be negative"),
+        ("quantity_kw", rows.quantity_kw >= 0, "must not be negative; the side says which way the power goes"),
+    ):
+        for line, value in rows.loc[~good, field].items():
+            problems.add(table.line(line), field, value, message)
+        kept &= good
+    rows = once(table, rows[kept], [*SEGMENT, "interval"], problems)
+    of_all = (rows.interval == ALL_INTERVALS).groupby([rows[key] for key in SEGMENT]).transform("any")
+    mixed = of_all & rows.duplicated(SEGMENT)
+    for line, interval in rows.interval[mixed].items():
+        value = "all" if interval == ALL_INTERVALS else interval
+        message = "a blank interval is all of them: the segment can have no other row"
+        problems.add(table.line(line), "interval", value, message)
+    return rows[~mixed]
+
+
+def _bids(rows: pd.DataFrame, resources: Resources, intervals: int) -> Bids:
+    index = {name: number for number, name in enumerate(resources.name.tolist())}
+    rows = rows[rows.resource.isin(index)]
+    column = rows.groupby(SEGMENT, sort=False).ngroup().to_numpy()
+    segments = rows.drop_duplicates(SEGMENT)
+    quantity_kw, price = np.zeros((intervals, len(segments))), np.zeros((intervals, len(segments)))
+    always = (rows.interval == ALL_INTERVALS).to_numpy()
+    interval = rows.interval.to_numpy()[~always]
+    for target, values in ((quantity_kw, rows.quantity_kw.to_numpy()), (price, rows.price_usd_per_mwh.to_numpy())):
+        target[:, column[always]] = values[always]
+        target[interval, column[~always]] = values[~always]
+    return Bids(
+        resource=segments.resource.map(index).to_numpy(np.int64),
+        is_supply=(segments.side == "supply").to_numpy(),
+        segment=segments.segment.to_numpy(np.int64),
+        quantity_kw=quantity_kw,
+        price_usd_per_mwh=price,
+    )

@@ -1,0 +1,90 @@
+"""A folder to a market case, or to one error with everything that is wrong in all its files."""
+
+from pathlib import Path
+
+from dlmp.casefolder.limits import apply_limits
+from dlmp.casefolder.offers import read_offers
+from dlmp.casefolder.rows import Places
+from dlmp.casefolder.series import (
+    available_generation,
+    dispatched_elements,
+    element_powers,
+    node_loads,
+    read_load_profile,
+    read_substation,
+)
+from dlmp.casefolder.settings import Settings, in_case_toml, read_settings
+from dlmp.errors import InputError, Problem, Problems
+from dlmp.market import MarketCase
+from dlmp.network.model import Network
+from dlmp.network.sources import read_network, table_folder
+from dlmp.network.tables import names_in_tables
+
+
+def read_case(folder: Path | str) -> MarketCase:
+    """Read the market case of a folder.
+
+    Parameters
+    ----------
+    folder
+        Holds ``case.toml``, ``import_prices.csv`` and, as needed, ``load_profile.csv``, ``resources.csv``,
+        ``availability.csv``, ``bids.csv``, ``limits.csv`` and the files of the network.
+
+    Raises
+    ------
+    InputError
+        With every problem of every file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError([Problem("case", "folder", str(folder), "is no folder")])
+    problems = Problems()
+    settings = read_settings(folder, problems)
+    network = _read_network(folder, settings, problems)
+    places = _places(folder, settings, network)
+    network = apply_limits(folder, network, places, problems)
+    substation = read_substation(folder, settings, problems)
+    profile = read_load_profile(folder, places, settings.intervals, problems)
+    generation = {}
+    if network is not None and settings.source is not None and settings.horizon is not None:
+        p_kw, q_kvar = element_powers(network, settings.source, settings.horizon, profile)
+        generation = available_generation(network, p_kw)
+    resources, bids = read_offers(folder, places, settings.intervals, generation, problems)
+    if network is not None:
+        dispatched = dispatched_elements(network, resources, problems)
+    if problems.found or network is None or settings.horizon is None:
+        raise InputError(in_case_toml(problem) for problem in problems.found)
+    load_p_kw, load_q_kvar = node_loads(network, p_kw, q_kvar, ~dispatched, profile)
+    return MarketCase(settings.name, network, settings.horizon, substation, load_p_kw, load_q_kvar, resources, bids)
+
+
+def _read_network(folder: Path, settings: Settings, problems: Problems) -> Network | None:
+    if settings.source is None:
+        return None
+    try:
+        return read_network(
+            settings.source,
+            folder,
+            options=settings.options,
+            v_min_pu=settings.v_min_pu,
+            v_max_pu=settings.v_max_pu,
+            source_v_pu=settings.source_v_pu,
+        )
+    except InputError as error:
+        problems.found += error.problems
+        return None
+
+
+def _places(folder: Path, settings: Settings, network: Network | None) -> Places:
+    """Names that the tables may refer to: the network's, else those of the tables that failed to become one."""
+    if network is not None:
+        branches = {str(name): branch for branch, name in enumerate(network.branch)}
+        return Places(network.node_of_bus, branches)
+    tables = table_folder(settings.source or "", folder)
+    if tables is None:
+        return Places(None, None)
+    names = names_in_tables(tables)
+    return Places(
+        {name: index for index, name in enumerate(sorted(names.buses))},
+        {name: index for index, name in enumerate(sorted(names.branches))},
+    )

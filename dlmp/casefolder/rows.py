@@ -1,0 +1,69 @@
+"""What the tables of a case have in common: intervals, references to names, and rows that must stand once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from dlmp.csvfile import Table
+from dlmp.errors import Problems
+from dlmp.network.model import some_of
+
+ALL_INTERVALS = -(2**62)
+"""Interval of a row whose interval is blank; no user's number, for those are exact as floats."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Buses and branches that a table may refer to, by index; None where the network is unknown."""
+
+    node_of_bus: Mapping[str, int] | None
+    branch_of_name: Mapping[str, int] | None
+
+
+def in_horizon(table: Table, rows: pd.DataFrame, intervals: int, problems: Problems) -> pd.DataFrame:
+    """Rows of the horizon's intervals, or of all; the others are problems where the horizon is known."""
+    inside = (rows.interval >= 0) & (rows.interval < intervals) | (rows.interval == ALL_INTERVALS)
+    if intervals:
+        for line, interval in rows.interval[~inside].items():
+            problems.add(table.line(line), "interval", interval, f"must be 0 to {intervals - 1}")
+    return rows[inside & (intervals > 0)]
+
+
+def once(
+    table: Table, rows: pd.DataFrame, keys: list[str], problems: Problems, shown: list[str] | None = None
+) -> pd.DataFrame:
+    """Rows whose `keys` have not stood further up; the others are problems, told by the columns `shown`."""
+    shown = shown or keys
+    for line, cells in rows.loc[rows.duplicated(keys), shown].iterrows():
+        value = ", ".join("all" if cell == ALL_INTERVALS else str(cell) for cell in cells)
+        problems.add(table.line(line), ", ".join(shown), value, "stands in a row above already")
+    return rows[~rows.duplicated(keys)]
+
+
+def check_complete(table: Table, rows: pd.DataFrame, intervals: int, problems: Problems) -> None:
+    """Add the intervals that neither `rows` nor any bad row of `table` has."""
+    left_out = pd.to_numeric(table.left_out.interval, errors="coerce").astype(float)
+    if left_out.isna().any():
+        return
+    missing = np.setdiff1d(np.arange(intervals), np.r_[rows.interval, left_out])
+    if len(missing):
+        message = f"has no row; each interval from 0 to {intervals - 1} needs one"
+        problems.add(table.name, "interval", some_of([str(interval) for interval in missing]), message)
+
+
+def known(
+    table: Table, rows: pd.DataFrame, column: str, names: Mapping[str, int] | None, what: str, problems: Problems
+) -> pd.DataFrame:
+    """Rows whose `column` names one of `names`, with its index as a further column ``index``.
+
+    The others are problems.  Where `names` is unknown all rows stay, each name with an index of its own.
+    """
+    if names is None:
+        return rows.assign(index=pd.factorize(rows[column])[0])
+    unknown = ~rows[column].isin(names)
+    for line, name in rows.loc[unknown, column].items():
+        problems.add(table.line(line), column, name, f"is no {what}; known: {some_of(list(names))}")
+    rows = rows[~unknown]
+    return rows.assign(index=rows[column].map(names).astype(np.int64))

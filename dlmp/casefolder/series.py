@@ -1,0 +1,150 @@
+"""``import_prices.csv`` and ``load_profile.csv``: what the substation charges and what the feeder consumes.
+
+``import_prices.csv`` has one row per interval: ``interval, price_usd_per_mwh`` and, if reactive import
+has a price, ``q_price_usd_per_mvarh``.
+
+``load_profile.csv`` is optional and has one of two forms.  ``interval, scale`` has one row per interval
+and scales the network's loads, not its fixed generation.  ``interval, bus, p_kw, q_kvar`` sets the
+fixed net consumption of a bus in an interval, without the resources; where it has no row the network's
+own remains.  It takes the place of a SimBench grid's profiles.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dlmp.bids import Resources
+from dlmp.casefolder.rows import Places, check_complete, in_horizon, known, once
+from dlmp.casefolder.settings import Settings
+from dlmp.csvfile import Column, read_csv
+from dlmp.errors import Problems
+from dlmp.market import Horizon, Substation, check_substation
+from dlmp.network.model import FloatArray, Network
+from dlmp.network.sources import network_profiles
+
+PRICE_COLUMNS = (
+    Column("interval", "integer"),
+    Column("price_usd_per_mwh", "number"),
+    Column("q_price_usd_per_mvarh", "number", required=False, default=0.0),
+)
+
+SCALE_COLUMNS = (Column("interval", "integer"), Column("scale", "number"))
+
+BUS_COLUMNS = (
+    Column("interval", "integer"),
+    Column("bus", "text"),
+    Column("p_kw", "number"),
+    Column("q_kvar", "number"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadProfile:
+    """What ``load_profile.csv`` says.
+
+    Parameters
+    ----------
+    scale
+        (t,) Factor on the loads, 1 in the form by bus.
+    by_bus
+        Columns ``interval``, ``index`` (node), ``p_kw`` and ``q_kvar``; empty in the form with a scale.
+    """
+
+    scale: FloatArray
+    by_bus: pd.DataFrame
+
+
+def read_substation(folder: Path, settings: Settings, problems: Problems) -> Substation:
+    """Read the import prices; together with the limits of ``case.toml`` they are the substation."""
+    price, q_price = np.zeros(settings.intervals), np.zeros(settings.intervals)
+    table = read_csv(folder / "import_prices.csv", PRICE_COLUMNS, problems)
+    if table is not None:
+        rows = once(table, in_horizon(table, table.rows, settings.intervals, problems), ["interval"], problems)
+        check_complete(table, rows, settings.intervals, problems)
+        price[rows.interval], q_price[rows.interval] = rows.price_usd_per_mwh, rows.q_price_usd_per_mvarh
+    substation = Substation(
+        price, q_price, settings.p_min_kw, settings.p_max_kw, settings.q_min_kvar, settings.q_max_kvar
+    )
+    check_substation(substation, settings.intervals, problems)
+    return substation
+
+
+def read_load_profile(folder: Path, places: Places, intervals: int, problems: Problems) -> LoadProfile | None:
+    """Read ``load_profile.csv``; None where there is none or it cannot be read."""
+    path = folder / "load_profile.csv"
+    if not path.exists():
+        return None
+    scaled = "scale" in _header(path)
+    table = read_csv(path, SCALE_COLUMNS if scaled else BUS_COLUMNS, problems)
+    if table is None:
+        return None
+    rows = in_horizon(table, table.rows, intervals, problems)
+    scale = np.ones(intervals)
+    if not scaled:
+        rows = known(table, rows, "bus", places.node_of_bus, "bus of the network", problems)
+        return LoadProfile(scale, once(table, rows, ["interval", "index"], problems, shown=["interval", "bus"]))
+    rows = once(table, rows, ["interval"], problems)
+    check_complete(table, rows, intervals, problems)
+    scale[rows.interval] = rows.scale
+    return LoadProfile(scale, pd.DataFrame({column: [] for column in ("interval", "index", "p_kw", "q_kvar")}))
+
+
+def _header(path: Path) -> list[str]:
+    """Columns of a table, none where it cannot be read: `read_csv` says why."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [name.strip() for name in next(csv.reader(file), [])]
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def element_powers(
+    network: Network, source: str, horizon: Horizon, profile: LoadProfile | None
+) -> tuple[FloatArray, FloatArray]:
+    """Consumption (t, e) [kW] and [kvar] of the network's elements, before what a profile says by bus."""
+    powers = network_profiles(source, network, horizon) if profile is None else None
+    if powers is not None:
+        return powers
+    factor = np.ones((horizon.intervals, len(network.element)))
+    if profile is not None:
+        factor[:, network.element_kind == "load"] = profile.scale[:, None]
+    return factor * network.element_p_kw, factor * network.element_q_kvar
+
+
+def available_generation(network: Network, p_kw: FloatArray) -> dict[str, FloatArray]:
+    """Output (t,) [kW] of each fixed generator of the network, by name."""
+    return {
+        str(network.element[element]): np.maximum(0.0, -p_kw[:, element])
+        for element in np.flatnonzero(network.element_kind == "generation")
+    }
+
+
+def dispatched_elements(network: Network, resources: Resources, problems: Problems) -> npt.NDArray[np.bool_]:
+    """(e,) True for fixed generators that are resources, which must stand at the same bus."""
+    node_of = dict(zip(resources.name.tolist(), resources.node.tolist(), strict=True))
+    is_resource = np.isin(network.element, resources.name)
+    dispatched: npt.NDArray[np.bool_] = (network.element_kind == "generation") & is_resource
+    for element in np.flatnonzero(dispatched):
+        name, node = str(network.element[element]), network.element_node[element]
+        if node_of[name] != node:
+            message = f"the network has a generator of this name at bus {network.bus[node]}"
+            problems.add(f"resource {name}", "bus", str(network.bus[node_of[name]]), message)
+    return dispatched
+
+
+def node_loads(
+    network: Network, p_kw: FloatArray, q_kvar: FloatArray, fixed: npt.NDArray[np.bool_], profile: LoadProfile | None
+) -> tuple[FloatArray, FloatArray]:
+    """Net consumption (t, n) [kW] and [kvar] of the nodes from that of the `fixed` elements, and what is set by bus."""
+    load_p, load_q = (np.zeros((len(power), network.node_count)) for power in (p_kw, q_kvar))
+    for element in np.flatnonzero(fixed):
+        load_p[:, network.element_node[element]] += p_kw[:, element]
+        load_q[:, network.element_node[element]] += q_kvar[:, element]
+    if profile is not None:
+        where = (profile.by_bus["interval"].to_numpy(np.int64), profile.by_bus["index"].to_numpy(np.int64))
+        load_p[where], load_q[where] = profile.by_bus.p_kw, profile.by_bus.q_kvar
+    return load_p, load_q

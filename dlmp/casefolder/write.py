@@ -1,0 +1,161 @@
+"""A market case to a folder that needs nothing else: the network as tables, the loads by bus and interval."""
+
+import json
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from dlmp.bids import Bids, Resources
+from dlmp.errors import InputError, Problem, Problems
+from dlmp.market import Horizon, MarketCase, Substation
+from dlmp.network.model import Network
+from dlmp.network.tables import write_tables
+
+
+def write_case(case: MarketCase, folder: Path | str) -> None:
+    """Write `case` into a new folder, so that `read_case` gives it back; the folder appears whole or not at all.
+
+    The network comes back with one fixed element per bus, and with the folder's name.
+
+    Raises
+    ------
+    InputError
+        When the folder exists and is not empty, when the network is not balanced, and when two columns
+        of the bids are the same segment.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError([Problem("case", "folder", str(folder), "exists already; name a new or an empty folder")])
+    _check_segments(case)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        whole = Path(temporary) / folder.name
+        _write_files(case, whole)
+        if folder.exists():
+            folder.rmdir()
+        whole.rename(folder)
+
+
+def _check_segments(case: MarketCase) -> None:
+    bids = case.bids
+    keys = pd.DataFrame({"resource": bids.resource, "is_supply": bids.is_supply, "segment": bids.segment})
+    problems = Problems()
+    for column in np.flatnonzero(keys.duplicated()):
+        side = "supply" if bids.is_supply[column] else "demand"
+        element = f"bid of {case.resources.name[bids.resource[column]]}"
+        message = "stands more than once; number the segments of a curve"
+        problems.add(element, f"{side} segment", int(bids.segment[column]), message)
+    problems.raise_if_any()
+
+
+def _write_files(case: MarketCase, folder: Path) -> None:
+    write_tables(case.network, folder)
+    (folder / "case.toml").write_text(_toml(case.name, case.horizon, case.substation), "utf-8")
+    tables = {"import_prices.csv": _prices(case.substation), "load_profile.csv": _loads(case)}
+    if len(case.resources):
+        tables["resources.csv"] = _resources(case.resources, case.network)
+        tables["bids.csv"] = _bids(case.bids, case.resources)
+        tables["availability.csv"] = _availability(case.resources)
+    for name, table in tables.items():
+        if len(table) or name == "bids.csv":
+            table.to_csv(folder / name, index=False)
+
+
+def _toml(name: str, horizon: Horizon, substation: Substation) -> str:
+    limits = {
+        field: getattr(substation, field)
+        for field in ("p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar")
+        if math.isfinite(getattr(substation, field))
+    }
+    lines = [
+        f"name = {_quoted(name)}",
+        "",
+        "[network]",
+        'source = "tables:."',
+        "",
+        "[horizon]",
+        f"start = {horizon.start.isoformat().replace('+00:00', 'Z')}",
+        f"interval_minutes = {horizon.interval_minutes}",
+        f"intervals = {horizon.intervals}",
+        f"timezone = {_quoted(horizon.timezone)}",
+        f"currency = {_quoted(horizon.currency)}",
+        "",
+        "[import]",
+        *(f"{field} = {float(value)!r}" for field, value in limits.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Return a TOML basic string: JSON's, but that TOML also wants DEL escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def _prices(substation: Substation) -> pd.DataFrame:
+    table = pd.DataFrame({"price_usd_per_mwh": substation.price_usd_per_mwh})
+    if substation.q_price_usd_per_mvarh.any():
+        table["q_price_usd_per_mvarh"] = substation.q_price_usd_per_mvarh
+    return table.rename_axis("interval").reset_index()
+
+
+def _loads(case: MarketCase) -> pd.DataFrame:
+    """One row per interval and bus, of the buses with any load in the case or in the tables of its network."""
+    own_p, own_q = case.network.element_loads()
+    loaded = np.flatnonzero(
+        (case.load_p_kw != 0).any(axis=0) | (case.load_q_kvar != 0).any(axis=0) | (own_p != 0) | (own_q != 0)
+    )
+    return pd.DataFrame(
+        {
+            "interval": np.repeat(np.arange(case.horizon.intervals), len(loaded)),
+            "bus": np.tile(case.network.bus[loaded], case.horizon.intervals),
+            "p_kw": case.load_p_kw[:, loaded].ravel(),
+            "q_kvar": case.load_q_kvar[:, loaded].ravel(),
+        }
+    )
+
+
+def _resources(resources: Resources, network: Network) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "resource": resources.name,
+            "bus": network.bus[resources.node],
+            "phase": "",
+            "kind": resources.kind,
+            "p_min_kw": resources.p_min_kw,
+            "p_max_kw": resources.p_max_kw.max(axis=0),
+            "q_min_kvar": resources.q_min_kvar,
+            "q_max_kvar": resources.q_max_kvar,
+            "s_max_kva": np.where(np.isinf(resources.s_max_kva), np.nan, resources.s_max_kva),
+        }
+    )
+
+
+def _availability(resources: Resources) -> pd.DataFrame:
+    """Rows where a resource has less than its most."""
+    interval, index = np.nonzero(resources.p_max_kw < resources.p_max_kw.max(axis=0))
+    p_max_kw = resources.p_max_kw[interval, index]
+    return pd.DataFrame({"resource": resources.name[index], "interval": interval, "p_max_kw": p_max_kw})
+
+
+def _bids(bids: Bids, resources: Resources) -> pd.DataFrame:
+    tables = [pd.DataFrame(columns=["resource", "interval", "side", "segment", "quantity_kw", "price_usd_per_mwh"])]
+    for column in range(len(bids)):
+        quantity, price = bids.quantity_kw[:, column], bids.price_usd_per_mwh[:, column]
+        same = bool((quantity == quantity[0]).all() and (price == price[0]).all())
+        rows = np.array([0]) if same else np.flatnonzero((quantity != 0) | (price != 0))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "resource": resources.name[bids.resource[column]],
+                    "interval": "" if same else rows.astype(str),
+                    "side": "supply" if bids.is_supply[column] else "demand",
+                    "segment": bids.segment[column],
+                    "quantity_kw": quantity[rows],
+                    "price_usd_per_mwh": price[rows],
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)

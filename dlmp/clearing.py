@@ -1,0 +1,249 @@
+"""Clear a market case: the one function that users call, and the record it returns."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from dlmp.certificate import Certificate, certify
+from dlmp.dispatch import Dispatch, PassReport, Seconds, Stopwatch, dispatch
+from dlmp.errors import InputError, Problem
+from dlmp.formulation import FORMULATIONS, new_formulation
+from dlmp.formulation.market_lp import build_market_lp
+from dlmp.market import MarketCase
+from dlmp.network.model import FloatArray, some_of
+from dlmp.prices import Prices, decompose
+from dlmp.results import Awards, Flows, Voltages
+from dlmp.settings import Settings
+from dlmp.units import BASE_KVA, money_per_price_pu
+
+CONVERGED, NOT_CONVERGED = "converged", "not_converged"
+
+
+@dataclass(frozen=True, eq=False)
+class Clearing:
+    """The outcome of `clear`.
+
+    Parameters
+    ----------
+    case, settings
+        What was cleared, and how.
+    status
+        ``converged`` or ``not_converged``; in the latter case nothing here may be published.
+    objective
+        Total cost over the horizon [currency]: import + accepted supply - accepted demand value.
+    import_kw, import_kvar
+        (t,) Substation import [kW], [kvar].
+    prices, awards, voltages, flows
+        The results; each has a `table`.
+    passes
+        What each LP pass came to.
+    error_usd_per_mwh
+        Largest error of the optimality conditions [currency/MWh].
+    seconds
+        CPU seconds by phase.
+    """
+
+    case: MarketCase = field(repr=False)
+    settings: Settings
+    status: str
+    objective: float
+    import_kw: FloatArray
+    import_kvar: FloatArray
+    prices: Prices = field(repr=False)
+    awards: Awards = field(repr=False)
+    voltages: Voltages = field(repr=False)
+    flows: Flows = field(repr=False)
+    passes: tuple[PassReport, ...]
+    error_usd_per_mwh: float
+    seconds: Seconds
+    _dispatch: Dispatch = field(repr=False)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """Independent checks of this result, made when first asked for."""
+        return certify(self.case, self._dispatch, self.prices, self.awards, self.voltages)
+
+    def explain(self, bus: str, interval: int = 0, phase: str | None = None) -> pd.DataFrame:
+        """List what makes the price of a node: each binding element and its share.
+
+        Parameters
+        ----------
+        bus
+            Bus, or an alias of it.
+        interval
+            Interval, from 0.
+        phase
+            Phase; default: the only phase of a balanced bus.
+
+        Returns
+        -------
+        Rows with ``component, element, limit, unit`` and the shares ``share_usd_per_mwh`` and
+        ``share_q_usd_per_mvarh``, which add up to the node's prices.
+        """
+        node = self._node(bus, interval, phase)
+        work = self._dispatch
+        weights, limits = work.weights, work.formulation.limits
+        substation = self.case.substation
+        energy = (self.prices.energy[interval, node], self.prices.energy_q[interval, node])
+        bought = (substation.price_usd_per_mwh[interval], substation.q_price_usd_per_mvarh[interval])
+        rows: list[tuple[str, str, float | None, str, float, float]] = [
+            ("energy", "substation price", None, "", bought[0], bought[1]),
+        ]
+        if not np.allclose(energy, bought, rtol=0, atol=self.settings.tolerance_usd_per_mwh):
+            rows.append(("energy", "substation import limit", None, "", energy[0] - bought[0], energy[1] - bought[1]))
+        rows.append(("loss", "network losses", None, "", self.prices.loss[interval, node], self.prices.loss_q[interval, node]))
+        row = weights.limits[[interval]].tocoo()
+        gradient = work.point.limit_gradients(np.full(row.nnz, interval), row.col, np.array([node]))[:, :, 0]
+        for limit, weight, (real, reactive) in zip(row.col, row.data, gradient, strict=True):
+            bound = limits.lower[limit] if weight > 0 else limits.upper[limit]
+            shown = float(limits.physical(np.array([limit]), np.array([bound]))[0])
+            rows.append(
+                (str(limits.cause[limit]), str(limits.element[limit]), shown, str(limits.unit[limit]), weight * real, weight * reactive)
+            )
+        columns = ["component", "element", "limit", "unit", "share_usd_per_mwh", "share_q_usd_per_mvarh"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _node(self, bus: str, interval: int, phase: str | None) -> int:
+        node = self.case.network.node(bus)
+        own = str(self.case.network.phase[node])
+        if phase not in (None, "", own):
+            raise InputError([Problem(f"bus {bus}", "phase", phase, f"has phase {own}")])
+        if not 0 <= interval < self.case.horizon.intervals:
+            raise InputError([Problem("explain", "interval", interval, f"must be 0 to {self.case.horizon.intervals - 1}")])
+        return node
+
+    def binding_limits(self) -> pd.DataFrame:
+        """Every limit that binds: interval, element, bound, and its shadow price per unit of the bound.
+
+        ``rent_usd`` is what the limit adds to the operator's surplus over the interval [currency].
+        """
+        limits, weights = self._dispatch.formulation.limits, self._dispatch.weights.limits.tocoo()
+        bound = np.where(weights.data > 0, limits.lower[weights.col], limits.upper[weights.col])
+        frame = pd.DataFrame(
+            {
+                "interval": weights.row,
+                "component": limits.cause[weights.col].astype(object),
+                "element": limits.element[weights.col].astype(object),
+                "limit": limits.physical(weights.col, bound),
+                "unit": limits.unit[weights.col].astype(object),
+                "multiplier": weights.data,
+            }
+        )
+        return frame.sort_values(["interval", "component", "element"], ignore_index=True)
+
+    def summary(self) -> dict[str, object]:
+        """Return the figures of `summary.json`."""
+        last = self.passes[-1]
+        return {
+            "name": self.case.name,
+            "status": self.status,
+            "objective": self.objective,
+            "currency": self.case.horizon.currency,
+            "intervals": self.case.horizon.intervals,
+            "nodes": self.case.network.node_count,
+            "resources": len(self.case.resources),
+            "formulation": self.settings.formulation,
+            "passes": len(self.passes),
+            "residuals": {
+                "optimality_usd_per_mwh": _or_none(self.error_usd_per_mwh),
+                "violation_pu": last.violation_pu,
+                "import_mismatch_pu": last.mismatch_pu,
+                "step_pu": last.step_pu,
+            },
+            "seconds": asdict(self.seconds),
+        }
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if np.isfinite(value) else None
+
+
+def clear(
+    case: MarketCase,
+    settings: Settings | None = None,
+    progress: Callable[[PassReport], None] | None = None,
+) -> Clearing:
+    """Find the least-cost dispatch of `case` that the network can carry, and its nodal prices.
+
+    Parameters
+    ----------
+    case
+        Network, horizon, substation prices, load, resources and bids.
+    settings
+        Formulation and tolerances; default: `Settings()`.
+    progress
+        Called after each pass; default: silent.
+
+    Returns
+    -------
+    The clearing; look at its `status` before using prices.
+
+    Raises
+    ------
+    InputError
+        When the formulation does not fit the network.
+    InfeasibleError
+        When no dispatch keeps the limits; names the conflicting ones.
+    PowerFlowError
+        When the feeder cannot carry its load at all.
+    SolverError
+        When HiGHS fails.
+    """
+    settings = settings or Settings()
+    seconds = Seconds()
+    with Stopwatch(seconds, "build"):
+        formulation = new_formulation(case, settings)
+        market = build_market_lp(case, settings.circle_sides)
+    found = dispatch(market, formulation, settings, seconds, progress)
+    with Stopwatch(seconds, "gradients"):
+        prices = decompose(case.network, case.horizon, formulation.limits, found.point, found.weights)
+    node = case.resources.node
+    power = found.x[market.network_columns] * BASE_KVA
+    awards = Awards(
+        case,
+        segment_kw=found.x[market.block("award")] * BASE_KVA,
+        net_injection_kw=power[:, 0],
+        q_kvar=power[:, 1],
+        lmp_usd_per_mwh=prices.lmp_usd_per_mwh[:, node],
+        lmp_q_usd_per_mvarh=prices.lmp_q_usd_per_mvarh[:, node],
+    )
+    at_from, at_to = formulation.branch_power(found.point)
+    return Clearing(
+        case,
+        settings,
+        status=CONVERGED if found.converged else NOT_CONVERGED,
+        objective=_objective(found),
+        import_kw=found.point.import_pu.real * BASE_KVA,
+        import_kvar=found.point.import_pu.imag * BASE_KVA,
+        prices=prices,
+        awards=awards,
+        voltages=Voltages(case.network, case.horizon, formulation.voltage(found.point)),
+        flows=Flows(case.network, case.horizon, at_from * BASE_KVA, -at_to * BASE_KVA, _loading(found)),
+        passes=found.reports,
+        error_usd_per_mwh=found.error_usd_per_mwh,
+        seconds=seconds,
+        _dispatch=found,
+    )
+
+
+def _objective(found: Dispatch) -> float:
+    """Cost of the dispatch at the import of the network state, not of the LP [currency]."""
+    market = found.market
+    x = found.x.copy()
+    x[market.block("import_p").ravel()] = found.point.import_pu.real
+    x[market.block("import_q").ravel()] = found.point.import_pu.imag
+    return float(market.columns.cost.ravel() @ x) * money_per_price_pu(market.case.horizon.interval_hours)
+
+
+def _loading(found: Dispatch) -> FloatArray:
+    """(t, m) Share of each branch's rating in use, at its worse end."""
+    limits, network = found.formulation.limits, found.market.case.network
+    loading = np.zeros((found.market.intervals, network.branch_count))
+    rated = np.flatnonzero(limits.branch >= 0)
+    share = np.maximum(found.point.limit_value[:, rated] / limits.upper[rated], 0.0) ** (1 / limits.power[rated])
+    np.maximum.at(loading.T, limits.branch[rated], share.T)
+    return loading

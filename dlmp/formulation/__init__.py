@@ -1,0 +1,24 @@
+"""Network models that a market can be cleared against."""
+
+from collections.abc import Callable
+
+from dlmp.errors import InputError, Problem
+from dlmp.formulation.ac_tangent import AcTangent
+from dlmp.formulation.interface import Formulation
+from dlmp.formulation.lindistflow import LinDistFlow
+from dlmp.market import MarketCase
+from dlmp.settings import Settings
+
+FORMULATIONS: dict[str, Callable[[MarketCase, Settings], Formulation]] = {
+    "ac_tangent": lambda case, settings: AcTangent(case.network),
+    "lindistflow": LinDistFlow.of_case,
+}
+"""Formulations by name; a new one needs its own file and a line here."""
+
+
+def new_formulation(case: MarketCase, settings: Settings) -> Formulation:
+    """Make the formulation that `settings` name; raises `InputError` for an unknown or unfit one."""
+    if settings.formulation not in FORMULATIONS:
+        known = ", ".join(FORMULATIONS)
+        raise InputError([Problem("settings", "formulation", settings.formulation, f"must be one of {known}")])
+    return FORMULATIONS[settings.formulation](case, settings)

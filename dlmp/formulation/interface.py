@@ -1,0 +1,140 @@
+"""What a formulation tells the clearing: limits, and how they and the import follow the injections.
+
+A formulation maps nodal injections to an operating point.  The clearing only asks the point for the
+substation import, the values of the limited quantities, and gradients of both: whether they come
+from an AC power flow or from a linear model is the formulation's own affair.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from dlmp.network.model import ComplexArray, FloatArray, IntArray, TextArray, frozen
+
+VOLTAGE, CONGESTION = "voltage", "congestion"
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """The k limited quantities of a network.
+
+    Parameters
+    ----------
+    element
+        (k,) What is limited: ``bus 18`` or ``line 5-6``.
+    cause
+        (k,) `VOLTAGE` or `CONGESTION`: the price component that the limit makes.
+    lower, upper
+        (k,) Bounds [the formulation's own per unit]; infinite where there is none.
+    unit, per_pu
+        (k,) Unit for people, and how many of them one pu is.
+    power
+        (k,) The value is its quantity in pu to this power (2 for squared voltages).
+    node, branch
+        (k,) Node of a voltage, branch of a flow; -1 for the other.
+    """
+
+    element: TextArray
+    cause: TextArray
+    lower: FloatArray
+    upper: FloatArray
+    unit: TextArray
+    per_pu: FloatArray
+    power: FloatArray
+    node: IntArray
+    branch: IntArray
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, frozen(value, value.dtype))
+
+    def __len__(self) -> int:
+        return len(self.element)
+
+    def physical(self, limit: IntArray, value: FloatArray) -> FloatArray:
+        """Value of `limit` in its unit for people."""
+        return np.maximum(value, 0.0) ** (1 / self.power[limit]) * self.per_pu[limit]
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Multipliers of an operating point: cost of one more pu of import, and of each binding limit.
+
+    Parameters
+    ----------
+    import_p, import_q
+        (t,) Marginal cost of real and of reactive import.
+    limits
+        (t, k) Cost per pu of each limit's bound (positive at a lower bound, negative at an upper).
+    """
+
+    import_p: FloatArray
+    import_q: FloatArray
+    limits: sparse.csr_array
+
+    @classmethod
+    def zero(cls, intervals: int, limits: int) -> "Weights":
+        """No cost at all."""
+        return cls(np.zeros(intervals), np.zeros(intervals), sparse.csr_array((intervals, limits)))
+
+
+class OperatingPoint(Protocol):
+    """A network state for every interval, with derivatives by nodal injections.
+
+    Gradients have shape (rows, 2, nodes): by real and by reactive injection [pu/pu].
+    """
+
+    injection_pu: ComplexArray
+    import_pu: ComplexArray
+    limit_value: FloatArray
+    converged: npt.NDArray[np.bool_]
+
+    def import_gradients(self, nodes: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Gradient of real and of reactive import, (t, 2, nodes) each."""
+        ...
+
+    def limit_gradients(self, interval: IntArray, limit: IntArray, nodes: IntArray) -> FloatArray:
+        """Gradient of the limited quantities ``limit[i]`` at ``interval[i]``, (i, 2, nodes)."""
+        ...
+
+    def weighted_limit_gradient(self, weights: sparse.csr_array, nodes: IntArray) -> FloatArray:
+        """Gradient of the weighted sum of each interval's limits, (t, 2, nodes)."""
+        ...
+
+    def lagrangian(self, weights: Weights) -> "Lagrangian":
+        """Give access to derivatives of ``import_p P0 + import_q Q0 - sum limits g``."""
+        ...
+
+
+class Lagrangian(Protocol):
+    """Derivatives of a weighted sum of import and limits."""
+
+    def gradient(self, nodes: IntArray) -> FloatArray:
+        """By real and reactive injection at `nodes`, (t, 2, nodes) [currency/MWh]."""
+        ...
+
+    def hessian(self, interval: int, node: IntArray, reactive: npt.NDArray[np.bool_]) -> FloatArray:
+        """By real or `reactive` injection at `node`, (i, i) at one interval [currency/MWh/pu]."""
+        ...
+
+
+class Formulation(Protocol):
+    """A network model that the clearing can dispatch against."""
+
+    limits: Limits
+    is_linear: bool
+
+    def operate(self, injection_pu: ComplexArray, start: OperatingPoint | None = None) -> OperatingPoint:
+        """Find the state of every interval at (t, n) complex injections [pu]."""
+        ...
+
+    def voltage(self, point: OperatingPoint) -> FloatArray:
+        """(t, n) Voltage magnitudes [pu]."""
+        ...
+
+    def branch_power(self, point: OperatingPoint) -> tuple[ComplexArray, ComplexArray]:
+        """(t, m) Complex power [pu] into each branch at its from and at its to end."""
+        ...

@@ -1,0 +1,116 @@
+"""The linear programme of the market without its network: what all formulations have in common."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyomo.environ as pyo
+from scipy import sparse
+
+from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon
+from dlmp.market import MarketCase
+from dlmp.network.model import ComplexArray, FloatArray, IntArray
+from dlmp.products.energy import Columns, declare_energy, energy_columns
+from dlmp.units import BASE_KVA
+
+VARIABLES = ["award", "p", "q", "import_p", "import_q"]
+
+
+@dataclass(frozen=True, eq=False)
+class MarketLp:
+    """Rows and columns of the market over the horizon; column ``(t, c)`` stands at ``t * width + c``.
+
+    Parameters
+    ----------
+    case
+        The market case.
+    template
+        One interval.
+    columns
+        Bounds and costs, (t, width) each.
+    """
+
+    case: MarketCase
+    template: Template
+    columns: Columns
+
+    @property
+    def intervals(self) -> int:
+        """Number of intervals."""
+        return len(self.columns.lower)
+
+    @property
+    def width(self) -> int:
+        """Columns of one interval."""
+        return self.template.column_count
+
+    def block(self, name: str) -> IntArray:
+        """(t, i) Columns of the variable `name`."""
+        place = np.arange(self.width)[self.template.blocks[name]]
+        return np.arange(self.intervals)[:, None] * self.width + place
+
+    @cached_property
+    def matrix(self) -> sparse.csr_array:
+        """Rows of all intervals."""
+        return sparse.csr_array(sparse.kron(sparse.eye_array(self.intervals), self.template.matrix))
+
+    @cached_property
+    def row_lower(self) -> FloatArray:
+        """Lower bounds of all rows."""
+        return np.tile(self.template.row_lower, self.intervals)
+
+    @cached_property
+    def row_upper(self) -> FloatArray:
+        """Upper bounds of all rows."""
+        return np.tile(self.template.row_upper, self.intervals)
+
+    @cached_property
+    def network_columns(self) -> IntArray:
+        """(t, 2, r) Columns of the real and the reactive injection of every resource."""
+        return np.stack([self.block("p"), self.block("q")], axis=1)
+
+    @cached_property
+    def _nodes_and_places(self) -> tuple[IntArray, IntArray]:
+        nodes, place = np.unique(self.case.resources.node, return_inverse=True)
+        return nodes, place
+
+    @property
+    def nodes(self) -> IntArray:
+        """Nodes at which any resource stands."""
+        return self._nodes_and_places[0]
+
+    def spread(self, gradient: FloatArray) -> FloatArray:
+        """Spread gradients by `nodes` (i, 2, nodes) over resources (i, 2, r)."""
+        return gradient[:, :, self._nodes_and_places[1]]
+
+    def network_rows(self, interval: IntArray, gradient: FloatArray, own: str | None = None) -> sparse.csr_array:
+        """Rows ``gradient (p, q) + own`` at `interval`, (i, columns); `own` is the variable with coefficient 1."""
+        column = self.network_columns[interval].reshape(len(interval), 2 * len(self.case.resources))
+        value = gradient.reshape(len(interval), column.shape[1])
+        if own is not None:
+            column = np.hstack([column, self.block(own)[interval]])
+            value = np.hstack([value, np.ones((len(interval), 1))])
+        start = np.arange(len(interval) + 1) * column.shape[1]
+        return sparse.csr_array((value.ravel(), column.ravel(), start), shape=(len(interval), self.matrix.shape[1]))
+
+    @cached_property
+    def start(self) -> FloatArray:
+        """Dispatch to begin with: nothing accepted, within bounds."""
+        return np.clip(0.0, self.columns.lower, self.columns.upper).ravel()
+
+    def injection(self, x: FloatArray) -> ComplexArray:
+        """(t, n) Complex injections [pu] of resources and loads at dispatch `x`."""
+        case = self.case
+        injection = -(case.load_p_kw + 1j * case.load_q_kvar) / BASE_KVA
+        power = x[self.network_columns]
+        np.add.at(injection.T, case.resources.node, (power[:, 0] + 1j * power[:, 1]).T)
+        return injection
+
+
+def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
+    """Write the market of one interval in Pyomo, compile it and repeat it over the horizon."""
+    with collector_paused():
+        model = pyo.ConcreteModel()
+        declare_energy(model, case, [0], circle_sides)
+        template = compile_template(model, VARIABLES)
+    return MarketLp(case, template, over_horizon(template, energy_columns(case)))

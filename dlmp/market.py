@@ -1,0 +1,215 @@
+"""A market case: network, horizon, substation prices, load, resources and bids."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, available_timezones
+
+import numpy as np
+
+from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
+from dlmp.errors import Problems
+from dlmp.network.model import FloatArray, Network, frozen
+
+INTERVAL_MINUTES = (1, 5, 10, 15, 30, 60)
+MAX_INTERVALS = 10_000
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """The intervals of a market: half-open, equally long, generated in UTC.
+
+    Parameters
+    ----------
+    start
+        Start of the first interval, aware, UTC.
+    interval_minutes
+        Length of an interval [min], one of `INTERVAL_MINUTES`.
+    intervals
+        Their number.
+    timezone
+        IANA time zone of the market, for trade dates and display.
+    currency
+        Currency of every price (ISO 4217).
+    """
+
+    start: datetime
+    interval_minutes: int
+    intervals: int
+    timezone: str = "UTC"
+    currency: str = "USD"
+
+    @property
+    def interval_hours(self) -> float:
+        """Length of an interval [h]."""
+        return self.interval_minutes / 60.0
+
+    @property
+    def starts(self) -> list[datetime]:
+        """Start of every interval, UTC."""
+        return [self.start + timedelta(minutes=self.interval_minutes * index) for index in range(self.intervals)]
+
+    def local(self, interval: int) -> datetime:
+        """Start of `interval` on the market's own clock."""
+        return self.starts[interval].astimezone(ZoneInfo(self.timezone))
+
+
+@dataclass(frozen=True, eq=False)
+class Substation:
+    """What the upstream grid sells and buys at the source nodes, in total, per interval.
+
+    Parameters
+    ----------
+    price_usd_per_mwh, q_price_usd_per_mvarh
+        (t,) Price of real and of reactive import.
+    p_min_kw, p_max_kw
+        Range of the real import [kW]; a negative lower end allows export.
+    q_min_kvar, q_max_kvar
+        Range of the reactive import [kvar].
+    """
+
+    price_usd_per_mwh: FloatArray
+    q_price_usd_per_mvarh: FloatArray
+    p_min_kw: float = -np.inf
+    p_max_kw: float = np.inf
+    q_min_kvar: float = -np.inf
+    q_max_kvar: float = np.inf
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "price_usd_per_mwh", frozen(self.price_usd_per_mwh))
+        object.__setattr__(self, "q_price_usd_per_mvarh", frozen(self.q_price_usd_per_mvarh))
+
+
+@dataclass(frozen=True, eq=False)
+class MarketCase:
+    """Everything that a clearing needs, checked on construction.
+
+    Parameters
+    ----------
+    name
+        What the case is called.
+    network, horizon, substation
+        Where, when, and what the upstream grid charges.
+    load_p_kw, load_q_kvar
+        (t, n) Fixed net consumption of every node [kW], [kvar].
+    resources, bids
+        Who may be dispatched, and at which prices.
+
+    Raises
+    ------
+    InputError
+        With everything that does not fit together.
+    """
+
+    name: str
+    network: Network
+    horizon: Horizon
+    substation: Substation
+    load_p_kw: FloatArray
+    load_q_kvar: FloatArray
+    resources: Resources
+    bids: Bids
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "load_p_kw", frozen(self.load_p_kw))
+        object.__setattr__(self, "load_q_kvar", frozen(self.load_q_kvar))
+        problems = Problems()
+        check_horizon(self.horizon, problems)
+        problems.raise_if_any()
+        check_substation(self.substation, self.horizon.intervals, problems)
+        _check_loads(self, problems)
+        _check_shapes(self, problems)
+        problems.raise_if_any()
+        check_resources(self.resources, self.network.node_count, problems)
+        check_bids(self.bids, self.resources, problems)
+        problems.raise_if_any()
+
+
+def simple_case(
+    network: Network,
+    price_usd_per_mwh: float | FloatArray,
+    *,
+    name: str | None = None,
+    resources: Resources | None = None,
+    bids: Bids | None = None,
+) -> MarketCase:
+    """Make a case of hourly intervals with the network's own loads, one interval per price.
+
+    Parameters
+    ----------
+    network
+        The feeder.
+    price_usd_per_mwh
+        (t,) or a number: import price of each hour.
+    name
+        What the case is called; default: the network's name.
+    resources, bids
+        Who bids what; default: nobody.
+    """
+    price = np.atleast_1d(np.asarray(price_usd_per_mwh, dtype=float))
+    if resources is None or bids is None:
+        resources, bids = no_resources(len(price))
+    p_kw, q_kvar = network.element_loads()
+    return MarketCase(
+        name=name or network.name,
+        network=network,
+        horizon=Horizon(datetime(2026, 1, 1, tzinfo=UTC), 60, len(price)),
+        substation=Substation(price, np.zeros(len(price))),
+        load_p_kw=np.tile(p_kw, (len(price), 1)),
+        load_q_kvar=np.tile(q_kvar, (len(price), 1)),
+        resources=resources,
+        bids=bids,
+    )
+
+
+def check_horizon(horizon: Horizon, problems: Problems) -> None:
+    """Add to `problems` everything that is wrong with `horizon`."""
+    if horizon.start.utcoffset() != timedelta(0):
+        problems.add("horizon", "start", horizon.start.isoformat(), "must be in UTC, such as 2026-07-01T07:00:00Z")
+    if horizon.interval_minutes not in INTERVAL_MINUTES:
+        problems.add("horizon", "interval_minutes", horizon.interval_minutes, f"must be one of {INTERVAL_MINUTES}")
+    if not 1 <= horizon.intervals <= MAX_INTERVALS:
+        problems.add("horizon", "intervals", horizon.intervals, f"must be 1 to {MAX_INTERVALS}")
+    if horizon.timezone not in available_timezones():
+        problems.add("horizon", "timezone", horizon.timezone, "must be an IANA time zone such as America/Los_Angeles")
+    if not (len(horizon.currency) == 3 and horizon.currency.isalpha() and horizon.currency.isupper()):
+        problems.add("horizon", "currency", horizon.currency, "must be an ISO 4217 code such as USD")
+
+
+def check_substation(substation: Substation, intervals: int, problems: Problems) -> None:
+    """Add to `problems` everything that is wrong with `substation` over a number of `intervals`."""
+    for field in ("price_usd_per_mwh", "q_price_usd_per_mvarh"):
+        value = getattr(substation, field)
+        if value.shape != (intervals,):
+            problems.add("substation", field, f"{value.size} values", f"one per interval is needed: {intervals}")
+        for interval in np.flatnonzero(~np.isfinite(value)):
+            problems.add(f"substation, interval {interval}", field, float(value[interval]), "must be finite")
+    for low, high in (("p_min_kw", "p_max_kw"), ("q_min_kvar", "q_max_kvar")):
+        if not getattr(substation, low) <= getattr(substation, high):
+            band = (getattr(substation, low), getattr(substation, high))
+            problems.add("import", f"{low}, {high}", band, f"need {low} <= {high}")
+
+
+def _check_loads(case: MarketCase, problems: Problems) -> None:
+    shape = (case.horizon.intervals, case.network.node_count)
+    for field in ("load_p_kw", "load_q_kvar"):
+        value = getattr(case, field)
+        if value.shape != shape:
+            problems.add("load", field, f"shape {value.shape}", f"must be intervals x nodes = {shape}")
+            continue
+        for interval, node in np.argwhere(~np.isfinite(value))[:20]:
+            bus = case.network.bus[node]
+            problems.add(f"load at bus {bus}, interval {interval}", field, float(value[interval, node]), "must be finite")
+
+
+def _check_shapes(case: MarketCase, problems: Problems) -> None:
+    intervals = case.horizon.intervals
+    for owner, field, value, columns in (
+        ("resources", "p_max_kw", case.resources.p_max_kw, len(case.resources)),
+        ("bids", "quantity_kw", case.bids.quantity_kw, len(case.bids)),
+        ("bids", "price_usd_per_mwh", case.bids.price_usd_per_mwh, len(case.bids)),
+    ):
+        if value.shape != (intervals, columns):
+            problems.add(owner, field, f"shape {value.shape}", f"must be {(intervals, columns)}")
+    outside = (case.bids.resource < 0) | (case.bids.resource >= len(case.resources))
+    for column in np.flatnonzero(outside):
+        problems.add(f"bid segment {column}", "resource", int(case.bids.resource[column]), "is no resource of the case")

@@ -1,0 +1,172 @@
+"""Where a network comes from: ``KIND:NAME`` to a `Network`, as the ``source`` of a market case."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandapower
+import pandapower.networks
+
+from dlmp.errors import InputError, Problem
+from dlmp.network.matpower import from_matpower
+from dlmp.network.model import FloatArray, Network
+from dlmp.network.pandapower import from_pandapower
+from dlmp.network.simbench import Intervals, from_simbench, simbench_profiles
+from dlmp.network.tables import read_tables
+
+ELEMENT = "network source"
+"""Element of the problems that concern the source itself."""
+
+
+@dataclass(frozen=True)
+class Voltages:
+    """What the caller says of voltages [pu]; None leaves it to the source."""
+
+    v_min_pu: float | None
+    v_max_pu: float | None
+    source_v_pu: float | None
+
+    def of(self, reader: Callable[..., Network], argument: object) -> Network:
+        """Read `argument` with `reader` and these voltages."""
+        return reader(argument, v_min_pu=self.v_min_pu, v_max_pu=self.v_max_pu, source_v_pu=self.source_v_pu)
+
+
+Options = Mapping[str, object]
+Reader = Callable[[str, Path, Options, Voltages], Network]
+Profiles = Callable[[str, Network, Intervals], tuple[FloatArray, FloatArray]]
+
+
+def read_network(
+    source: str,
+    folder: Path | str,
+    *,
+    options: Options | None = None,
+    v_min_pu: float | None = None,
+    v_max_pu: float | None = None,
+    source_v_pu: float | None = None,
+) -> Network:
+    """Read the network that `source` names.
+
+    Parameters
+    ----------
+    source
+        ``pandapower:FUNCTION`` of ``pandapower.networks`` or ``pandapower:FILE.json``,
+        ``simbench:CODE``, ``matpower:FILE.m`` or ``tables:FOLDER``.
+    folder
+        What files and folders are relative to.
+    options
+        Keyword arguments of the pandapower function.
+    v_min_pu, v_max_pu, source_v_pu
+        Voltage band and source voltage [pu]; see the importer of each kind.
+
+    Raises
+    ------
+    InputError
+        For an unknown source and for everything that is wrong in it.
+    """
+    kind, _, name = source.partition(":")
+    if kind not in SOURCES or not name:
+        raise _problem("source", source, f"must be KIND:NAME with a kind of {', '.join(SOURCES)}")
+    return SOURCES[kind].read(name, Path(folder), options or {}, Voltages(v_min_pu, v_max_pu, source_v_pu))
+
+
+def network_profiles(source: str, network: Network, horizon: Intervals) -> tuple[FloatArray, FloatArray] | None:
+    """Consumption (t, e) [kW] and [kvar] of `network` over `horizon`, None where `source` has no profiles."""
+    kind, _, name = source.partition(":")
+    profiles = SOURCES[kind].profiles
+    return None if profiles is None else profiles(name, network, horizon)
+
+
+def table_folder(source: str, folder: Path) -> Path | None:
+    """Folder of a source of plain tables, None for one of another kind."""
+    kind, _, name = source.partition(":")
+    return folder / name if kind == "tables" else None
+
+
+def _problem(field: str, value: object, message: str) -> InputError:
+    return InputError([Problem(ELEMENT, field, value, message)])
+
+
+def _read_pandapower(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
+    if name.endswith(".json"):
+        _refuse_options(options)
+        net = _called(f"pandapower:{name}", pandapower.from_json, str(_existing(folder, name)))
+    else:
+        net = _called(f"pandapower:{name}", _network_function(name, options), **options)
+    net.name = net.name or name
+    return voltages.of(from_pandapower, net)
+
+
+def _network_function(name: str, options: Options) -> Callable[..., Any]:
+    functions = {
+        label: function
+        for label, function in inspect.getmembers(pandapower.networks, inspect.isfunction)
+        if function.__module__.startswith("pandapower.networks.") and not label.startswith("_")
+    }
+    if name not in functions:
+        close = ", ".join(difflib.get_close_matches(name, functions, n=4, cutoff=0.4)) or "none"
+        raise _problem("source", f"pandapower:{name}", f"is no function of pandapower.networks; close: {close}")
+    try:
+        inspect.signature(functions[name]).bind(**options)
+    except TypeError as error:
+        raise _problem("options", dict(options), f"do not fit pandapower.networks.{name}: {error}") from error
+    return functions[name]
+
+
+def _called(source: str, function: Callable[..., Any], *arguments: object, **options: object) -> Any:
+    """Return the net that pandapower makes; whatever it raises for bad files and options is a problem."""
+    try:
+        net = function(*arguments, **options)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise _problem("source", source, f"pandapower cannot make this net ({reason})") from error
+    if not isinstance(net, pandapower.pandapowerNet):
+        raise _problem("source", source, f"gives a {type(net).__name__}, not a pandapower net")
+    return net
+
+
+def _read_simbench(code: str, folder: Path, options: Options, voltages: Voltages) -> Network:
+    _refuse_options(options)
+    return voltages.of(from_simbench, code)
+
+
+def _read_matpower(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
+    _refuse_options(options)
+    return voltages.of(from_matpower, _existing(folder, name))
+
+
+def _read_tables(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
+    _refuse_options(options)
+    return voltages.of(read_tables, _existing(folder, name))
+
+
+def _refuse_options(options: Options) -> None:
+    if options:
+        raise _problem("options", dict(options), "are only for functions of pandapower.networks")
+
+
+def _existing(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.exists():
+        raise _problem("source", name, f"there is no {path}")
+    return path
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of source: how its networks are read, and their consumption over a horizon if it has profiles."""
+
+    read: Reader
+    profiles: Profiles | None = None
+
+
+SOURCES = {
+    "pandapower": Source(_read_pandapower),
+    "simbench": Source(_read_simbench, simbench_profiles),
+    "matpower": Source(_read_matpower),
+    "tables": Source(_read_tables),
+}
+"""Every kind of source."""

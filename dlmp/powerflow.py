@@ -1,0 +1,175 @@
+"""AC power flow of all intervals at once, and linear solves with its Jacobian.
+
+With injections ``S`` (loads negative) the nodal equations at the nodes without a source are
+``Y V + Y_s V_s = conj(S / V)``.  ``Y`` is factorised once; the fixed point
+``V <- Y^-1 (conj(S / V) - Y_s V_s)`` runs with one column per interval, and an interval on which it
+is slow or diverges is finished by Newton's method on the real system of twice the size.
+
+A change of injections ``dS`` moves the voltages by ``Y dV + d conj(dV) = conj(dS / V)`` with
+``d = conj(S / V^2)``; `Jacobian` solves with this operator and with its adjoint.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.sparse.linalg import splu
+
+from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network
+
+TOLERANCE_PU = 1e-13
+MAX_SWEEPS = 60
+MAX_NEWTON_STEPS = 30
+
+
+class PowerFlow:
+    """The factorised network: solves for the voltages of any number of intervals.
+
+    Attributes
+    ----------
+    free
+        (l,) Nodes without a source.
+    no_load_pu
+        (n,) Voltages without any injection [pu].
+    """
+
+    def __init__(self, network: Network):
+        self.network = network
+        self.free: IntArray = np.flatnonzero(~network.is_source)
+        rows = sparse.csr_array(network.admittance)
+        self.y_free = sparse.csc_array(rows[self.free][:, self.free])
+        self.y_source = rows[network.source]
+        self._feed = -(rows[self.free][:, network.source] @ network.source_v_pu)
+        self.lu = splu(self.y_free)
+        self.no_load_pu: ComplexArray = np.empty(network.node_count, complex)
+        self.no_load_pu[network.source] = network.source_v_pu
+        self.no_load_pu[self.free] = self.lu.solve(self._feed)
+
+    def solve(
+        self, injection_pu: ComplexArray, start_pu: ComplexArray | None = None
+    ) -> tuple[ComplexArray, npt.NDArray[np.bool_]]:
+        """Solve the power flow of every interval.
+
+        Parameters
+        ----------
+        injection_pu
+            (t, n) Complex power into each node [pu]; ignored at sources.
+        start_pu
+            (t, n) Voltages to start from [pu]; default: without load.
+
+        Returns
+        -------
+        v_pu
+            (t, n) Complex voltages [pu]; the start where there is no solution.
+        converged
+            (t,) True where the voltages solve the equations.
+        """
+        power = injection_pu[:, self.free].T
+        if start_pu is None:
+            start_pu = np.tile(self.no_load_pu, (len(injection_pu), 1))
+        voltage = np.array(start_pu, dtype=complex)
+        v, converged = self._fixed_point(power, start_pu[:, self.free].T)
+        for interval in np.flatnonzero(~converged):
+            for begin in (start_pu[interval], self.no_load_pu):
+                solution = self._newton(power[:, interval], begin[self.free])
+                if solution is not None:
+                    v[:, interval], converged[interval] = solution, True
+                    break
+        voltage[np.ix_(converged, self.free)] = v[:, converged].T
+        return voltage, converged
+
+    def _fixed_point(self, power: ComplexArray, start: ComplexArray) -> tuple[ComplexArray, npt.NDArray[np.bool_]]:
+        """Sweep until every column is still; a column that is not still in the end has not converged."""
+        v = np.array(start, order="F")
+        step = np.full(v.shape[1], np.inf)
+        open_columns = np.arange(v.shape[1])
+        for _ in range(MAX_SWEEPS):
+            with np.errstate(all="ignore"):
+                moved = self.lu.solve(np.conj(power[:, open_columns] / v[:, open_columns]) + self._feed[:, None])
+                step[open_columns] = np.abs(moved - v[:, open_columns]).max(axis=0, initial=0.0)
+            finite = np.isfinite(step[open_columns]) & (np.abs(moved).max(axis=0, initial=0.0) < 10.0)
+            step[open_columns[~finite]] = np.inf
+            v[:, open_columns[finite]] = moved[:, finite]
+            open_columns = open_columns[finite & (step[open_columns] > TOLERANCE_PU)]
+            if not len(open_columns):
+                break
+        return v, step <= TOLERANCE_PU
+
+    def _newton(self, power: ComplexArray, start: ComplexArray) -> ComplexArray | None:
+        """Newton's method for one interval; None when it does not converge."""
+        v = start.copy()
+        for _ in range(MAX_NEWTON_STEPS):
+            residual = self.y_free @ v - self._feed - np.conj(power / v)
+            step = real_lu(self.y_free, np.conj(power / v**2)).solve(-_stack(residual))
+            v = v + _unstack(step)
+            if not np.isfinite(v).all() or np.abs(v).max() > 10.0 or np.abs(v).min() < 1e-3:
+                return None
+            if np.abs(step).max() < 10 * TOLERANCE_PU:
+                return v
+        return None
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """Linear solves at an operating point, for columns that each belong to an interval.
+
+    Parameters
+    ----------
+    flow
+        The factorised network.
+    coupling
+        (l, t) ``d = conj(S / V^2)`` [pu].
+    """
+
+    flow: PowerFlow
+    coupling: ComplexArray
+
+    def solve(self, interval: IntArray, right: ComplexArray) -> ComplexArray:
+        """Solve ``Y x + d conj(x) = right`` for (l, c) columns, column j at ``interval[j]``."""
+        return self._iterate(interval, right, transposed=False)
+
+    def solve_adjoint(self, interval: IntArray, right: ComplexArray) -> ComplexArray:
+        """Solve ``Y^T x + conj(d x) = right`` for (l, c) columns, column j at ``interval[j]``."""
+        return self._iterate(interval, right, transposed=True)
+
+    def _iterate(self, interval: IntArray, right: ComplexArray, *, transposed: bool) -> ComplexArray:
+        kind = "T" if transposed else "N"
+        coupling = np.conj(self.coupling[:, interval]) if transposed else self.coupling[:, interval]
+        x = self.flow.lu.solve(np.asarray(right, dtype=complex), kind)
+        size = np.abs(x).max(axis=0, initial=0.0)
+        open_columns = np.flatnonzero(size > 0)
+        for _ in range(MAX_SWEEPS):
+            if not len(open_columns):
+                return x
+            moved = self.flow.lu.solve(right[:, open_columns] - coupling[:, open_columns] * np.conj(x[:, open_columns]), kind)
+            step = np.abs(moved - x[:, open_columns]).max(axis=0)
+            x[:, open_columns] = moved
+            open_columns = open_columns[~(step <= TOLERANCE_PU * size[open_columns])]
+        for this in np.unique(interval[open_columns]):
+            columns = open_columns[interval[open_columns] == this]
+            x[:, columns] = self._direct(int(this), right[:, columns], transposed=transposed)
+        return x
+
+    def _direct(self, interval: int, right: ComplexArray, *, transposed: bool) -> ComplexArray:
+        factors = real_lu(self.flow.y_free, self.coupling[:, interval])
+        if not transposed:
+            return _unstack(factors.solve(_stack(right)))
+        solution = factors.solve(np.concatenate([right.real, -right.imag]), "T")
+        return np.conj(_unstack(solution))
+
+
+def real_lu(y_free: sparse.csc_array, coupling: ComplexArray):  # noqa: ANN201 -- SuperLU has no public type
+    """Factorise ``x -> Y x + d conj(x)`` as a real matrix over (Re x, Im x)."""
+    diagonal = sparse.diags_array(coupling)
+    plus, minus = y_free + diagonal, y_free - diagonal
+    return splu(sparse.csc_array(sparse.block_array([[plus.real, -minus.imag], [plus.imag, minus.real]])))
+
+
+def _stack(x: ComplexArray) -> FloatArray:
+    return np.concatenate([x.real, x.imag])
+
+
+def _unstack(x: FloatArray) -> ComplexArray:
+    half = len(x) // 2
+    return x[:half] + 1j * x[half:]

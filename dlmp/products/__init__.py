@@ -1,0 +1,1 @@
+"""What the market trades, as Pyomo rules: one module per product."""

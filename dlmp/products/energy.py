@@ -1,0 +1,115 @@
+"""Energy: accepted bid segments, resource injections and the substation import, as Pyomo rules.
+
+The model is written for any set of intervals.  The clearing compiles it once for a single interval
+and repeats the columns (`dlmp.formulation.template`), whose bounds and costs per interval come from
+`energy_columns`; the whole horizon can be built from the same rules, and is in the tests.
+
+Powers are in pu, prices in currency/MWh: see `dlmp.units`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyomo.environ as pyo
+
+from dlmp.market import MarketCase
+from dlmp.network.model import FloatArray
+from dlmp.units import BASE_KVA
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Bounds and cost of one indexed variable over the horizon, each (t, i)."""
+
+    lower: FloatArray
+    upper: FloatArray
+    cost: FloatArray
+
+
+def energy_columns(case: MarketCase) -> dict[str, Columns]:
+    """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.
+
+    ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval.
+    """
+    resources, bids, substation = case.resources, case.bids, case.substation
+    intervals, count = resources.p_max_kw.shape
+    nothing = np.zeros((intervals, count))
+
+    def repeat(values: FloatArray | float, width: int) -> FloatArray:
+        return np.tile(np.asarray(values) / BASE_KVA, (intervals, 1)).reshape(intervals, width)
+
+    return {
+        "award": Columns(
+            lower=np.zeros_like(bids.quantity_kw),
+            upper=bids.quantity_kw / BASE_KVA,
+            cost=np.where(bids.is_supply, 1.0, -1.0) * bids.price_usd_per_mwh,
+        ),
+        "p": Columns(repeat(resources.p_min_kw, count), resources.p_max_kw / BASE_KVA, nothing),
+        "q": Columns(repeat(resources.q_min_kvar, count), repeat(resources.q_max_kvar, count), nothing),
+        "import_p": Columns(
+            repeat(substation.p_min_kw, 1), repeat(substation.p_max_kw, 1), substation.price_usd_per_mwh[:, None]
+        ),
+        "import_q": Columns(
+            repeat(substation.q_min_kvar, 1), repeat(substation.q_max_kvar, 1), substation.q_price_usd_per_mvarh[:, None]
+        ),
+    }
+
+
+def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequence[int], circle_sides: int) -> None:
+    """Add the energy market of `intervals` to `model`.
+
+    Parameters
+    ----------
+    model
+        Where the variables, constraints and the objective go.
+    case
+        Who bids what.
+    intervals
+        Intervals of the horizon to write down.
+    circle_sides
+        Sides of the polygon inscribed in each apparent-power circle.
+    """
+    columns = energy_columns(case)
+    bids, resources = case.bids, case.resources
+    model.INTERVALS = pyo.Set(initialize=list(intervals))
+    model.SEGMENTS = pyo.RangeSet(0, len(bids) - 1)
+    model.RESOURCES = pyo.RangeSet(0, len(resources) - 1)
+    model.SUBSTATION = pyo.RangeSet(0, 0)
+
+    def bounds(name):
+        column = columns[name]
+        return lambda m, t, i: (_finite(column.lower[t, i]), _finite(column.upper[t, i]))
+
+    model.award = pyo.Var(model.INTERVALS, model.SEGMENTS, bounds=bounds("award"))
+    model.p = pyo.Var(model.INTERVALS, model.RESOURCES, bounds=bounds("p"))
+    model.q = pyo.Var(model.INTERVALS, model.RESOURCES, bounds=bounds("q"))
+    model.import_p = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_p"))
+    model.import_q = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_q"))
+
+    segments_of = [np.flatnonzero(bids.resource == r).tolist() for r in range(len(resources))]
+
+    @model.Constraint(model.INTERVALS, model.RESOURCES)
+    def injection_is_supply_less_demand(m, t, r):
+        return m.p[t, r] == sum(m.award[t, s] if bids.is_supply[s] else -m.award[t, s] for s in segments_of[r])
+
+    rated = np.flatnonzero(np.isfinite(resources.s_max_kva)).tolist()
+    angle = 2 * np.pi * np.arange(circle_sides) / circle_sides
+    inscribed = resources.s_max_kva / BASE_KVA * np.cos(np.pi / circle_sides)
+
+    @model.Constraint(model.INTERVALS, rated, range(circle_sides))
+    def apparent_power_within_rating(m, t, r, k):
+        return np.cos(angle[k]) * m.p[t, r] + np.sin(angle[k]) * m.q[t, r] <= inscribed[r]
+
+    @model.Objective()
+    def cost(m):
+        return sum(
+            columns[name].cost[t, i] * variable[t, i]
+            for name, variable in (("award", m.award), ("import_p", m.import_p), ("import_q", m.import_q))
+            for t, i in variable
+        )
+
+
+def _finite(bound: float) -> float | None:
+    """Pyomo's way of saying that there is no bound."""
+    return float(bound) if np.isfinite(bound) else None

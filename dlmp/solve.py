@@ -1,0 +1,142 @@
+"""Linear programmes as arrays, solved by HiGHS.
+
+Every dual is ``d(objective) / d(right-hand side)`` of a minimisation: positive at a binding lower
+bound, negative at a binding upper one.  This module is the only place that knows HiGHS's options.
+"""
+
+import time
+from dataclasses import dataclass
+
+import highspy
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from dlmp.errors import SolverError
+from dlmp.network.model import FloatArray
+
+StatusArray = npt.NDArray[np.int8]
+
+AT_LOWER, BASIC, AT_UPPER, NONBASIC_FREE = 0, 1, 2, 3
+"""Basis statuses, numbered as HiGHS numbers them."""
+
+_STATUS = [
+    highspy.HighsBasisStatus.kLower,
+    highspy.HighsBasisStatus.kBasic,
+    highspy.HighsBasisStatus.kUpper,
+    highspy.HighsBasisStatus.kZero,
+    highspy.HighsBasisStatus.kNonbasic,
+]
+
+TOLERANCE = 1e-9
+"""Feasibility tolerance of rows scaled to a largest coefficient of 1, and of reduced costs [currency/MWh]."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProgram:
+    """Minimise ``cost x`` over ``lower <= x <= upper`` and ``row_lower <= matrix x <= row_upper``."""
+
+    cost: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    matrix: sparse.csr_array
+    row_lower: FloatArray
+    row_upper: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """Basis status of every column and row."""
+
+    column: StatusArray
+    row: StatusArray
+
+
+@dataclass(frozen=True, eq=False)
+class LpSolution:
+    """An optimum: values, duals by row, reduced costs by column, and the basis."""
+
+    x: FloatArray
+    row_dual: FloatArray
+    reduced_cost: FloatArray
+    objective: float
+    basis: Basis
+    iterations: int
+    solver_seconds: float
+
+
+def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: float = np.inf) -> LpSolution | None:
+    """Solve `problem` by dual simplex from `basis`; None when it is infeasible.
+
+    Raises
+    ------
+    SolverError
+        When HiGHS ends in any other state than optimal or infeasible.
+    """
+    scale = _row_scale(problem.matrix)
+    matrix = sparse.csr_array(sparse.diags_array(scale) @ problem.matrix)
+    solver = _new_solver(time_limit_s)
+    _pass_model(solver, problem, matrix, scale)
+    if basis is not None and int((basis.column == BASIC).sum() + (basis.row == BASIC).sum()) == len(basis.row):
+        start = highspy.HighsBasis()
+        start.col_status = [_STATUS[status] for status in basis.column]
+        start.row_status = [_STATUS[status] for status in basis.row]
+        start.valid = True
+        solver.setBasis(start)
+    began = time.process_time()
+    solver.run()
+    seconds = time.process_time() - began
+    status = solver.getModelStatus()
+    if status == highspy.HighsModelStatus.kInfeasible:
+        return None
+    if status != highspy.HighsModelStatus.kOptimal:
+        raise SolverError(f"HiGHS ended with status {solver.modelStatusToString(status)!r}, not with an optimum")
+    solution, found = solver.getSolution(), solver.getBasis()
+    return LpSolution(
+        x=np.array(solution.col_value),
+        row_dual=np.array(solution.row_dual) * scale,
+        reduced_cost=np.array(solution.col_dual),
+        objective=float(solver.getInfo().objective_function_value),
+        basis=Basis(_statuses(found.col_status), _statuses(found.row_status)),
+        iterations=int(solver.getInfo().simplex_iteration_count),
+        solver_seconds=seconds,
+    )
+
+
+def _row_scale(matrix: sparse.csr_array) -> FloatArray:
+    largest = abs(matrix).max(axis=1).toarray().ravel() if matrix.shape[0] else np.zeros(0)
+    return 1.0 / np.where(largest > 0, largest, 1.0)
+
+
+def _new_solver(time_limit_s: float) -> highspy.Highs:
+    solver = highspy.Highs()
+    for option, value in (
+        ("output_flag", False),
+        ("presolve", "off"),
+        ("solver", "simplex"),
+        ("threads", 1),
+        ("random_seed", 0),
+        ("primal_feasibility_tolerance", TOLERANCE),
+        ("dual_feasibility_tolerance", TOLERANCE),
+        ("time_limit", float(time_limit_s)),
+    ):
+        solver.setOptionValue(option, value)
+    return solver
+
+
+def _pass_model(solver: highspy.Highs, problem: LinearProgram, matrix: sparse.csr_array, scale: FloatArray) -> None:
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = len(problem.cost), len(scale)
+    model.col_cost_, model.col_lower_, model.col_upper_ = problem.cost, problem.lower, problem.upper
+    model.row_lower_, model.row_upper_ = problem.row_lower * scale, problem.row_upper * scale
+    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    model.a_matrix_.num_col_, model.a_matrix_.num_row_ = len(problem.cost), len(scale)
+    model.a_matrix_.start_ = matrix.indptr.astype(np.int32)
+    model.a_matrix_.index_ = matrix.indices.astype(np.int32)
+    model.a_matrix_.value_ = matrix.data
+    if solver.passModel(model) == highspy.HighsStatus.kError:
+        raise SolverError("HiGHS refused the model")
+
+
+def _statuses(found: list[highspy.HighsBasisStatus]) -> StatusArray:
+    return np.array([int(status) for status in found], dtype=np.int8)

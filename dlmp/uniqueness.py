@@ -1,0 +1,124 @@
+"""Are the prices of a clearing the only ones that support it?
+
+The multipliers that meet the optimality conditions at the cleared point form a polyhedron: the
+reduced costs of columns strictly between their bounds stay zero, those at a bound and the duals of
+binding rows keep their signs.  It is a single point where the binding gradients are independent.
+Two LPs over all intervals look for its extent along a direction that has no special relation to the
+network; where it has one, two more give the ends that less and more demand at every node would set.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from dlmp.dispatch import Dispatch
+from dlmp.network.model import FloatArray
+from dlmp.prices import Prices
+from dlmp.solve import LinearProgram, solve_lp
+
+AT_BOUND_PU = 1e-7
+"""A column this close to a bound counts as being at it [pu]."""
+DIFFERENT_USD_PER_MWH = 1e-3
+"""Prices that differ by less count as the same."""
+FARTHEST = 1e6
+"""Bound on the change of any multiplier: the polyhedron may be unbounded at a corner."""
+
+
+@dataclass(frozen=True)
+class PriceRange:
+    """An interval whose prices are not unique: the range of the energy price and of the widest node."""
+
+    interval: int
+    low_usd_per_mwh: float
+    high_usd_per_mwh: float
+    bus: str
+
+
+def price_ranges(found: Dispatch, prices: Prices) -> tuple[PriceRange, ...]:
+    """Find the intervals with more than one set of supporting prices, and the ends."""
+    duals = _DualChanges(found)
+    generic = duals.extent(np.random.default_rng(0).normal(size=duals.count))
+    moves = np.abs(generic[1] - generic[0]) > DIFFERENT_USD_PER_MWH
+    suspect = np.unique(duals.interval[moves])
+    if not len(suspect):
+        return ()
+    ends = [*generic, *duals.extent(np.where(duals.is_import_p, 1.0, 0.0))]
+    ranges = []
+    for interval in suspect:
+        change = [duals.price_change(int(interval), end) for end in ends]
+        low, high = np.min(change, axis=0), np.max(change, axis=0)
+        node = int(np.argmax(high - low))
+        if high[node] - low[node] > DIFFERENT_USD_PER_MWH:
+            price, bus = float(prices.lmp_usd_per_mwh[interval, node]), str(prices.network.bus[node])
+            ranges.append(PriceRange(int(interval), price + float(low[node]), price + float(high[node]), bus))
+    return tuple(ranges)
+
+
+class _DualChanges:
+    """The polyhedron of changes of the multipliers of market rows, imports and limits at their bound."""
+
+    def __init__(self, found: Dispatch):
+        market, point = found.market, found.point
+        self.found, self.width = found, market.intervals
+        every = np.arange(market.intervals)
+        value = market.matrix @ found.x
+        rows = np.flatnonzero((value <= market.row_lower + AT_BOUND_PU) | (value >= market.row_upper - AT_BOUND_PU))
+        limits, state = found.formulation.limits, point.limit_value
+        limit_low, limit_high = state <= limits.lower + AT_BOUND_PU, state >= limits.upper - AT_BOUND_PU
+        self.limit_interval, self.limit = np.nonzero(limit_low | limit_high)
+        at_limit = (self.limit_interval, self.limit)
+        real, reactive = (market.spread(g) for g in point.import_gradients(market.nodes))
+        bound = market.spread(point.limit_gradients(*at_limit, market.nodes))
+        jacobian = sparse.csr_array(
+            sparse.vstack(
+                [
+                    market.matrix[rows],
+                    market.network_rows(every, -real, "import_p"),
+                    market.network_rows(every, -reactive, "import_q"),
+                    market.network_rows(self.limit_interval, bound),
+                ]
+            )
+        )
+        self.kind = np.repeat([0, 1, 2, 3], [len(rows), self.width, self.width, len(self.limit)])
+        self.count, self.is_import_p, self.is_limit = len(self.kind), self.kind == 1, self.kind == 3
+        rows_per_interval = max(1, len(market.template.row_lower))
+        self.interval = np.concatenate([rows // rows_per_interval, every, every, self.limit_interval])
+        weights = found.weights
+        dual = np.concatenate(
+            [found.row_dual[rows], weights.import_p, weights.import_q, weights.limits.toarray()[at_limit]]
+        )
+        free_sign = np.ones(2 * self.width, bool)
+        may_rise = np.concatenate([value[rows] <= market.row_lower[rows] + AT_BOUND_PU, free_sign, limit_low[at_limit]])
+        may_fall = np.concatenate([value[rows] >= market.row_upper[rows] - AT_BOUND_PU, free_sign, limit_high[at_limit]])
+        self.lower = np.where(may_fall, -FARTHEST, -np.maximum(dual, 0.0))
+        self.upper = np.where(may_rise, FARTHEST, -np.minimum(dual, 0.0))
+        reduced = market.columns.cost.ravel() - jacobian.T @ dual
+        at_low = found.x <= market.columns.lower.ravel() + AT_BOUND_PU
+        at_high = found.x >= market.columns.upper.ravel() - AT_BOUND_PU
+        self.by_column = sparse.csr_array(-jacobian.T)
+        self.column_lower = np.where(at_high, -np.inf, np.where(at_low, -np.maximum(reduced, 0.0), 0.0))
+        self.column_upper = np.where(at_low, np.inf, np.where(at_high, -np.minimum(reduced, 0.0), 0.0))
+
+    def extent(self, direction: FloatArray) -> list[FloatArray]:
+        """Changes of all multipliers that are farthest against and along `direction`."""
+        ends = []
+        for sign in (1.0, -1.0):
+            solution = solve_lp(
+                LinearProgram(
+                    sign * direction, self.lower, self.upper, self.by_column, self.column_lower, self.column_upper
+                )
+            )
+            ends.append(np.zeros(self.count) if solution is None else solution.x)
+        return ends
+
+    def price_change(self, interval: int, change: FloatArray) -> FloatArray:
+        """(n,) Change of the real prices at `interval` that goes with a change of the multipliers."""
+        point = self.found.point
+        nodes = np.arange(self.found.market.case.network.node_count)
+        here = self.interval == interval
+        real, reactive = (g[interval, 0] for g in point.import_gradients(nodes))
+        by_p, by_q = change[here & self.is_import_p][0], change[here & (self.kind == 2)][0]
+        own = self.limit_interval == interval
+        gradient = point.limit_gradients(self.limit_interval[own], self.limit[own], nodes)[:, 0]
+        return np.asarray(-by_p * real - by_q * reactive + change[here & self.is_limit] @ gradient)
