@@ -9,7 +9,8 @@ system (DESIGN: the reduced KKT conditions of the nonlinear problem)
 with the exact Hessian of ``w P0(x) - sum y g(x)``.  After each step the sets are corrected: a column
 that left its bounds is held there, a held column whose reduced cost has the wrong sign is let go, a
 row whose multiplier has the wrong sign is dropped, a limit that is broken is added (a primal-dual
-active set method; Hintermueller, Ito and Kunisch, SIAM J. Optim. 13(3), 2003).
+active set method; Hintermueller, Ito and Kunisch, SIAM J. Optim. 13(3), 2003).  Sets that begin to repeat, as
+they do among many free reactive powers, are replaced by those of the interval's quadratic programme.
 """
 
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from scipy.sparse.linalg import splu
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.network.model import FloatArray, IntArray
+from dlmp.quadratic import QuadraticModel, injection_hessian
 from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray
 
-MAX_STEPS = 25
+MAX_STEPS, MAX_ROUNDS = 12, 4
 PROXIMAL = 1e-9
 """Damping of both blocks, which vanishes at the solution: keeps the system regular."""
 RANK_TOLERANCE = 1e-9
@@ -63,11 +65,13 @@ class Multipliers:
     import_q: FloatArray
     limit: FloatArray
 
-    @classmethod
-    def zero(cls, market: MarketLp, limit_count: int) -> "Multipliers":
-        """Duals of zero, of the right shapes."""
-        shape = market.intervals
-        return cls(np.zeros(len(market.row_lower)), np.zeros(shape), np.zeros(shape), np.zeros((shape, limit_count)))
+    def closed_intervals_only(self, row_interval: IntArray, open_intervals: IntArray) -> "Multipliers":
+        """Return a copy in which the duals of `open_intervals` are zero."""
+        copy = Multipliers(self.row.copy(), self.import_p.copy(), self.import_q.copy(), self.limit.copy())
+        copy.row[np.isin(row_interval, open_intervals)] = 0.0
+        copy.import_p[open_intervals] = copy.import_q[open_intervals] = 0.0
+        copy.limit[open_intervals] = 0.0
+        return copy
 
     def weights(self) -> Weights:
         """As weights of an operating point."""
@@ -110,27 +114,88 @@ def newton_finish(
     -------
     The optimum, or None when the sets do not settle, the power flow fails or the point is no minimum.
     """
-    seen: set[bytes] = set()
-    held = np.zeros(len(x), bool)
-    for step in range(MAX_STEPS):
-        system = _System(market, formulation, x, point, active, multipliers)
-        if step:
-            if _correct_sets(system, held, settings):
-                if active.key() in seen:
-                    return None
-                seen.add(active.key())
-                system = _System(market, formulation, x, point, active, multipliers)
-            elif system.is_solved(settings):
-                return Optimum(x, point, multipliers, system.error) if system.is_minimum() else None
-        moved = system.step()
-        if moved is None:
+    search = _Search(market, formulation, settings, x, point, active, multipliers)
+    for _ in range(MAX_ROUNDS):
+        if not search.settle():
             return None
-        x, multipliers = moved
-        x, held = _hold(market, x, active, settings.tolerance_pu * 0.01)
-        point = formulation.operate(market.injection(x), point)
-        if not point.converged.all():
+        if not search.is_open.any():
+            system = search.system(np.ones(market.intervals, bool))
+            return Optimum(search.x, search.point, search.multipliers, system.error) if system.is_minimum() else None
+        if not search.quadratic_step():
             return None
     return None
+
+
+class _Search:
+    """A dispatch on its way to the optimum; the intervals that are not there yet are open."""
+
+    def __init__(
+        self,
+        market: MarketLp,
+        formulation: Formulation,
+        settings: Settings,
+        x: FloatArray,
+        point: OperatingPoint,
+        active: ActiveSet,
+        multipliers: Multipliers,
+    ):
+        self.market, self.formulation, self.settings = market, formulation, settings
+        self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
+        self.is_open = np.ones(market.intervals, bool)
+
+    def system(self, is_open: npt.NDArray[np.bool_]) -> "_System":
+        """Optimality conditions of the intervals in `is_open`, here and now."""
+        return _System(self.market, self.formulation, self.x, self.point, self.active, self.multipliers, is_open)
+
+    def settle(self) -> bool:
+        """Step and correct the sets until all intervals are solved or the sets repeat; False on failure."""
+        seen: set[bytes] = set()
+        held = np.zeros(len(self.x), bool)
+        for step in range(MAX_STEPS):
+            system = self.system(self.is_open)
+            if step:
+                changed = _correct_sets(system, held, self.settings)
+                self.is_open = changed | ~system.solved_intervals(self.settings)
+                if not self.is_open.any():
+                    break
+                key = self.active.key()
+                if changed.any() and key in seen:
+                    break
+                seen.add(key)
+                system = self.system(self.is_open)
+            moved = system.step()
+            if moved is None:
+                return False
+            self.x, self.multipliers = moved
+            self.x, held = _hold(self.market, self.x, self.active, self.settings.tolerance_pu * 0.01)
+            if not self._update_point():
+                return False
+        return True
+
+    def _update_point(self) -> bool:
+        self.point = self.formulation.operate(self.market.injection(self.x), self.point)
+        return bool(self.point.converged.all())
+
+    def quadratic_step(self) -> bool:
+        """Replace open intervals by the optimum of their quadratic model; False when one has none."""
+        market = self.market
+        model = QuadraticModel(market, self.formulation, self.x, self.point, self.multipliers.weights())
+        rows = len(market.template.row_lower)
+        for interval in np.flatnonzero(self.is_open):
+            found = model.solve(int(interval), self.active.limit[interval] != 0)
+            if found is None:
+                return False
+            own = slice(interval * market.width, (interval + 1) * market.width)
+            own_rows = slice(interval * rows, (interval + 1) * rows)
+            self.x[own], self.active.column[own] = found.x, found.column
+            self.active.row[own_rows], self.multipliers.row[own_rows] = found.row, found.row_dual
+            self.multipliers.import_p[interval], self.multipliers.import_q[interval] = found.import_dual
+            self.active.limit[interval], self.multipliers.limit[interval] = 0, 0.0
+            self.active.limit[interval, found.limit], self.multipliers.limit[interval, found.limit] = (
+                -np.sign(found.limit_dual),
+                found.limit_dual,
+            )
+        return self._update_point()
 
 
 def _hold(
@@ -154,58 +219,65 @@ class _System:
         point: OperatingPoint,
         active: ActiveSet,
         multipliers: Multipliers,
+        is_open: npt.NDArray[np.bool_],
     ):
         self.market, self.formulation = market, formulation
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
         limits = formulation.limits
         self.equality = market.row_lower == market.row_upper
         self.fixed = market.columns.lower.ravel() == market.columns.upper.ravel()
-        self.rows = np.flatnonzero(self.equality | (active.row != 0))
-        self.interval, self.limit = np.nonzero(active.limit)
+        self.column_interval = np.repeat(np.arange(market.intervals), market.width)
+        self.row_interval = np.repeat(np.arange(market.intervals), len(market.template.row_lower))
+        self.rows = np.flatnonzero((self.equality | (active.row != 0)) & is_open[self.row_interval])
+        self.open = np.flatnonzero(is_open)
+        self.interval, self.limit = np.nonzero((active.limit != 0) & is_open[:, None])
         self.jacobian = sparse.csr_array(sparse.vstack([market.matrix[self.rows], self._network_rows()]))
+        at_limit = (self.interval, self.limit)
         self.dual = np.concatenate(
             [
                 multipliers.row[self.rows],
-                multipliers.import_p,
-                multipliers.import_q,
-                multipliers.limit[self.interval, self.limit],
+                multipliers.import_p[self.open],
+                multipliers.import_q[self.open],
+                multipliers.limit[at_limit],
             ]
         )
+        self.dual_interval = np.concatenate([self.row_interval[self.rows], self.open, self.open, self.interval])
         target = np.where(active.row < 0, market.row_lower, market.row_upper)[self.rows]
-        at_lower = active.limit[self.interval, self.limit] < 0
-        bound = np.where(at_lower, limits.lower[self.limit], limits.upper[self.limit])
+        bound = np.where(active.limit[at_limit] < 0, limits.lower[self.limit], limits.upper[self.limit])
+        import_p, import_q = market.block("import_p").ravel()[self.open], market.block("import_q").ravel()[self.open]
         self.residual = np.concatenate(
             [
                 target - market.matrix[self.rows] @ x,
-                point.import_pu.real - x[market.block("import_p").ravel()],
-                point.import_pu.imag - x[market.block("import_q").ravel()],
-                bound - point.limit_value[self.interval, self.limit],
+                point.import_pu.real[self.open] - x[import_p],
+                point.import_pu.imag[self.open] - x[import_q],
+                bound - point.limit_value[at_limit],
             ]
         )
-        self.reduced = market.columns.cost.ravel() - self.jacobian.T @ self.dual
-        self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed)
+        self.reduced = np.where(is_open[self.column_interval], market.columns.cost.ravel() - self.jacobian.T @ self.dual, 0.0)
+        self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed & is_open[self.column_interval])
         self.error = float(np.abs(self.reduced[self.free]).max(initial=0.0))
 
     def _network_rows(self) -> sparse.csr_array:
-        """Gradients of ``P0 - f`` and ``Q0 - f`` of every interval, and of the active limits."""
+        """Gradients of ``P0 - f`` and ``Q0 - f`` of every open interval, and of the active limits."""
         market = self.market
-        every = np.arange(market.intervals)
-        real, reactive = (market.spread(g) for g in self.point.import_gradients(market.nodes))
+        real, reactive = (market.spread(g[self.open]) for g in self.point.import_gradients(market.nodes))
         bound = market.spread(self.point.limit_gradients(self.interval, self.limit, market.nodes))
         return sparse.csr_array(
             sparse.vstack(
                 [
-                    market.network_rows(every, -real, "import_p"),
-                    market.network_rows(every, -reactive, "import_q"),
+                    market.network_rows(self.open, -real, "import_p"),
+                    market.network_rows(self.open, -reactive, "import_q"),
                     market.network_rows(self.interval, bound),
                 ]
             )
         )
 
-    def is_solved(self, settings: Settings) -> bool:
-        """True when the conditions hold to the settings' tolerances."""
-        broken = float(np.abs(self.residual).max(initial=0.0))
-        return self.error <= settings.tolerance_usd_per_mwh and broken <= settings.tolerance_pu
+    def solved_intervals(self, settings: Settings) -> npt.NDArray[np.bool_]:
+        """(t,) True where the conditions hold to the settings' tolerances."""
+        error, broken = np.zeros(self.market.intervals), np.zeros(self.market.intervals)
+        np.maximum.at(error, self.column_interval[self.free], np.abs(self.reduced[self.free]))
+        np.maximum.at(broken, self.dual_interval, np.abs(self.residual))
+        return (error <= settings.tolerance_usd_per_mwh) & (broken <= settings.tolerance_pu)
 
     def step(self) -> tuple[FloatArray, Multipliers] | None:
         """Take one Newton step on the free columns; None when the system is singular."""
@@ -220,30 +292,23 @@ class _System:
         x = self.x.copy()
         x[self.free] += change[: len(self.free)]
         dual = self.dual - change[len(self.free) :]
-        ends = np.cumsum([len(self.rows), self.market.intervals, self.market.intervals])
-        multipliers = Multipliers.zero(self.market, len(self.formulation.limits))
-        multipliers.row[self.rows], multipliers.import_p, multipliers.import_q, bound = np.split(dual, ends)
-        multipliers.limit[self.interval, self.limit] = bound
+        row, real, reactive, limit = np.split(dual, np.cumsum([len(self.rows), len(self.open), len(self.open)]))
+        multipliers = self.multipliers.closed_intervals_only(self.row_interval, self.open)
+        multipliers.row[self.rows], multipliers.limit[self.interval, self.limit] = row, limit
+        multipliers.import_p[self.open], multipliers.import_q[self.open] = real, reactive
         return x, multipliers
 
     def hessian(self) -> sparse.csr_array:
         """Second derivatives of the Lagrangian by the free columns."""
         position = np.full(len(self.x), -1)
         position[self.free] = np.arange(len(self.free))
-        where = position[self.market.network_columns]
-        interval, reactive, resource = np.nonzero(where >= 0)
-        node, place = self.market.case.resources.node[resource], where[interval, reactive, resource]
         lagrangian = self.point.lagrangian(self.multipliers.weights())
-        total = sparse.coo_array((len(self.free), len(self.free)))
         parts = []
-        for this in np.unique(interval):
-            own = np.flatnonzero(interval == this)
-            block = lagrangian.hessian(int(this), node[own], reactive[own] == 1)
-            parts.append((block.ravel(), np.repeat(place[own], len(own)), np.tile(place[own], len(own))))
-        if not parts:
-            return sparse.csr_array(total)
+        for interval in self.open:
+            place, block = injection_hessian(self.market, lagrangian, int(interval), position)
+            parts.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
         value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return sparse.csr_array((value, (row, column)), shape=total.shape)
+        return sparse.csr_array((value, (row, column)), shape=(len(self.free), len(self.free)))
 
     def is_minimum(self) -> bool:
         """True when nothing curves downwards along the directions that the binding rows leave open."""
@@ -261,21 +326,22 @@ class _System:
         return True
 
 
-def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settings) -> bool:
-    """Move columns, rows and limits between the sets as signs and violations say; True when any moved."""
+def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settings) -> npt.NDArray[np.bool_]:
+    """Move columns, rows and limits between the sets as signs and violations say; (t,) where any moved."""
     market, active, multipliers = system.market, system.active, system.multipliers
     tolerance, slack = settings.tolerance_usd_per_mwh, settings.tolerance_pu
     wrong_sign = np.where(active.column == AT_LOWER, -system.reduced, system.reduced) > tolerance
     release = (active.column != BASIC) & ~system.fixed & ~held & wrong_sign
     active.column[release] = BASIC
-    limits, bounded = system.formulation.limits, ~system.equality
-    row_changed = _correct_rows(
-        active.row, multipliers.row, market.matrix @ system.x, (market.row_lower, market.row_upper), bounded, tolerance, slack
-    )
-    limit_changed = _correct_rows(
-        active.limit, multipliers.limit, system.point.limit_value, (limits.lower, limits.upper), True, tolerance, slack
-    )
-    return bool(release.any()) or row_changed or limit_changed
+    bounds = (market.row_lower, market.row_upper)
+    moved = _correct_rows(active.row, multipliers.row, market.matrix @ system.x, bounds, tolerance, slack, system.equality)
+    limits = system.formulation.limits
+    bounds = (limits.lower, limits.upper)
+    moved_limits = _correct_rows(active.limit, multipliers.limit, system.point.limit_value, bounds, tolerance, slack)
+    changed = moved_limits.any(axis=1)
+    changed[system.column_interval[release]] = True
+    changed[system.row_interval[moved]] = True
+    return changed
 
 
 def _correct_rows(
@@ -283,14 +349,14 @@ def _correct_rows(
     dual: FloatArray,
     value: FloatArray,
     bounds: tuple[FloatArray, FloatArray],
-    may_change: npt.NDArray[np.bool_] | bool,
     tolerance: float,
     slack: float,
-) -> bool:
-    """Drop rows whose multiplier has the wrong sign, add inactive ones that are broken."""
-    drop = may_change & (state != 0) & (-dual * state < -tolerance)
-    below = may_change & (state == 0) & (value < bounds[0] - slack)
-    above = may_change & (state == 0) & (value > bounds[1] + slack)
+    equality: npt.NDArray[np.bool_] | bool = False,
+) -> npt.NDArray[np.bool_]:
+    """Drop rows whose multiplier has the wrong sign, add inactive ones that are broken; True where any moved."""
+    drop = ~np.asarray(equality) & (state != 0) & (-dual * state < -tolerance)
+    below = ~np.asarray(equality) & (state == 0) & (value < bounds[0] - slack)
+    above = ~np.asarray(equality) & (state == 0) & (value > bounds[1] + slack)
     state[drop], state[below], state[above] = 0, -1, 1
     dual[drop] = 0.0
-    return bool(drop.any() or below.any() or above.any())
+    return drop | below | above

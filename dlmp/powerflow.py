@@ -19,8 +19,12 @@ from scipy.sparse.linalg import splu
 from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network
 
 TOLERANCE_PU = 1e-13
+LINEAR_TOLERANCE = 1e-12
+"""Step of a linear solve at which its sweeps stop, relative to the solution."""
 MAX_SWEEPS = 60
 MAX_NEWTON_STEPS = 30
+DIRECT_COLUMNS = 8
+"""With so many columns at one interval, factorising its Jacobian is faster than sweeping (measured)."""
 
 
 class PowerFlow:
@@ -127,29 +131,44 @@ class Jacobian:
 
     def solve(self, interval: IntArray, right: ComplexArray) -> ComplexArray:
         """Solve ``Y x + d conj(x) = right`` for (l, c) columns, column j at ``interval[j]``."""
-        return self._iterate(interval, right, transposed=False)
+        return self._solve(interval, right, transposed=False)
 
     def solve_adjoint(self, interval: IntArray, right: ComplexArray) -> ComplexArray:
         """Solve ``Y^T x + conj(d x) = right`` for (l, c) columns, column j at ``interval[j]``."""
-        return self._iterate(interval, right, transposed=True)
+        return self._solve(interval, right, transposed=True)
 
-    def _iterate(self, interval: IntArray, right: ComplexArray, *, transposed: bool) -> ComplexArray:
+    def _solve(self, interval: IntArray, right: ComplexArray, *, transposed: bool) -> ComplexArray:
+        """Sweep with the factors of ``Y``; factorise where that is faster or the sweeps do not settle."""
+        x = np.zeros(right.shape, dtype=complex)
+        many = np.bincount(interval, minlength=self.coupling.shape[1])[interval] >= DIRECT_COLUMNS
+        direct = np.flatnonzero(many)
+        swept = np.flatnonzero(~many)
+        x[:, swept], settled = self._sweep(interval[swept], right[:, swept], transposed=transposed)
+        direct = np.concatenate([direct, swept[~settled]])
+        for this in np.unique(interval[direct]):
+            columns = direct[interval[direct] == this]
+            x[:, columns] = self._direct(int(this), right[:, columns], transposed=transposed)
+        return x
+
+    def _sweep(
+        self, interval: IntArray, right: ComplexArray, *, transposed: bool
+    ) -> tuple[ComplexArray, npt.NDArray[np.bool_]]:
+        """Iterate ``x <- Y^-1 (right - d conj(x))``; the second value tells which columns have settled."""
         kind = "T" if transposed else "N"
         coupling = np.conj(self.coupling[:, interval]) if transposed else self.coupling[:, interval]
         x = self.flow.lu.solve(np.asarray(right, dtype=complex), kind)
         size = np.abs(x).max(axis=0, initial=0.0)
-        open_columns = np.flatnonzero(size > 0)
+        moving = np.flatnonzero(size > 0)
         for _ in range(MAX_SWEEPS):
-            if not len(open_columns):
-                return x
-            moved = self.flow.lu.solve(right[:, open_columns] - coupling[:, open_columns] * np.conj(x[:, open_columns]), kind)
-            step = np.abs(moved - x[:, open_columns]).max(axis=0)
-            x[:, open_columns] = moved
-            open_columns = open_columns[~(step <= TOLERANCE_PU * size[open_columns])]
-        for this in np.unique(interval[open_columns]):
-            columns = open_columns[interval[open_columns] == this]
-            x[:, columns] = self._direct(int(this), right[:, columns], transposed=transposed)
-        return x
+            if not len(moving):
+                break
+            moved = self.flow.lu.solve(right[:, moving] - coupling[:, moving] * np.conj(x[:, moving]), kind)
+            step = np.abs(moved - x[:, moving]).max(axis=0)
+            x[:, moving] = moved
+            moving = moving[~(step <= LINEAR_TOLERANCE * size[moving])]
+        settled = np.ones(len(interval), bool)
+        settled[moving] = False
+        return x, settled
 
     def _direct(self, interval: int, right: ComplexArray, *, transposed: bool) -> ComplexArray:
         factors = real_lu(self.flow.y_free, self.coupling[:, interval])

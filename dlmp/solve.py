@@ -28,6 +28,8 @@ _STATUS = [
     highspy.HighsBasisStatus.kNonbasic,
 ]
 
+QP_TIME_LIMIT_S = 20.0
+"""Limit of one interval's quadratic programme [s]; a millisecond to a second is usual."""
 TOLERANCE = 1e-9
 """Feasibility tolerance of rows scaled to a largest coefficient of 1, and of reduced costs [currency/MWh]."""
 
@@ -140,3 +142,35 @@ def _pass_model(solver: highspy.Highs, problem: LinearProgram, matrix: sparse.cs
 
 def _statuses(found: list[highspy.HighsBasisStatus]) -> StatusArray:
     return np.array([int(status) for status in found], dtype=np.int8)
+
+
+def solve_qp(problem: LinearProgram, hessian: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """Minimise ``cost x + x hessian x / 2`` over the constraints of `problem`.
+
+    Parameters
+    ----------
+    problem
+        Linear cost, bounds and rows.
+    hessian
+        (c, c) Positive semidefinite.
+
+    Returns
+    -------
+    Values and row duals; None when HiGHS finds no optimum.
+    """
+    scale = _row_scale(problem.matrix)
+    solver = _new_solver(QP_TIME_LIMIT_S)
+    _pass_model(solver, problem, sparse.csr_array(sparse.diags_array(scale) @ problem.matrix), scale)
+    lower = sparse.csc_array(np.tril(hessian))
+    quadratic = highspy.HighsHessian()
+    quadratic.dim_, quadratic.format_ = len(hessian), highspy.HessianFormat.kTriangular
+    quadratic.start_, quadratic.index_ = lower.indptr.astype(np.int32), lower.indices.astype(np.int32)
+    quadratic.value_ = lower.data
+    solver.setOptionValue("solver", "choose")
+    if solver.passHessian(quadratic) == highspy.HighsStatus.kError:
+        return None
+    solver.run()
+    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        return None
+    solution = solver.getSolution()
+    return np.array(solution.col_value), np.array(solution.row_dual) * scale

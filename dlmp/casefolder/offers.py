@@ -81,7 +81,8 @@ def read_offers(
     availability = pd.DataFrame({"resource": [], "interval": [], "p_max_kw": []})
     if availability_table is not None:
         availability = _good_availability(availability_table, names, intervals, problems)
-        rows = rows[~rows.resource.isin(availability_table.names_besides(availability, "resource"))]
+        spoiled = availability_table.names_besides(availability, "resource") if intervals else ()
+        rows = rows[~rows.resource.isin(spoiled)]
     check_resources(_resources(rows, availability, intervals, generation), _node_count(rows), problems)
     if bid_table is None:
         return no_resources(intervals)
@@ -106,9 +107,8 @@ def _node_count(rows: pd.DataFrame) -> int:
 
 
 def _good_availability(table: Table, names: Mapping[str, int], intervals: int, problems: Problems) -> pd.DataFrame:
-    rows = in_horizon(table, table.rows, intervals, problems)
-    rows = known(table, rows, "resource", names, "resource of resources.csv", problems)
-    return once(table, rows, ["resource", "interval"], problems)
+    rows = known(table, table.rows, "resource", names, "resource of resources.csv", problems)
+    return in_horizon(table, once(table, rows, ["resource", "interval"], problems), intervals, problems)
 
 
 def _resources(
@@ -135,8 +135,7 @@ def _resources(
 
 
 def _good_bids(table: Table, names: Mapping[str, int], intervals: int, problems: Problems) -> pd.DataFrame:
-    rows = in_horizon(table, table.rows, intervals, problems)
-    rows = known(table, rows, "resource", names, "resource of resources.csv", problems)
+    rows = known(table, table.rows, "resource", names, "resource of resources.csv", problems)
     kept = pd.Series(True, index=rows.index)
     for field, good, message in (
         ("side", rows.side.isin(("supply", "demand")), "must be supply or demand"),
@@ -153,7 +152,7 @@ def _good_bids(table: Table, names: Mapping[str, int], intervals: int, problems:
         value = "all" if interval == ALL_INTERVALS else interval
         message = "a blank interval is all of them: the segment can have no other row"
         problems.add(table.line(line), "interval", value, message)
-    return rows[~mixed]
+    return in_horizon(table, rows[~mixed], intervals, problems)
 
 
 def _bids(rows: pd.DataFrame, resources: Resources, intervals: int) -> Bids:

@@ -84,7 +84,8 @@ def _places(folder: Path, settings: Settings, network: Network | None) -> Places
     if tables is None:
         return Places(None, None)
     names = names_in_tables(tables)
-    return Places(
-        {name: index for index, name in enumerate(sorted(names.buses))},
-        {name: index for index, name in enumerate(sorted(names.branches))},
-    )
+    return Places(_numbered(names.buses), _numbered(names.branches))
+
+
+def _numbered(names: frozenset[str] | None) -> dict[str, int] | None:
+    return None if names is None else {name: index for index, name in enumerate(sorted(names))}

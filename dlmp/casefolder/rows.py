@@ -43,9 +43,9 @@ def once(
 
 
 def check_complete(table: Table, rows: pd.DataFrame, intervals: int, problems: Problems) -> None:
-    """Add the intervals that neither `rows` nor any bad row of `table` has."""
+    """Add the intervals that neither `rows` nor a bad row of `table` has, unless a bad row may be any."""
     left_out = pd.to_numeric(table.left_out.interval, errors="coerce").astype(float)
-    if left_out.isna().any():
+    if not left_out.isin(range(intervals)).all():
         return
     missing = np.setdiff1d(np.arange(intervals), np.r_[rows.interval, left_out])
     if len(missing):

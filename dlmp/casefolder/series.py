@@ -63,7 +63,7 @@ def read_substation(folder: Path, settings: Settings, problems: Problems) -> Sub
     price, q_price = np.zeros(settings.intervals), np.zeros(settings.intervals)
     table = read_csv(folder / "import_prices.csv", PRICE_COLUMNS, problems)
     if table is not None:
-        rows = once(table, in_horizon(table, table.rows, settings.intervals, problems), ["interval"], problems)
+        rows = in_horizon(table, once(table, table.rows, ["interval"], problems), settings.intervals, problems)
         check_complete(table, rows, settings.intervals, problems)
         price[rows.interval], q_price[rows.interval] = rows.price_usd_per_mwh, rows.q_price_usd_per_mvarh
     substation = Substation(
@@ -82,12 +82,12 @@ def read_load_profile(folder: Path, places: Places, intervals: int, problems: Pr
     table = read_csv(path, SCALE_COLUMNS if scaled else BUS_COLUMNS, problems)
     if table is None:
         return None
-    rows = in_horizon(table, table.rows, intervals, problems)
     scale = np.ones(intervals)
     if not scaled:
-        rows = known(table, rows, "bus", places.node_of_bus, "bus of the network", problems)
-        return LoadProfile(scale, once(table, rows, ["interval", "index"], problems, shown=["interval", "bus"]))
-    rows = once(table, rows, ["interval"], problems)
+        rows = known(table, table.rows, "bus", places.node_of_bus, "bus of the network", problems)
+        rows = once(table, rows, ["interval", "index"], problems, shown=["interval", "bus"])
+        return LoadProfile(scale, in_horizon(table, rows, intervals, problems))
+    rows = in_horizon(table, once(table, table.rows, ["interval"], problems), intervals, problems)
     check_complete(table, rows, intervals, problems)
     scale[rows.interval] = rows.scale
     return LoadProfile(scale, pd.DataFrame({column: [] for column in ("interval", "index", "p_kw", "q_kvar")}))

@@ -141,21 +141,19 @@ def _availability(resources: Resources) -> pd.DataFrame:
 
 
 def _bids(bids: Bids, resources: Resources) -> pd.DataFrame:
-    tables = [pd.DataFrame(columns=["resource", "interval", "side", "segment", "quantity_kw", "price_usd_per_mwh"])]
-    for column in range(len(bids)):
-        quantity, price = bids.quantity_kw[:, column], bids.price_usd_per_mwh[:, column]
-        same = bool((quantity == quantity[0]).all() and (price == price[0]).all())
-        rows = np.array([0]) if same else np.flatnonzero((quantity != 0) | (price != 0))
-        tables.append(
-            pd.DataFrame(
-                {
-                    "resource": resources.name[bids.resource[column]],
-                    "interval": "" if same else rows.astype(str),
-                    "side": "supply" if bids.is_supply[column] else "demand",
-                    "segment": bids.segment[column],
-                    "quantity_kw": quantity[rows],
-                    "price_usd_per_mwh": price[rows],
-                }
-            )
-        )
-    return pd.concat(tables, ignore_index=True)
+    """One row for a segment that never changes, else one for each interval that offers it."""
+    steady = (bids.quantity_kw == bids.quantity_kw[0]).all(axis=0)
+    steady &= (bids.price_usd_per_mwh == bids.price_usd_per_mwh[0]).all(axis=0)
+    written = (bids.quantity_kw != 0) | (bids.price_usd_per_mwh != 0)
+    written[:, steady] = np.arange(len(written))[:, None] == 0
+    column, interval = np.nonzero(written.T)
+    return pd.DataFrame(
+        {
+            "resource": resources.name[bids.resource[column]],
+            "interval": np.where(steady[column], "", interval.astype(str)),
+            "side": np.where(bids.is_supply[column], "supply", "demand"),
+            "segment": bids.segment[column],
+            "quantity_kw": bids.quantity_kw[interval, column],
+            "price_usd_per_mwh": bids.price_usd_per_mwh[interval, column],
+        }
+    )

@@ -99,6 +99,7 @@ def from_matpower(
     ------
     InputError
         With every statement that cannot be carried out and every bad value.
+
     """
     problems = Problems()
     case = _read_case(Path(path), problems)
@@ -119,6 +120,11 @@ class _Token(NamedTuple):
     line: int
     spaced: bool
     """Whether a blank stands before it: inside ``[]`` a blank separates."""
+
+    @property
+    def shown(self) -> str:
+        """The token for a message."""
+        return repr(self.text) if self.kind else "the end"
 
 
 @dataclass
@@ -230,11 +236,11 @@ class _Statement:
 
     def expect(self, text: str) -> None:
         if not self.take(text):
-            raise _UnsupportedError(f"{text!r} is understood where {self.next.text or 'the end'!r} stands")
+            raise _UnsupportedError(f"expected {text!r}, found {self.next.shown}")
 
     def take_name(self) -> str:
         if self.next.kind != "name":
-            raise _UnsupportedError(f"a name is understood where {self.next.text or 'the end'!r} stands")
+            raise _UnsupportedError(f"expected a name, found {self.next.shown}")
         self.position += 1
         return self.tokens[self.position - 1].text
 
@@ -246,7 +252,7 @@ class _Statement:
         else:
             self.assign(self.take_name())
         if self.next.kind:
-            raise _UnsupportedError(f"{self.next.text!r} is not understood after this statement")
+            raise _UnsupportedError(f"expected the end, found {self.next.shown}")
 
     def name_columns(self) -> None:
         """``[PQ, PV, ...] = idx_bus``: names are given by position."""
@@ -310,7 +316,7 @@ class _Statement:
         if self.take("("):
             return self.parenthesis()
         if token.kind not in ("number", "name"):
-            raise _UnsupportedError(f"a number is understood where {token.text or 'the end'!r} stands")
+            raise _UnsupportedError(f"expected a number, found {token.shown}")
         self.position += 1
         if token.kind == "number":
             return np.float64(token.text)
@@ -324,7 +330,7 @@ class _Statement:
         return _simple(np.asarray(value)[self.block(value)]) if called else value
 
     def parenthesis(self) -> Value:
-        """``value)``, where blanks do not separate."""
+        """The rest of ``(value)``, where blanks do not separate."""
         outer, self.in_brackets = self.in_brackets, False
         value = self.value()
         self.expect(")")
@@ -367,7 +373,7 @@ class _Statement:
         return np.arange(float(first), float(last) + 1)
 
     def matrix(self) -> Value:
-        """``cell cell; cell cell]``."""
+        """The rest of ``[cell cell; cell cell]``."""
         outer, self.in_brackets = self.in_brackets, True
         rows: list[tuple[int, list[Value]]] = [(self.next.line, [])]
         while not self.take("]"):
@@ -376,7 +382,7 @@ class _Statement:
             elif not self.take(","):
                 rows[-1][1].append(self.cell())
                 if not self.next.spaced and self.next.text not in (",", ";", "\n", "]"):
-                    raise _UnsupportedError(f"{self.next.text or 'the end'!r} is not understood in a table")
+                    raise _UnsupportedError(f"expected the next cell, found {self.next.shown}")
         self.in_brackets = outer
         return _join([(line, cells) for line, cells in rows if cells])
 
@@ -442,7 +448,8 @@ class _Case:
 
     def of_type(self, bus_type: str) -> FloatArray:
         """Numbers of the buses of a type."""
-        return _column(self.bus, "BUS_I")[_column(self.bus, "BUS_TYPE") == COLUMN[bus_type]]
+        numbers: FloatArray = _column(self.bus, "BUS_I")[_column(self.bus, "BUS_TYPE") == COLUMN[bus_type]]
+        return numbers
 
 
 def _column(table: FloatArray, name: str) -> FloatArray:

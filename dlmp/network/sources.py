@@ -121,8 +121,8 @@ def _called(source: str, function: Callable[..., Any], *arguments: object, **opt
     try:
         net = function(*arguments, **options)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise _problem("source", source, f"pandapower cannot make this net ({reason})") from error
+        message = f"pandapower cannot make this net ({type(error).__name__}: {error})"
+        raise (_problem("options", options, message) if options else _problem("source", source, message)) from error
     if not isinstance(net, pandapower.pandapowerNet):
         raise _problem("source", source, f"gives a {type(net).__name__}, not a pandapower net")
     return net

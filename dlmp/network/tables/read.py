@@ -30,10 +30,10 @@ DEFAULTS = {"v_min_pu": 0.9, "v_max_pu": 1.1, "source_v_pu": 1.0}
 
 @dataclass(frozen=True)
 class TableNames:
-    """Names that stand in the tables of a folder, also where their rows are wrong."""
+    """Names that stand in the tables of a folder, also where their rows are wrong; None without a table."""
 
-    buses: frozenset[str]
-    branches: frozenset[str]
+    buses: frozenset[str] | None
+    branches: frozenset[str] | None
 
 
 def read_tables(
@@ -90,8 +90,8 @@ def names_in_tables(folder: Path) -> TableNames:
     lines = read_csv(folder / "lines.csv", LINE_COLUMNS, ignored)
     aliases = _read_aliases(folder, ignored)
     return TableNames(
-        (nodes.names("bus") if nodes else frozenset()) | aliases.names("alias"),
-        lines.names("line") if lines else frozenset(),
+        nodes.names("bus") | aliases.names("alias") if nodes else None,
+        lines.names("line") if lines else None,
     )
 
 

@@ -1,0 +1,118 @@
+"""Where the nodes and branches of a one-line diagram go: a network to coordinates, without drawing anything."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlmp.network.model import FloatArray, IntArray, Network
+
+
+@dataclass(frozen=True, eq=False)
+class Diagram:
+    """Coordinates of a one-line diagram.
+
+    Parameters
+    ----------
+    xy
+        (n, 2) Place of every node: hops from its source, and lane.
+    paths
+        Points (i, 2) of every branch.
+    ends
+        Nodes from which the tree goes nowhere: the ends of laterals.
+    """
+
+    xy: FloatArray
+    paths: list[FloatArray]
+    ends: list[int]
+
+    def place(self, node: int) -> tuple[float, float]:
+        """Coordinates of a node."""
+        return float(self.xy[node, 0]), float(self.xy[node, 1])
+
+    def middle(self, branch: int) -> tuple[float, float]:
+        """Coordinates of the middle of a branch, or of its part along a lane."""
+        path = self.paths[branch]
+        x, y = path[len(path) // 2 :][:2].mean(axis=0)
+        return float(x), float(y)
+
+
+def diagram(network: Network) -> Diagram:
+    """Lay out `network`."""
+    tree = spanning_tree(network)
+    xy = layout(network, tree)
+    paths = [branch_path(network, tree, xy, branch) for branch in range(network.branch_count)]
+    return Diagram(xy, paths, sorted(set(tree.order) - set(tree.parent.tolist())))
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """Shortest paths from the sources.
+
+    `order` lists the nodes, parents before children; `parent` and `branch` are those towards the source
+    of each node, -1 at a source; `depth` is the hops from there.
+    """
+
+    order: list[int]
+    parent: IntArray
+    branch: IntArray
+    depth: IntArray
+
+
+def spanning_tree(network: Network) -> Tree:
+    """Find the tree by breadth-first search; of a radial feeder it is the feeder."""
+    neighbours: list[list[tuple[int, int]]] = [[] for _ in range(network.node_count)]
+    for branch, (start, end) in enumerate(zip(network.from_node.tolist(), network.to_node.tolist(), strict=True)):
+        neighbours[start].append((end, branch))
+        neighbours[end].append((start, branch))
+    parent, towards, depth = (np.full(network.node_count, value) for value in (-1, -1, 0))
+    order = network.source.tolist()
+    reached = set(order)
+    for node in order:
+        for other, branch in neighbours[node]:
+            if other not in reached:
+                reached.add(other)
+                order.append(other)
+                parent[other], towards[other], depth[other] = node, branch, depth[node] + 1
+    return Tree(order, parent, towards, depth)
+
+
+def layout(network: Network, tree: Tree) -> FloatArray:
+    """Place every node, (n, 2): x is the hops from its source, y a lane.
+
+    The longest way onward goes straight; laterals take the nearest lane, above or below, that is free
+    along their whole length and up to their parent's column (after Reingold and Tilford, 1981).
+    """
+    root = network.node_count
+    children: list[list[int]] = [[] for _ in range(root + 1)]
+    for node in tree.order:
+        children[tree.parent[node] if tree.parent[node] >= 0 else root].append(node)
+    shift = np.zeros(root + 1)
+    outline: dict[int, tuple[FloatArray, FloatArray]] = {}
+    for node in [*reversed(tree.order), root]:
+        ways = sorted(((outline.pop(child), child) for child in children[node]), key=lambda way: -len(way[0][0]))
+        low, high = (np.append(side, 0.0) for side in ways[0][0]) if ways else (np.zeros(1), np.zeros(1))
+        for sides, child in ways[1:]:
+            below, above = (np.append(side, 0.0) for side in sides)
+            beside = slice(-len(below), None)
+            up, down = (high[beside] - below).max() + 1, (low[beside] - above).min() - 1
+            shift[child] = up if up <= -down else down
+            low[beside] = np.minimum(low[beside], below + shift[child])
+            high[beside] = np.maximum(high[beside], above + shift[child])
+        outline[node] = low, high
+    y = np.zeros(root + 1)  # a source has parent -1, which is the place of the root
+    for node in tree.order:
+        y[node] = y[tree.parent[node]] + shift[node]
+    return np.column_stack([tree.depth, y[:root]]).astype(float)
+
+
+def branch_path(network: Network, tree: Tree, xy: FloatArray, branch: int) -> FloatArray:
+    """Points of a branch: a branch of the tree turns at its parent's column, one that closes a loop bows out."""
+    ends = int(network.from_node[branch]), int(network.to_node[branch])
+    for parent, child in (ends, ends[::-1]):
+        if tree.branch[child] == branch:
+            return np.array([xy[parent], (xy[parent][0], xy[child][1]), xy[child]])
+    start, end = xy[list(ends)]
+    across = np.array([start[1] - end[1], end[0] - start[0]])
+    bow = (start + end) / 2 + 0.35 * across / max(float(np.hypot(*across)), 1e-9)
+    t = np.linspace(0, 1, 24)[:, None]
+    return np.asarray((1 - t) ** 2 * start + 2 * t * (1 - t) * bow + t**2 * end)

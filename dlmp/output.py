@@ -1,0 +1,146 @@
+"""A clearing to a folder of files: one CSV or Parquet file per table, and ``summary.json``.
+
+Every file is written whole before any of them appears in the folder.  Times are RFC 3339 in UTC, numbers
+have all their digits, and nothing is NaN or infinite.
+"""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from dlmp.clearing import Clearing
+from dlmp.errors import InputError, Problem, SolverError
+
+TABLES: dict[str, Callable[[Clearing], pd.DataFrame]] = {
+    "prices": lambda clearing: clearing.prices.table(),
+    "awards": lambda clearing: clearing.awards.table(),
+    "segments": lambda clearing: clearing.awards.segment_table(),
+    "flows": lambda clearing: clearing.flows.table(),
+    "voltages": lambda clearing: clearing.voltages.table(),
+    "binding_limits": lambda clearing: clearing.binding_limits(),
+}
+"""Every table by the name of its file."""
+
+SUMMARY = "summary.json"
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+RESULT_FILES = (*(f"{name}.{ending}" for ending in ("csv", "parquet") for name in TABLES), SUMMARY)
+"""Names of all files that `write_results` may write, replace or, being those of an older result, remove."""
+
+Writer = Callable[[Path], object]
+
+
+def write_results(
+    clearing: Clearing, folder: Path, *, parquet: bool = False, with_certificate: bool = True, wall_seconds: float
+) -> None:
+    """Write all tables and the summary of `clearing` into `folder`.
+
+    Parameters
+    ----------
+    clearing
+        What to write.
+    folder
+        Is made if it does not exist; other files in it stay.
+    parquet
+        Write the tables as Parquet too.
+    with_certificate
+        Put the certificate into the summary; without it ``certificate`` is null there.
+    wall_seconds
+        Time that the clearing took [s].
+
+    Raises
+    ------
+    InputError
+        When `folder` cannot be written, and when Parquet is wanted without pyarrow.
+    SolverError
+        When a result is not finite.
+    """
+    if parquet:
+        check_parquet()
+    writers: dict[str, Writer] = {}
+    for name, make in TABLES.items():
+        table = finite(name, make(clearing))
+        writers[f"{name}.csv"] = _csv_writer(table)
+        if parquet:
+            writers[f"{name}.parquet"] = _parquet_writer(table)
+    certificate = clearing.certificate.summary() if with_certificate else None
+    summary = clearing.summary() | {"wall_seconds": wall_seconds, "certificate": certificate}
+    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+    writers[SUMMARY] = lambda path: path.write_text(text + "\n", "utf-8")
+    write_files(folder, writers, RESULT_FILES)
+
+
+def check_parquet() -> None:
+    """Raise `InputError` where Parquet cannot be written."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise InputError([Problem("parquet", "pyarrow", "not installed", 'run: pip install "dlmp[parquet]"')])
+
+
+def finite(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` without negative zeros; raise `SolverError` if any number is not finite."""
+    numbers = table.select_dtypes("floating")
+    for column in numbers.columns[~np.isfinite(numbers).all()]:
+        raise SolverError(f"{name}, {column}: the result is not finite; nothing was written")
+    return table.assign(**{column: numbers[column] + 0.0 for column in numbers})
+
+
+def _csv_writer(table: pd.DataFrame) -> Writer:
+    return lambda path: table.to_csv(path, index=False, date_format=TIME_FORMAT, lineterminator="\n")
+
+
+def _parquet_writer(table: pd.DataFrame) -> Writer:
+    return lambda path: table.to_parquet(path, index=False, engine="pyarrow")
+
+
+def check_folder(folder: Path, files: tuple[str, ...]) -> None:
+    """Raise `InputError` unless `files` can be written into `folder`, which need not exist."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise _unwritable(folder, f"{nearest} is a file" if nearest != folder else "is a file, not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise _unwritable(folder, f"no permission to write to {nearest}")
+    for name in files:
+        if (folder / name).is_dir():
+            raise _unwritable(folder, f"a folder stands in place of {name}")
+
+
+def write_files(folder: Path, writers: Mapping[str, Writer], owned: tuple[str, ...]) -> None:
+    """Write files into `folder`, which stays as it was if that fails.
+
+    Parameters
+    ----------
+    folder
+        Is made if it does not exist.
+    writers
+        What writes each file, by name, given its path.
+    owned
+        Names that are removed from `folder` if `writers` do not have them.
+    """
+    folder = folder.resolve()
+    check_folder(folder, owned)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not folder.exists()
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent if is_new else folder) as temporary:
+            whole = Path(temporary) / folder.name
+            whole.mkdir()
+            for name, write in writers.items():
+                write(whole / name)
+            if is_new:
+                whole.rename(folder)
+                return
+            for name in writers:
+                (whole / name).replace(folder / name)
+            for name in set(owned) - set(writers):
+                (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, f"cannot be written ({error.strerror or error})") from error
+
+
+def _unwritable(folder: Path, message: str) -> InputError:
+    return InputError([Problem("output", "folder", str(folder), message)])

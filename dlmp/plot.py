@@ -1,0 +1,264 @@
+"""Pictures of a clearing: the feeder as a one-line diagram coloured by price, and a bus's price over the day.
+
+Figures are made without pyplot and its global state; what comes back is a matplotlib `Axes`, whose
+``figure.savefig`` writes a file.
+"""
+
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import Normalize
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, DateFormatter, date2num
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dlmp.clearing import Clearing
+from dlmp.errors import InputError, Problem
+from dlmp.formulation.interface import CONGESTION, VOLTAGE
+from dlmp.labels import Label, write_labels
+from dlmp.network.model import FloatArray, Network
+from dlmp.oneline import Diagram, diagram
+from dlmp.prices import COMPONENTS, Prices
+
+COLOURS = {"energy": "#0072B2", "loss": "#E69F00", "congestion": "#CC79A7", "voltage": "#009E73"}
+"""Of the price components: Okabe and Ito's, which the colour-blind can tell apart."""
+BINDING = "#D55E00"
+"""Of limits that bind."""
+GREY = "0.55"
+MOST_NAMES = 45
+"""Feeders with more nodes than this have only the notable ones labelled."""
+RING = 1.6
+"""Of the mark of a voltage that binds: its diameter over the node's."""
+
+
+def feeder(clearing: Clearing, interval: int = 0, component: str = "lmp_usd_per_mwh", ax: Axes | None = None) -> Axes:
+    """Draw the feeder at one interval, every node in the colour of its price.
+
+    Sources are squares; a line is as wide as its loading, or in a feeder without ratings as its share of
+    the largest apparent power; limits that bind are marked and named.
+
+    Parameters
+    ----------
+    clearing
+        What to show.
+    interval
+        Interval, from 0.
+    component
+        Array of `dlmp.prices.Prices`: a price or one of its components.
+    ax
+        Where to draw; default: a figure of its own.
+    """
+    values = _prices(clearing, interval, component)
+    network = clearing.case.network
+    drawing = diagram(network)
+    ax = ax or _figure(*_feeder_size(drawing))
+    binding = _Binding.at(clearing, interval)
+    _draw_branches(ax, drawing, _branch_share(clearing, interval), binding)
+    _frame(ax, drawing, _feeder_title(clearing, interval, values), _legend(network, binding))
+    diameter = float(np.clip(0.35 * _column_points(ax), 2.5, 10.5))
+    nodes = _draw_nodes(ax, network, drawing, values, diameter)
+    _draw_rings(ax, drawing, binding, RING * diameter)
+    bar = ax.figure.colorbar(nodes, ax=ax, pad=0.01, fraction=0.05, aspect=30)
+    bar.set_label(_axis_label(clearing, component))
+    bar.outline.set_visible(False)
+    write_labels(ax, _labels(network, drawing, values, binding, diameter / 2), drawing, diameter / 2)
+    return ax
+
+
+def price_stack(clearing: Clearing, bus: str, ax: Axes | None = None) -> Axes:
+    """Draw the price of a bus over the horizon as the sum of its components [currency/MWh].
+
+    Parameters
+    ----------
+    clearing
+        What to show.
+    bus
+        Bus, or an alias of it.
+    ax
+        Where to draw; default: a figure of its own.
+    """
+    case, prices = clearing.case, clearing.prices
+    node, zone = case.network.node(bus), ZoneInfo(case.horizon.timezone)
+    ax = ax or _figure(8.0, 3.8)
+    step = timedelta(minutes=case.horizon.interval_minutes)
+    edges = date2num([*case.horizon.starts, case.horizon.starts[-1] + step])
+    above, below = np.zeros(case.horizon.intervals), np.zeros(case.horizon.intervals)
+    for name in COMPONENTS:
+        value = getattr(prices, name)[:, node]
+        bottom = np.where(value >= 0, above, below)
+        ax.bar(edges[:-1], value, np.diff(edges), bottom, align="edge", color=COLOURS[name], label=name)
+        above, below = above + np.maximum(value, 0), below + np.minimum(value, 0)
+    ax.stairs(prices.lmp_usd_per_mwh[:, node], edges, baseline=None, color="black", linewidth=1.6, label="price")
+    ax.axhline(0, color="0.4", linewidth=0.8)
+    ax.set_xlim(edges[0], edges[-1])
+    locator = AutoDateLocator(tz=zone, minticks=3, maxticks=9)
+    within_a_day = step * case.horizon.intervals <= timedelta(days=1, hours=1)
+    hours, days = DateFormatter("%H:%M", tz=zone), ConciseDateFormatter(locator, tz=zone, show_offset=False)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(hours if within_a_day else days)
+    ax.set_xlabel(case.horizon.timezone)
+    ax.set_ylabel(_axis_label(clearing, "lmp_usd_per_mwh"))
+    ax.set_title(
+        f"{case.name}: price at bus {bus}, {case.horizon.local(0):%a %Y-%m-%d}",
+        loc="left",
+        fontsize=10,
+        parse_math=False,
+    )
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
+    return ax
+
+
+def _figure(width: float, height: float) -> Axes:
+    return Figure(figsize=(width, height), dpi=150, layout="constrained").add_subplot()
+
+
+@dataclass(frozen=True)
+class _Binding:
+    """What binds at an interval: nodes and branches, each with its limit as text."""
+
+    nodes: dict[int, str]
+    branches: dict[int, str]
+
+    @classmethod
+    def at(cls, clearing: Clearing, interval: int) -> "_Binding":
+        network, limits = clearing.case.network, clearing.binding_limits()
+        limits = limits[limits.interval == interval]
+        branch_of_name = {str(name): index for index, name in enumerate(network.branch)}
+        nodes, branches = {}, {}
+        for cause, element, limit, unit in limits[["component", "element", "limit", "unit"]].itertuples(index=False):
+            if cause == VOLTAGE:
+                nodes[network.node(element.removeprefix("bus "))] = f"{limit:.4g} {unit}"
+            if cause == CONGESTION:
+                branches[branch_of_name[element]] = f"{limit:.4g} {unit}"
+        return cls(nodes, branches)
+
+
+def _draw_branches(ax: Axes, drawing: Diagram, share: FloatArray, binding: _Binding) -> None:
+    colour = [BINDING if branch in binding.branches else GREY for branch in range(len(share))]
+    width = 0.8 + 3.0 * np.minimum(share, 1.0)
+    ax.add_collection(LineCollection(drawing.paths, linewidths=width, colors=colour, zorder=1, gid="branches"))
+
+
+def _draw_nodes(ax: Axes, network: Network, drawing: Diagram, values: FloatArray, diameter: float) -> PathCollection:
+    """Draw a dot for every node and a square for every source, all on one scale of colours."""
+    norm = _norm(values)
+    drawn = {}
+    for gid, nodes, marker, share in (
+        ("nodes", ~network.is_source, "o", 1.0),
+        ("sources", network.is_source, "s", 1.5),
+    ):
+        x, y = drawing.xy[nodes].T
+        drawn[gid] = ax.scatter(
+            x,
+            y,
+            (share * diameter) ** 2,
+            values[nodes],
+            marker=marker,
+            cmap="viridis",
+            norm=norm,
+            edgecolors="white",
+            linewidths=0.6,
+            zorder=3,
+            gid=gid,
+        )
+    return drawn["nodes"]
+
+
+def _draw_rings(ax: Axes, drawing: Diagram, binding: _Binding, diameter: float) -> None:
+    x, y = drawing.xy[list(binding.nodes)].T
+    ax.scatter(x, y, diameter**2, facecolors="none", edgecolors=BINDING, linewidths=1.6, zorder=4, gid="binding")
+
+
+def _is_rated(network: Network) -> bool:
+    """True when every branch has a rating."""
+    return bool(np.isfinite(np.minimum(network.rating_from_pu, network.rating_to_pu)).all())
+
+
+def _branch_share(clearing: Clearing, interval: int) -> FloatArray:
+    """(m,) Loading, or unless everything is rated apparent power over the largest."""
+    if _is_rated(clearing.case.network):
+        return np.asarray(clearing.flows.loading[interval])
+    size = np.abs(clearing.flows.from_kva[interval])
+    return np.asarray(size / max(float(size.max(initial=0.0)), 1e-9))
+
+
+def _prices(clearing: Clearing, interval: int, component: str) -> FloatArray:
+    known = [item.name for item in fields(Prices) if item.name not in ("network", "horizon")]
+    if component not in known:
+        raise InputError([Problem("plot", "component", component, f"must be one of {', '.join(known)}")])
+    count = clearing.case.horizon.intervals
+    if not 0 <= interval < count:
+        raise InputError([Problem("plot", "interval", interval, f"must be 0 to {count - 1}")])
+    return np.asarray(getattr(clearing.prices, component)[interval])
+
+
+def _norm(values: FloatArray) -> Normalize:
+    """From the lowest to the highest value; where all are the same they get the middle of the map."""
+    low, high = float(values.min()), float(values.max())
+    return Normalize(low, high) if high - low > 1e-9 else Normalize(low - 1, high + 1)
+
+
+def _axis_label(clearing: Clearing, component: str) -> str:
+    reactive = component.endswith(("_q", "_mvarh"))
+    unit = f"[{clearing.case.horizon.currency}/{'MVArh' if reactive else 'MWh'}]"
+    price = "reactive price" if reactive else "price"
+    return f"{price} {unit}" if component.startswith("lmp") else f"{component.removesuffix('_q')} in {price} {unit}"
+
+
+def _feeder_size(drawing: Diagram) -> tuple[float, float]:
+    wide, high = np.ptp(drawing.xy, axis=0)
+    return float(np.clip(0.5 * wide + 2.5, 7, 15)), float(np.clip(0.45 * high + 1.9, 3.2, 12))
+
+
+def _column_points(ax: Axes) -> float:
+    """Width of one hop [points], roughly: margins and the colour bar are still to come."""
+    left, right = ax.get_xlim()
+    return float(0.9 * ax.bbox.width * 72 / ax.figure.dpi / (right - left))
+
+
+def _feeder_title(clearing: Clearing, interval: int, values: FloatArray) -> str:
+    bus, when = clearing.case.network.bus, clearing.case.horizon.local(interval)
+    low, high = int(values.argmin()), int(values.argmax())
+    extremes = f"lowest {values[low]:.2f} at {bus[low]}, highest {values[high]:.2f} at {bus[high]}"
+    return f"{clearing.case.name}, {when:%a %Y-%m-%d %H:%M %Z}\n{extremes}"
+
+
+def _legend(network: Network, binding: _Binding) -> list[Line2D]:
+    width = "loading" if _is_rated(network) else "apparent power"
+    entries = [
+        Line2D([], [], linestyle="", marker="s", color=GREY, label="source"),
+        Line2D([], [], color=GREY, linewidth=3, label=f"width: {width}"),
+    ]
+    if binding.nodes or binding.branches:
+        entries.append(Line2D([], [], color=BINDING, marker="o", markerfacecolor="none", label="limit binds"))
+    return entries
+
+
+def _frame(ax: Axes, drawing: Diagram, title: str, legend: list[Line2D]) -> None:
+    ax.set_title(title, loc="left", fontsize=10, parse_math=False)
+    ax.legend(handles=legend, ncols=3, loc="upper left", bbox_to_anchor=(0, 0), frameon=False, fontsize=8.5)
+    low, high = drawing.xy.min(axis=0), drawing.xy.max(axis=0)
+    ax.set_xlim(low[0] - 0.6, high[0] + 0.8)
+    ax.set_ylim(low[1] - 0.75, high[1] + 0.85)
+    ax.set_axis_off()
+
+
+def _labels(network: Network, drawing: Diagram, values: FloatArray, binding: _Binding, radius: float) -> list[Label]:
+    """Limits that bind, the extreme prices and the sources; then every bus, of a large feeder only its ends."""
+    labels = []
+    for node, limit in binding.nodes.items():
+        labels.append(Label(drawing.place(node), f"{network.bus[node]}\n{limit}", RING * radius, colour=BINDING))
+    for branch, limit in binding.branches.items():
+        labels.append(Label(drawing.middle(branch), f"{network.branch[branch]}\n{limit}", 2.0, colour=BINDING))
+    notable = [int(values.argmax()), int(values.argmin()), *network.source.tolist()]
+    rest = range(len(values)) if len(values) <= MOST_NAMES else drawing.ends
+    for node in dict.fromkeys([*notable, *rest]):
+        if node not in binding.nodes:
+            size = 1.5 * radius if network.is_source[node] else radius
+            labels.append(Label(drawing.place(node), str(network.bus[node]), size, is_needed=node in notable))
+    return labels

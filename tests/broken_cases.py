@@ -1,0 +1,403 @@
+"""One good case folder, and a table of folders that are each one edit away from it, with the problem each has."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+GOOD_CASE = {
+    "case.toml": """\
+name = "four buses"
+
+[network]
+source = "tables:."
+v_min_pu = 0.95
+v_max_pu = 1.05
+
+[horizon]
+start = 2026-07-01T07:00:00Z
+interval_minutes = 60
+intervals = 3
+timezone = "America/Los_Angeles"
+currency = "USD"
+
+[import]
+p_min_kw = -500.0
+p_max_kw = 5000.0
+""",
+    "nodes.csv": """\
+bus,base_kv,p_kw,q_kvar,v_min_pu,v_max_pu,is_source
+S,12.66,,,,,1
+A,12.66,100,60,,,
+B,12.66,90,40,0.92,1.08,
+C,12.66,120,80,,,0
+""",
+    "lines.csv": """\
+line,from_bus,to_bus,r_ohm,x_ohm,b_us,rate_kva,rate_a
+SA,S,A,0.0922,0.047,,,
+AB,A,B,0.493,0.2511,10,500,
+BC,B,C,0.366,0.1864,,,100
+""",
+    "import_prices.csv": "interval,price_usd_per_mwh,q_price_usd_per_mvarh\n0,20,1\n1,50,2\n2,-5,\n",
+    "load_profile.csv": "interval,scale\n0,1\n1,1.5\n2,0.5\n",
+    "resources.csv": """\
+resource,bus,phase,kind,p_min_kw,p_max_kw,q_min_kvar,q_max_kvar,s_max_kva
+pv,C,,solar,,80,-40,40,90
+flex,B,,load,-30,0,,,
+""",
+    "availability.csv": "resource,interval,p_max_kw\npv,0,10\npv,1,95\npv,2,40\n",
+    "bids.csv": """\
+resource,interval,side,segment,quantity_kw,price_usd_per_mwh
+pv,,supply,0,80,0
+flex,0,demand,0,20,60
+flex,2,demand,0,20,70
+flex,,demand,1,10,30
+""",
+    "limits.csv": "element,rate_kva,bus,v_min_pu,v_max_pu\nBC,400,,,\n,,A,0.96,\n",
+}
+
+Edit = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class BrokenCase:
+    """A folder with one mistake, and the problem that reading it must report."""
+
+    name: str
+    edit: Edit
+    element: str
+    field: str
+    message: str
+    problems: int = 1
+
+
+def write_good_case(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name, text in GOOD_CASE.items():
+        (folder / name).write_text(text, "utf-8")
+    return folder
+
+
+def change(name: str, old: str, new: str) -> Edit:
+    def edit(folder: Path) -> None:
+        text = (folder / name).read_text("utf-8")
+        assert text.count(old) == 1, f"{old!r} must stand once in {name}"
+        (folder / name).write_text(text.replace(old, new), "utf-8")
+
+    return edit
+
+
+def append(name: str, line: str) -> Edit:
+    def edit(folder: Path) -> None:
+        path = folder / name
+        path.write_text(path.read_text("utf-8") + line + "\n", "utf-8")
+
+    return edit
+
+
+def write(name: str, content: str | bytes) -> Edit:
+    data = content if isinstance(content, bytes) else content.encode()
+    return lambda folder: (folder / name).write_bytes(data) and None
+
+
+def remove(*names: str) -> Edit:
+    def edit(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return edit
+
+
+def also(*edits: Edit) -> Edit:
+    def edit(folder: Path) -> None:
+        for single in edits:
+            single(folder)
+
+    return edit
+
+
+def remove_folder(folder: Path) -> None:
+    remove(*GOOD_CASE)(folder)
+    folder.rmdir()
+
+
+def source(text: str) -> Edit:
+    return change("case.toml", 'source = "tables:."\nv_min_pu = 0.95\nv_max_pu = 1.05', f"source = {text}")
+
+
+TOML = "case.toml"
+
+BROKEN_CASES = [
+    # the folder and its files
+    BrokenCase("no folder", remove_folder, "case", "folder", "is no folder"),
+    BrokenCase("no case.toml", remove(TOML), TOML, "file", "does not exist"),
+    BrokenCase("case.toml is not TOML", write(TOML, "name: four buses"), TOML, "file", "is not TOML"),
+    BrokenCase("case.toml is binary", write(TOML, bytes(range(256))), TOML, "file", "is not TOML"),
+    BrokenCase("a table is binary", write("bids.csv", bytes(range(256))), "bids.csv", "file", "is not a CSV table"),
+    BrokenCase("zero bytes", write("import_prices.csv", "interval,price\n0,\0\n"), "import_prices.csv", "file", "zero"),
+    BrokenCase("an empty table", write("lines.csv", ""), "lines.csv", "file", "is not a CSV table"),
+    BrokenCase("no nodes", remove("nodes.csv"), "nodes.csv", "file", "does not exist"),
+    BrokenCase("no prices", remove("import_prices.csv"), "import_prices.csv", "file", "does not exist"),
+    BrokenCase("resources without bids", remove("bids.csv"), "bids.csv", "file", "does not exist"),
+    BrokenCase("bids without resources", remove("resources.csv"), "resources.csv", "file", "does not exist"),
+    BrokenCase(
+        "semicolons",
+        write("load_profile.csv", "interval;scale\n0;1\n"),
+        "load_profile.csv",
+        "interval;scale",
+        "is no column",
+        problems=5,
+    ),
+    # case.toml
+    BrokenCase("no name", change(TOML, 'name = "four buses"', ""), TOML, "name", "is needed"),
+    BrokenCase("blank name", change(TOML, "four buses", " "), TOML, "name", "not blank"),
+    BrokenCase("unknown setting", change(TOML, "v_min_pu", "vmin_pu"), TOML, "network.vmin_pu", "is no setting"),
+    BrokenCase("unknown section", append(TOML, "[solver]\nmip_gap = 1"), TOML, "solver", "is no setting"),
+    BrokenCase(
+        "section is a value",
+        write(
+            TOML,
+            'name = "n"\nimport = 3\n[network]\nsource = "tables:."\n[horizon]\n'
+            "start = 2026-07-01T07:00:00Z\ninterval_minutes = 60\nintervals = 3\n",
+        ),
+        TOML,
+        "import",
+        "[import]",
+    ),
+    BrokenCase("text for a number", change(TOML, "0.95", '"0.95"'), TOML, "network.v_min_pu", "finite number"),
+    BrokenCase("bool for a number", change(TOML, "5000.0", "true"), TOML, "import.p_max_kw", "finite number"),
+    BrokenCase("nan", change(TOML, "1.05", "nan"), TOML, "network.v_max_pu", "finite number"),
+    BrokenCase("infinite import", change(TOML, "5000.0", "inf"), TOML, "import.p_max_kw", "leave it out"),
+    BrokenCase("voltage zero", change(TOML, "0.95", "0"), TOML, "network.v_min_pu", "above zero"),
+    BrokenCase("band reversed", change(TOML, "0.95", "1.06"), TOML, "network.v_min_pu, v_max_pu", "need v_min_pu"),
+    BrokenCase("import reversed", change(TOML, "-500.0", "6000"), TOML, "import.p_min_kw, p_max_kw", "need p_min_kw"),
+    BrokenCase("no zone", change(TOML, "00:00Z", "00:00"), TOML, "horizon.start", "2026-07-01T07:00:00Z"),
+    BrokenCase("not UTC", change(TOML, "00:00Z", "00:00-07:00"), TOML, "horizon.start", "must be in UTC"),
+    BrokenCase("a date", change(TOML, "2026-07-01T07:00:00Z", "2026-07-01"), TOML, "horizon.start", "must be a time"),
+    BrokenCase("words for a time", change(TOML, "2026-07-01T07:00:00Z", '"noon"'), TOML, "horizon.start", "a time"),
+    BrokenCase("year 9999", change(TOML, "2026", "9999"), TOML, "horizon.start", "1970"),
+    BrokenCase("seven minutes", change(TOML, "= 60", "= 7"), TOML, "horizon.interval_minutes", "must be one of"),
+    BrokenCase("part of an interval", change(TOML, "= 3", "= 3.5"), TOML, "horizon.intervals", "whole number"),
+    BrokenCase("no intervals", change(TOML, "= 3", "= 0"), TOML, "horizon.intervals", "1 to 10000"),
+    BrokenCase("intervals left out", change(TOML, "intervals = 3", ""), TOML, "horizon.intervals", "is needed"),
+    BrokenCase("zone unknown", change(TOML, "Los_Angeles", "Laputa"), TOML, "horizon.timezone", "IANA"),
+    BrokenCase("currency unknown", change(TOML, "USD", "dollar"), TOML, "horizon.currency", "ISO 4217"),
+    # the source of the network
+    BrokenCase("kind unknown", source('"gridlabd:f.glm"'), TOML, "network.source", "KIND:NAME"),
+    BrokenCase("no kind", source('"case33bw"'), TOML, "network.source", "KIND:NAME"),
+    BrokenCase("no source", change(TOML, 'source = "tables:."', ""), TOML, "network.source", "is needed"),
+    BrokenCase("function unknown", source('"pandapower:case33"'), TOML, "network.source", "case33bw"),
+    BrokenCase("JSON missing", source('"pandapower:net.json"'), TOML, "network.source", "there is no"),
+    BrokenCase("MATPOWER missing", source('"matpower:case.m"'), TOML, "network.source", "there is no"),
+    BrokenCase(
+        "JSON of something else",
+        also(source('"pandapower:net.json"'), write("net.json", "[1, 2]")),
+        TOML,
+        "network.source",
+        "cannot make this net",
+    ),
+    BrokenCase(
+        "JSON broken",
+        also(source('"pandapower:net.json"'), write("net.json", "{")),
+        TOML,
+        "network.source",
+        "cannot make this net",
+    ),
+    BrokenCase(
+        "MATPOWER empty",
+        also(source('"matpower:case.m"'), write("case.m", "")),
+        "case.m",
+        "mpc.bus",
+        "a case must assign it",
+        problems=4,
+    ),
+    BrokenCase("tables missing", source('"tables:elsewhere"'), TOML, "network.source", "there is no"),
+    BrokenCase("options for tables", source('"tables:."\noptions = {a = 1}'), TOML, "network.options", "only for"),
+    BrokenCase("option unknown", source('"pandapower:case33bw"\noptions = {a = 1}'), TOML, "network.options", "'a'"),
+    # nodes.csv and lines.csv
+    BrokenCase("column missing", change("nodes.csv", "base_kv", "kv"), "nodes.csv", "base_kv", "needs", problems=2),
+    BrokenCase("column unknown", change("lines.csv", "rate_a", "rate_ka"), "lines.csv", "rate_ka", "is no column"),
+    BrokenCase("bus twice", append("nodes.csv", "A,12.66,,,,,"), "bus A", "bus", "unique"),
+    BrokenCase("base zero", change("nodes.csv", "C,12.66", "C,0"), "bus C", "base_kv", "above zero"),
+    BrokenCase("base blank", change("nodes.csv", "C,12.66", "C,"), "nodes.csv line 5", "base_kv", "not be blank"),
+    BrokenCase("load NaN", change("nodes.csv", "A,12.66,100", "A,12.66,nan"), "nodes.csv line 3", "p_kw", "finite"),
+    BrokenCase("load of words", change("nodes.csv", "A,12.66,100", "A,12.66,1e"), "nodes.csv line 3", "p_kw", "finite"),
+    BrokenCase("no source bus", change("nodes.csv", "S,12.66,,,,,1", "S,12.66,,,,,"), "network", "source", "is_source"),
+    BrokenCase(
+        "source of yes",
+        change("nodes.csv", "S,12.66,,,,,1", "S,12.66,,,,,yes"),
+        "nodes.csv line 2",
+        "is_source",
+        "whole number",
+    ),
+    BrokenCase("source of 2", change("nodes.csv", "S,12.66,,,,,1", "S,12.66,,,,,2"), "bus S", "is_source", "must be 1"),
+    BrokenCase(
+        "bus band reversed",
+        change("nodes.csv", "0.92,1.08", "1.08,0.92"),
+        "bus B",
+        "v_min_pu, v_max_pu",
+        "v_min_pu <= v_max_pu",
+    ),
+    BrokenCase("zero impedance", change("lines.csv", "0.493,0.2511", "0,0"), "line AB", "r_ohm, x_ohm", "zero"),
+    BrokenCase("negative resistance", change("lines.csv", "0.493", "-0.493"), "line AB", "r_ohm", "negative"),
+    BrokenCase("end unknown", change("lines.csv", "BC,B,C", "BC,B,Z"), "line BC", "to_bus", "is no bus"),
+    BrokenCase("both ends one bus", change("lines.csv", "BC,B,C", "BC,C,C"), "line BC", "to_bus", "two different"),
+    BrokenCase("line twice", change("lines.csv", "BC,B,C", "AB,B,C"), "line AB", "line", "unique", problems=2),
+    BrokenCase("island", append("nodes.csv", "D,12.66,,,,,"), "bus D", "island", "no path"),
+    BrokenCase("two rates", change("lines.csv", "10,500,", "10,500,20"), "line AB", "rate_kva, rate_a", "not both"),
+    BrokenCase(
+        "rate zero",
+        change("lines.csv", "10,500,", "10,0,"),
+        "line AB",
+        "rating at its from end",
+        "above zero",
+        problems=2,
+    ),
+    BrokenCase(
+        "two base voltages", change("nodes.csv", "C,12.66", "C,0.4"), "line BC", "base_kv of its buses", "transformer"
+    ),
+    BrokenCase("alias of no bus", write("aliases.csv", "alias,bus\nD,Z\n"), "alias D", "bus", "is no bus of nodes.csv"),
+    # import_prices.csv and load_profile.csv
+    BrokenCase("price missing", change("import_prices.csv", "1,50,2\n", ""), "import_prices.csv", "interval", "no row"),
+    BrokenCase("price twice", append("import_prices.csv", "1,50,2"), "import_prices.csv line 5", "interval", "above"),
+    BrokenCase(
+        "price too late", append("import_prices.csv", "3,50,2"), "import_prices.csv line 5", "interval", "0 to 2"
+    ),
+    BrokenCase(
+        "price blank",
+        change("import_prices.csv", "1,50", "1,"),
+        "import_prices.csv line 3",
+        "price_usd_per_mwh",
+        "not be blank",
+    ),
+    BrokenCase(
+        "price infinite",
+        change("import_prices.csv", "1,50", "1,inf"),
+        "import_prices.csv line 3",
+        "price_usd_per_mwh",
+        "finite",
+    ),
+    BrokenCase(
+        "half an interval",
+        change("load_profile.csv", "1,1.5", "1.5,1.5"),
+        "load_profile.csv line 3",
+        "interval",
+        "whole number",
+    ),
+    BrokenCase("scale missing", change("load_profile.csv", "1,1.5\n", ""), "load_profile.csv", "interval", "no row"),
+    BrokenCase(
+        "load at no bus",
+        write("load_profile.csv", "interval,bus,p_kw,q_kvar\n0,Z,1,1\n"),
+        "load_profile.csv line 2",
+        "bus",
+        "is no bus",
+    ),
+    BrokenCase(
+        "load twice",
+        write("load_profile.csv", "interval,bus,p_kw,q_kvar\n0,A,1,1\n0,A,1,1\n"),
+        "load_profile.csv line 3",
+        "interval, bus",
+        "above already",
+    ),
+    # resources.csv and availability.csv
+    BrokenCase(
+        "resource at no bus", change("resources.csv", "pv,C", "pv,Z"), "resources.csv line 2", "bus", "is no bus"
+    ),
+    BrokenCase("resource twice", append("resources.csv", "pv,C,,solar,,80,,,"), "resource pv", "resource", "unique"),
+    BrokenCase("phase", change("resources.csv", "pv,C,", "pv,C,1"), "resources.csv line 2", "phase", "only 123"),
+    BrokenCase("kind of resource", change("resources.csv", "solar", "sunny"), "resource pv", "kind", "one of solar"),
+    BrokenCase(
+        "range reversed",
+        change("resources.csv", "load,-30,0", "load,30,0"),
+        "resource flex",
+        "p_min_kw, p_max_kw (interval 0)",
+        "p_min_kw <= p_max_kw",
+        problems=2,
+    ),
+    BrokenCase(
+        "reactive range",
+        change("resources.csv", "-40,40", "40,-40"),
+        "resource pv",
+        "q_min_kvar, q_max_kvar",
+        "q_min_kvar <=",
+    ),
+    BrokenCase("rating zero", change("resources.csv", "40,90", "40,0"), "resource pv", "s_max_kva", "above zero"),
+    BrokenCase(
+        "range blank", change("resources.csv", ",80,", ",,"), "resources.csv line 2", "p_max_kw", "not be blank"
+    ),
+    BrokenCase(
+        "available twice",
+        append("availability.csv", "pv,2,4"),
+        "availability.csv line 5",
+        "resource, interval",
+        "above already",
+    ),
+    BrokenCase(
+        "availability of nobody",
+        append("availability.csv", "pw,2,4"),
+        "availability.csv line 5",
+        "resource",
+        "is no resource",
+    ),
+    BrokenCase(
+        "availability too late", append("availability.csv", "pv,9,4"), "availability.csv line 5", "interval", "0 to 2"
+    ),
+    # bids.csv
+    BrokenCase(
+        "bid of nobody", append("bids.csv", "pw,,supply,0,1,1"), "bids.csv line 6", "resource", "is no resource"
+    ),
+    BrokenCase("side", change("bids.csv", "supply", "sell"), "bids.csv line 2", "side", "supply or demand"),
+    BrokenCase("segment", change("bids.csv", "demand,1", "demand,-1"), "bids.csv line 5", "segment", "negative"),
+    BrokenCase("segment of part", change("bids.csv", "demand,1", "demand,1.2"), "bids.csv line 5", "segment", "whole"),
+    BrokenCase("quantity", change("bids.csv", "0,80,0", "0,-80,0"), "bids.csv line 2", "quantity_kw", "the side says"),
+    BrokenCase(
+        "price of words", change("bids.csv", "0,80,0", "0,80,free"), "bids.csv line 2", "price_usd_per_mwh", "finite"
+    ),
+    BrokenCase("bid too late", change("bids.csv", "flex,2", "flex,3"), "bids.csv line 4", "interval", "0 to 2"),
+    BrokenCase(
+        "segment twice",
+        append("bids.csv", "flex,0,demand,0,2,60"),
+        "bids.csv line 6",
+        "resource, side, segment, interval",
+        "above already",
+    ),
+    BrokenCase("all and one", append("bids.csv", "pv,1,supply,0,2,60"), "bids.csv line 6", "interval", "all of them"),
+    BrokenCase(
+        "prices rise",
+        change("bids.csv", "10,30", "10,65"),
+        "bid of flex, demand segment 1, interval 0",
+        "price_usd_per_mwh",
+        "must not rise",
+    ),
+    BrokenCase(
+        "must run",
+        change("resources.csv", "load,-30,0", "load,-50,-40"),
+        "resource flex, interval 0",
+        "p_max_kw",
+        "needs demand bids",
+    ),
+    # limits.csv
+    BrokenCase(
+        "limit of nothing", change("limits.csv", "BC,400", "BD,400"), "limits.csv line 2", "element", "is no line"
+    ),
+    BrokenCase("band of no bus", change("limits.csv", ",,A,", ",,Z,"), "limits.csv line 3", "bus", "is no bus"),
+    BrokenCase(
+        "limit of both", change("limits.csv", "BC,400,,", "BC,400,A,"), "limits.csv line 2", "element, bus", "either"
+    ),
+    BrokenCase(
+        "limit of no number",
+        change("limits.csv", "BC,400", "BC,"),
+        "limits.csv line 2",
+        "rate_kva, rate_a",
+        "one of them",
+    ),
+    BrokenCase(
+        "band of no number",
+        change("limits.csv", "A,0.96", "A,"),
+        "limits.csv line 3",
+        "v_min_pu, v_max_pu",
+        "one of them",
+    ),
+    BrokenCase("limit twice", append("limits.csv", "BC,300,,,"), "limits.csv line 4", "element", "above already"),
+    BrokenCase("band crosses", change("limits.csv", "0.96", "1.06"), "bus A", "v_min_pu, v_max_pu", "v_min_pu <="),
+]
+"""Every broken case."""

@@ -1,0 +1,78 @@
+"""Bad input: one error that names every problem, and no other exception."""
+
+import pytest
+from broken_cases import BROKEN_CASES, BrokenCase, append, change, remove, write_good_case
+
+from dlmp.casefolder import read_case
+from dlmp.errors import InputError
+
+
+@pytest.mark.parametrize("broken", BROKEN_CASES, ids=lambda broken: broken.name)
+def test_one_mistake_is_reported_by_element_field_and_message(broken: BrokenCase, tmp_path):
+    folder = write_good_case(tmp_path / "case")
+    broken.edit(folder)
+    with pytest.raises(InputError) as caught:
+        read_case(folder)
+    found = [(problem.element, problem.field) for problem in caught.value.problems if broken.message in problem.message]
+    assert (broken.element, broken.field) in found, caught.value
+    assert len(caught.value.problems) == broken.problems, caught.value
+
+
+def test_the_table_has_at_least_forty_cases_of_different_names():
+    names = {broken.name for broken in BROKEN_CASES}
+    assert len(names) == len(BROKEN_CASES) >= 40
+
+
+def test_five_mistakes_in_five_files_come_back_at_once(tmp_path):
+    folder = write_good_case(tmp_path / "case")
+    for edit in (
+        change("case.toml", "USD", "dollar"),
+        change("lines.csv", "0.493,0.2511", "0,0"),
+        change("import_prices.csv", "1,50", "1,many"),
+        change("resources.csv", "flex,B", "flex,Z"),
+        append("bids.csv", "pw,,supply,0,1,1"),
+    ):
+        edit(folder)
+    with pytest.raises(InputError) as caught:
+        read_case(folder)
+    assert [(problem.element, problem.field) for problem in caught.value.problems] == [
+        ("case.toml", "horizon.currency"),
+        ("line AB", "r_ohm, x_ohm"),
+        ("import_prices.csv line 3", "price_usd_per_mwh"),
+        ("resources.csv line 3", "bus"),
+        ("bids.csv line 6", "resource"),
+    ]
+    assert str(caught.value).startswith("5 problems in the input:")
+
+
+def test_a_row_left_out_of_nodes_makes_no_second_problem_of_what_refers_to_it(tmp_path):
+    folder = write_good_case(tmp_path / "case")
+    change("nodes.csv", "S,12.66", "S,high")(folder)
+    change("limits.csv", ",,A,", ",,S,")(folder)
+    with pytest.raises(InputError) as caught:
+        read_case(folder)
+    assert [problem.element for problem in caught.value.problems] == ["nodes.csv line 2"]
+
+
+def test_tables_are_still_checked_without_case_toml(tmp_path):
+    folder = write_good_case(tmp_path / "case")
+    remove("case.toml")(folder)
+    change("bids.csv", "supply", "sell")(folder)
+    with pytest.raises(InputError) as caught:
+        read_case(folder)
+    assert [problem.element for problem in caught.value.problems] == ["case.toml", "bids.csv line 2"]
+
+
+def test_a_file_in_place_of_the_folder_is_reported(tmp_path):
+    path = tmp_path / "case"
+    path.write_text("")
+    with pytest.raises(InputError, match="is no folder"):
+        read_case(path)
+
+
+def test_a_folder_in_place_of_a_table_is_reported(tmp_path):
+    folder = write_good_case(tmp_path / "case")
+    remove("bids.csv")(folder)
+    (folder / "bids.csv").mkdir()
+    with pytest.raises(InputError, match=r"bids\.csv, file"):
+        read_case(folder)

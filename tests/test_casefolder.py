@@ -1,0 +1,277 @@
+"""Case folders: what each file does to the case, and the way there and back."""
+
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from broken_cases import TOML, append, change, remove, source, write, write_good_case
+
+from dlmp.bids import Bids, Resources
+from dlmp.casefolder import read_case, write_case
+from dlmp.errors import InputError
+from dlmp.market import Horizon, MarketCase, Substation, simple_case
+from dlmp.network import Network, read_network
+from dlmp.network.simbench import from_simbench, simbench_profiles
+
+SIMBENCH = "1-LV-rural1--0-sw"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_good_case(tmp_path / "case")
+
+
+def assert_same_arrays(one, two, but=()):
+    for field in fields(one):
+        left, right = getattr(one, field.name), getattr(two, field.name)
+        if field.name in but:
+            continue
+        if isinstance(left, np.ndarray) and left.dtype.kind in "fc":
+            np.testing.assert_allclose(right, left, rtol=1e-12, atol=0, err_msg=field.name)
+        else:
+            np.testing.assert_array_equal(right, left, err_msg=field.name)
+
+
+def assert_same_case(one: MarketCase, two: MarketCase):
+    assert (two.name, two.horizon) == (one.name, one.horizon)
+    elements = [field.name for field in fields(Network) if field.name.startswith("element")]
+    assert_same_arrays(one.network, two.network, but=("name", *elements))
+    assert_same_arrays(one.substation, two.substation)
+    assert_same_arrays(one.resources, two.resources)
+    assert_same_arrays(one.bids, two.bids)
+    np.testing.assert_array_equal(two.load_p_kw, one.load_p_kw)
+    np.testing.assert_array_equal(two.load_q_kvar, one.load_q_kvar)
+
+
+def test_case_toml_gives_name_horizon_and_limits_of_import(folder):
+    case = read_case(folder)
+    assert case.name == "four buses"
+    assert case.horizon == Horizon(datetime(2026, 7, 1, 7, tzinfo=UTC), 60, 3, "America/Los_Angeles", "USD")
+    assert (case.substation.p_min_kw, case.substation.p_max_kw) == (-500, 5000)
+    assert (case.substation.q_min_kvar, case.substation.q_max_kvar) == (-np.inf, np.inf)
+    assert case.substation.price_usd_per_mwh.tolist() == [20, 50, -5]
+    assert case.substation.q_price_usd_per_mvarh.tolist() == [1, 2, 0]
+
+
+def test_zone_and_currency_default_to_utc_and_dollars_and_the_start_may_be_text(folder):
+    change(TOML, 'timezone = "America/Los_Angeles"\ncurrency = "USD"\n', "")(folder)
+    change(TOML, "2026-07-01T07:00:00Z", '"2026-07-01T07:00:00+00:00"')(folder)
+    assert read_case(folder).horizon == Horizon(datetime(2026, 7, 1, 7, tzinfo=UTC), 60, 3)
+
+
+def test_the_scale_multiplies_the_loads_of_each_interval(folder):
+    case = read_case(folder)
+    assert case.load_p_kw.tolist() == [[0, 100, 90, 120], [0, 150, 135, 180], [0, 50, 45, 60]]
+    assert case.load_q_kvar.tolist() == [[0, 60, 40, 80], [0, 90, 60, 120], [0, 30, 20, 40]]
+
+
+def test_the_scale_leaves_fixed_generation_alone(folder):
+    source('"pandapower:create_cigre_network_mv"\noptions = {with_der = "pv_wind"}')(folder)
+    remove("limits.csv", "resources.csv", "availability.csv", "bids.csv")(folder)
+    case = read_case(folder)
+    network = read_network("pandapower:create_cigre_network_mv", folder, options={"with_der": "pv_wind"})
+    is_load = network.element_kind == "load"
+    expected = 1.5 * network.element_p_kw[is_load].sum() + network.element_p_kw[~is_load].sum()
+    assert network.element_p_kw[~is_load].sum() < 0
+    assert case.load_p_kw[1].sum() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_load_by_bus_replaces_that_of_the_bus_in_its_interval_only(folder):
+    write("load_profile.csv", "interval,bus,p_kw,q_kvar\n1,B,7,-3\n2,S,1,0\n")(folder)
+    case = read_case(folder)
+    assert case.load_p_kw.tolist() == [[0, 100, 90, 120], [0, 100, 7, 120], [1, 100, 90, 120]]
+    assert case.load_q_kvar[:, 2].tolist() == [40, -3, 40]
+
+
+def test_without_a_profile_the_load_is_the_network_s_in_every_interval(folder):
+    remove("load_profile.csv")(folder)
+    assert read_case(folder).load_p_kw.tolist() == [[0, 100, 90, 120]] * 3
+
+
+def test_resources_stand_at_their_bus_with_blank_cells_as_defaults(folder):
+    resources = read_case(folder).resources
+    assert resources.name.tolist() == ["pv", "flex"]
+    assert resources.node.tolist() == [3, 2]
+    assert resources.p_min_kw.tolist() == [0, -30]
+    assert resources.q_min_kvar.tolist() == [-40, 0]
+    assert resources.s_max_kva.tolist() == [90, np.inf]
+
+
+def test_availability_caps_but_does_not_raise_the_upper_end(folder):
+    assert read_case(folder).resources.p_max_kw.tolist() == [[10, 0], [80, 0], [40, 0]]
+
+
+def test_a_blank_interval_is_all_and_a_missing_one_is_no_offer(folder):
+    bids = read_case(folder).bids
+    assert bids.resource.tolist() == [0, 1, 1]
+    assert bids.is_supply.tolist() == [True, False, False]
+    assert bids.segment.tolist() == [0, 0, 1]
+    assert bids.quantity_kw.tolist() == [[80, 20, 10], [80, 0, 10], [80, 20, 10]]
+    assert bids.price_usd_per_mwh.tolist() == [[0, 60, 30], [0, 0, 30], [0, 70, 30]]
+
+
+def test_limits_take_the_place_of_the_source_s(folder):
+    network = read_case(folder).network
+    assert network.rating_from_pu.tolist() == [np.inf, 5, 4]
+    assert network.rating_is_current.tolist() == [True, False, False]
+    assert network.v_min_pu.tolist() == [0.95, 0.96, 0.92, 0.95]
+    assert network.v_max_pu.tolist() == [1.05, 1.05, 1.08, 1.05]
+
+
+def test_a_limit_in_amperes_is_of_current(folder):
+    write("limits.csv", "element,rate_a\nAB,45.60428\n")(folder)  # sqrt(3) x 12.66 kV x 45.6 A = 1000 kVA
+    network = read_case(folder).network
+    assert network.rating_from_pu[1] == network.rating_to_pu[1] == pytest.approx(10, rel=1e-6)
+    assert network.rating_is_current[1]
+
+
+def test_a_feeder_where_nobody_bids_needs_no_tables_of_bids(folder):
+    remove("resources.csv", "availability.csv", "bids.csv", "limits.csv", "load_profile.csv")(folder)
+    case = read_case(folder)
+    assert len(case.resources) == len(case.bids) == 0
+    assert case.resources.p_max_kw.shape == (3, 0)
+
+
+# --- resources that are generators of the network
+
+
+@pytest.fixture
+def cigre(folder):
+    """The case on CIGRE's MV network, whose generator "PV 4" of 20 kW at bus 4 has become a resource."""
+    source('"pandapower:create_cigre_network_mv"\noptions = {with_der = "pv_wind"}')(folder)
+    remove("limits.csv", "load_profile.csv", "availability.csv")(folder)
+    write("resources.csv", 'resource,bus,kind,p_max_kw\nPV 4,Bus 4,solar,100\n')(folder)
+    write("bids.csv", "resource,interval,side,segment,quantity_kw,price_usd_per_mwh\nPV 4,,supply,0,20,0\n")(folder)
+    return folder
+
+
+def test_a_resource_takes_the_place_of_the_generator_of_its_name(cigre):
+    case = read_case(cigre)
+    own, _ = case.network.element_loads()
+    difference = case.load_p_kw[0] - own
+    node = case.network.node("Bus 4")
+    assert difference[node] == pytest.approx(20.0)
+    assert np.delete(difference, node) == pytest.approx(0.0)
+
+
+def test_its_output_is_its_availability_unless_the_table_has_it(cigre):
+    assert read_case(cigre).resources.p_max_kw.tolist() == [[20]] * 3
+    write("availability.csv", "resource,interval,p_max_kw\nPV 4,1,50\n")(cigre)
+    assert read_case(cigre).resources.p_max_kw.tolist() == [[100], [50], [100]]
+
+
+def test_it_must_stand_where_the_generator_stands(cigre):
+    change("resources.csv", "Bus 4", "Bus 5")(cigre)
+    with pytest.raises(InputError) as caught:
+        read_case(cigre)
+    assert [(problem.element, problem.field) for problem in caught.value.problems] == [("resource PV 4", "bus")]
+
+
+def test_simbench_profiles_are_the_load_and_the_availability_of_dispatched_generators(folder):
+    source(f'"simbench:{SIMBENCH}"')(folder)
+    change(TOML, "America/Los_Angeles", "Europe/Berlin")(folder)
+    remove("limits.csv", "load_profile.csv", "availability.csv")(folder)
+    network = from_simbench(SIMBENCH)
+    solar = int(np.flatnonzero(network.element_kind == "generation")[0])
+    name, bus = network.element[solar], network.bus[network.element_node[solar]]
+    write("resources.csv", f"resource,bus,kind,p_max_kw\n{name},{bus},solar,1000\n")(folder)
+    write("bids.csv", f"resource,interval,side,segment,quantity_kw,price_usd_per_mwh\n{name},,supply,0,9,0\n")(folder)
+    case = read_case(folder)
+    p_kw, _ = simbench_profiles(SIMBENCH, network, case.horizon)
+    assert p_kw[2, solar] < 0
+    np.testing.assert_allclose(case.resources.p_max_kw[:, 0], -p_kw[:, solar])
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), p_kw.sum(axis=1) - p_kw[:, solar])
+
+
+# --- writing
+
+
+def test_a_case_read_back_is_the_case_written(folder, tmp_path):
+    case = read_case(folder)
+    write_case(case, tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_a_case_on_a_network_with_transformers_aliases_and_a_dispatched_generator_comes_back(cigre, tmp_path):
+    case = read_case(cigre)
+    write_case(case, tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_odd_numbers_and_names_come_back(folder, tmp_path):
+    case = read_case(folder)
+    resources = Resources(
+        name=np.array(['a "b", c', "ünd"]),
+        kind=case.resources.kind,
+        node=case.resources.node,
+        p_min_kw=case.resources.p_min_kw,
+        p_max_kw=np.array([[1 / 3, 0], [0.1 + 0.2, 0], [1e-17, 0]]),
+        q_min_kvar=case.resources.q_min_kvar,
+        q_max_kvar=case.resources.q_max_kvar,
+        s_max_kva=case.resources.s_max_kva,
+    )
+    bids = Bids(
+        resource=np.array([1, 0, 1]),
+        is_supply=np.array([False, True, False]),
+        segment=np.array([3, 1, 7]),
+        quantity_kw=np.array([[30, 0.1, 0], [30, 0, 0], [30, 1e9, 0]]),
+        price_usd_per_mwh=np.array([[1 / 7, -300, 0], [2 / 7, 0, 0], [0.1, 1e-9, 0]]),
+    )
+    substation = Substation(np.array([1e22, -1 / 3, 0]), np.zeros(3), p_max_kw=1e16, q_min_kvar=-1e-5)
+    odd = replace(case, name='odd \\ "name"\x7f ü', resources=resources, bids=bids, substation=substation)
+    write_case(odd, tmp_path / "out")
+    assert_same_case(odd, read_case(tmp_path / "out"))
+
+
+def test_a_bus_without_load_in_the_case_does_not_get_the_network_s_own_back(tmp_path):
+    case = simple_case(read_network("pandapower:case33bw", tmp_path), [20.0, 30.0])
+    empty = replace(case, load_p_kw=np.zeros_like(case.load_p_kw), load_q_kvar=np.zeros_like(case.load_q_kvar))
+    write_case(empty, tmp_path / "out")
+    assert_same_case(empty, read_case(tmp_path / "out"))
+    assert not (tmp_path / "out" / "bids.csv").exists()
+
+
+def test_the_written_folder_says_everything_in_plain_tables(folder, tmp_path):
+    write_case(read_case(folder), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "availability.csv", "bids.csv", "case.toml", "import_prices.csv", "lines.csv", "load_profile.csv", "nodes.csv",
+        "resources.csv",
+    ]  # fmt: skip
+    assert (tmp_path / "out" / "bids.csv").read_text() == (
+        "resource,interval,side,segment,quantity_kw,price_usd_per_mwh\n"
+        "pv,,supply,0,80.0,0.0\n"
+        "flex,0,demand,0,20.0,60.0\n"
+        "flex,2,demand,0,20.0,70.0\n"
+        "flex,,demand,1,10.0,30.0\n"
+    )
+
+
+def test_a_folder_that_holds_something_is_not_written_over(folder):
+    case = read_case(folder)
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    with pytest.raises(InputError, match="exists already"):
+        write_case(case, folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+
+
+def test_an_empty_folder_is_filled(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    write_case(read_case(folder), tmp_path / "out")
+    assert read_case(tmp_path / "out").name == "four buses"
+
+
+def test_a_failed_write_leaves_nothing_behind(folder, tmp_path):
+    case = read_case(folder)
+    single_phase = replace(case, network=replace(case.network, phase=np.array(["123", "1", "1", "1"])))
+    with pytest.raises(InputError, match="phase"):
+        write_case(single_phase, tmp_path / "below" / "out")
+    assert list((tmp_path / "below").iterdir()) == []
+
+
+def test_two_columns_of_one_segment_cannot_be_written(folder, tmp_path):
+    append("bids.csv", "flex,1,demand,2,5,20")(folder)
+    case = read_case(folder)
+    twice = replace(case, bids=replace(case.bids, segment=np.array([0, 0, 1, 1])))
+    with pytest.raises(InputError, match="demand segment"):
+        write_case(twice, tmp_path / "out")
