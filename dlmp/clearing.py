@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from dlmp.certificate import Certificate, certify
 from dlmp.dispatch import Dispatch, PassReport, Seconds, Stopwatch, dispatch
@@ -147,6 +148,7 @@ class Clearing:
             "resources": len(self.case.resources),
             "formulation": self.settings.formulation,
             "passes": len(self.passes),
+            "lp_solves": self._dispatch.lp_solves,
             "residuals": {
                 "optimality_usd_per_mwh": _or_none(self.error_usd_per_mwh),
                 "violation_pu": last.violation_pu,
@@ -193,7 +195,12 @@ def clear(
     SolverError
         When HiGHS fails.
     """
-    settings = settings or Settings()
+    with threadpool_limits(1, user_api="blas"):
+        # Matrices are small: BLAS threads cost more than they bring (measured: three times slower).
+        return _clear(case, settings or Settings(), progress)
+
+
+def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport], None] | None) -> Clearing:
     seconds = Seconds()
     with Stopwatch(seconds, "build"):
         formulation = new_formulation(case, settings)

@@ -31,6 +31,8 @@ STALLED_PASSES, STALLED_SHARE = 4, 0.05
 """The elastic LP must break 5 % less within 4 passes, or the case is infeasible."""
 MOST_CONFLICTS = 20
 """Conflicting limits named in an error."""
+MAX_ROUNDS = 10
+"""Most rounds of predicted limits in a pass."""
 SMALLEST_SHARE = 1e-3
 """Smallest part of an LP's step that is tried where the power flow fails."""
 INVENTED_PU = 1e-6
@@ -102,7 +104,9 @@ class Dispatch:
     converged
         True when the optimality conditions hold to the settings' tolerances.
     reports
-        One per pass, each of which solved one LP.
+        One per pass.
+    lp_solves
+        LPs solved; a pass solves one more for each round of limits that it adds.
     error_usd_per_mwh
         Largest error of the optimality conditions at the free variables.
     seconds
@@ -117,6 +121,7 @@ class Dispatch:
     row_dual: FloatArray
     converged: bool
     reports: tuple[PassReport, ...]
+    lp_solves: int
     error_usd_per_mwh: float
     seconds: Seconds
 
@@ -162,6 +167,7 @@ class _Passes:
         self.radius = np.full(market.intervals, np.inf)
         self.last_step = np.zeros(market.network_columns.shape)
         self.unmet: list[float] = []
+        self.lp_solves = 0
 
     def run(self, progress: Callable[[PassReport], None] | None) -> Dispatch:
         """Pass after pass until the optimality conditions hold or the passes are used up."""
@@ -169,8 +175,8 @@ class _Passes:
         error, row_dual = np.inf, np.zeros(0)
         for number in range(1, self.settings.max_passes + 1):
             with Stopwatch(self.seconds, "gradients"):
-                self.rows.add_point(number, self.point, self.x)
-            solution, keys, is_elastic = self._solve()
+                self.rows.add_point(self.point, self.x)
+            solution, keys, is_elastic = self._solve_rounds()
             market_rows = len(self.market.row_lower)
             row_dual = solution.row_dual[:market_rows]
             weights = self.rows.weights(solution.row_dual[market_rows : market_rows + len(keys)])
@@ -188,6 +194,8 @@ class _Passes:
                 elif self._has_settled(report):
                     report, error = replace(report, finished=True), 0.0
             self.reports.append(report)
+            if is_elastic:
+                self._give_up_if_stalled()
             if progress is not None:
                 progress(report)
             if report.finished:
@@ -202,9 +210,22 @@ class _Passes:
             row_dual,
             self.reports[-1].finished,
             tuple(self.reports),
+            self.lp_solves,
             error,
             self.seconds,
         )
+
+    def _solve_rounds(self) -> tuple[LpSolution, npt.NDArray[np.int64], bool]:
+        """Solve the LP, cut off the limits that its solution is predicted to break, and repeat."""
+        for _ in range(MAX_ROUNDS):
+            solved = self._solve()
+            self.lp_solves += 1
+            with Stopwatch(self.seconds, "gradients"):
+                if not self.rows.add_predicted(self.point, solved[0].x[: len(self.x)]):
+                    return solved
+        solved = self._solve()
+        self.lp_solves += 1
+        return solved
 
     def _solve(self) -> tuple[LpSolution, npt.NDArray[np.int64], bool]:
         """Solve the LP of this pass, and where its limits conflict the elastic one (last value True)."""
@@ -248,16 +269,22 @@ class _Passes:
         return Basis(self.basis.column, row)
 
     def _solve_elastic(self, problem: LinearProgram, keys: npt.NDArray[np.int64]) -> LpSolution:
-        """Solve with every limit breakable at a penalty; raises when passes do not lessen what is broken."""
+        """Solve with every limit breakable at a penalty."""
         elastic = elastic_programme(problem, self.market, is_limit=keys >= FIRST_LIMIT_KEY)
         solution = solve_lp(elastic, None, self.settings.time_limit_s)
         if solution is None:
             raise SolverError("the bids contradict the ranges of their own resources; check p_min_kw against s_max_kva")
-        self.unmet.append(float(solution.x[len(problem.cost) :].sum()))
-        recent = self.unmet[-STALLED_PASSES:]
-        if len(recent) == STALLED_PASSES and recent[-1] > (1 - STALLED_SHARE) * recent[0]:
-            raise InfeasibleError(self._conflicts())
         return solution
+
+    def _give_up_if_stalled(self) -> None:
+        """Raise when the elastic LPs of the last passes did not lessen what is broken."""
+        broken = violation(self.formulation.limits, self.point.limit_value).sum() + sum(
+            abs(conflict.attained - conflict.limit) / BASE_KVA for conflict in self._import_conflicts()
+        )
+        self.unmet.append(float(broken))
+        recent = self.unmet[-STALLED_PASSES:]
+        if len(recent) == STALLED_PASSES and min(recent[1:]) > (1 - STALLED_SHARE) * recent[0]:
+            raise InfeasibleError(self._conflicts())
 
     def _conflicts(self) -> list[LimitConflict]:
         """Limits that the present state breaks, the worst first."""

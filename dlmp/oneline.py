@@ -39,7 +39,7 @@ class Diagram:
 def diagram(network: Network) -> Diagram:
     """Lay out `network`."""
     tree = spanning_tree(network)
-    xy = layout(network, tree)
+    xy = layout(tree)
     paths = [branch_path(network, tree, xy, branch) for branch in range(network.branch_count)]
     return Diagram(xy, paths, sorted(set(tree.order) - set(tree.parent.tolist())))
 
@@ -76,13 +76,13 @@ def spanning_tree(network: Network) -> Tree:
     return Tree(order, parent, towards, depth)
 
 
-def layout(network: Network, tree: Tree) -> FloatArray:
+def layout(tree: Tree) -> FloatArray:
     """Place every node, (n, 2): x is the hops from its source, y a lane.
 
     The longest way onward goes straight; laterals take the nearest lane, above or below, that is free
     along their whole length and up to their parent's column (after Reingold and Tilford, 1981).
     """
-    root = network.node_count
+    root = len(tree.parent)
     children: list[list[int]] = [[] for _ in range(root + 1)]
     for node in tree.order:
         children[tree.parent[node] if tree.parent[node] >= 0 else root].append(node)

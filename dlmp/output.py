@@ -83,10 +83,13 @@ def check_parquet() -> None:
 
 def finite(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Return `table` without negative zeros; raise `SolverError` if any number is not finite."""
-    numbers = table.select_dtypes("floating")
-    for column in numbers.columns[~np.isfinite(numbers).all()]:
-        raise SolverError(f"{name}, {column}: the result is not finite; nothing was written")
-    return table.assign(**{column: numbers[column] + 0.0 for column in numbers})
+    table = table.copy()
+    for column in table.columns[[dtype.kind == "f" for dtype in table.dtypes]]:
+        values = table[column].to_numpy()
+        if not np.isfinite(values).all():
+            raise SolverError(f"{name}, {column}: the result is not finite; nothing was written")
+        table[column] = values + 0.0
+    return table
 
 
 def _csv_writer(table: pd.DataFrame) -> Writer:

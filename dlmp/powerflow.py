@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 
 from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network
 
@@ -46,6 +46,7 @@ class PowerFlow:
         self.y_source = rows[network.source]
         self._feed = -(rows[self.free][:, network.source] @ network.source_v_pu)
         self.lu = splu(self.y_free)
+        self.real = _RealPattern(self.y_free)
         self.no_load_pu: ComplexArray = np.empty(network.node_count, complex)
         self.no_load_pu[network.source] = network.source_v_pu
         self.no_load_pu[self.free] = self.lu.solve(self._feed)
@@ -105,7 +106,7 @@ class PowerFlow:
         v = start.copy()
         for _ in range(MAX_NEWTON_STEPS):
             residual = self.y_free @ v - self._feed - np.conj(power / v)
-            step = real_lu(self.y_free, np.conj(power / v**2)).solve(-_stack(residual))
+            step = self.real.factorise(np.conj(power / v**2)).solve(-_stack(residual))
             v = v + _unstack(step)
             if not np.isfinite(v).all() or np.abs(v).max() > 10.0 or np.abs(v).min() < 1e-3:
                 return None
@@ -171,18 +172,37 @@ class Jacobian:
         return x, settled
 
     def _direct(self, interval: int, right: ComplexArray, *, transposed: bool) -> ComplexArray:
-        factors = real_lu(self.flow.y_free, self.coupling[:, interval])
+        factors = self.flow.real.factorise(self.coupling[:, interval])
         if not transposed:
             return _unstack(factors.solve(_stack(right)))
         solution = factors.solve(np.concatenate([right.real, -right.imag]), "T")
         return np.conj(_unstack(solution))
 
 
-def real_lu(y_free: sparse.csc_array, coupling: ComplexArray):  # noqa: ANN201 -- SuperLU has no public type
-    """Factorise ``x -> Y x + d conj(x)`` as a real matrix over (Re x, Im x)."""
-    diagonal = sparse.diags_array(coupling)
-    plus, minus = y_free + diagonal, y_free - diagonal
-    return splu(sparse.csc_array(sparse.block_array([[plus.real, -minus.imag], [plus.imag, minus.real]])))
+class _RealPattern:
+    """The operator ``x -> Y x + d conj(x)`` as a real sparse matrix over (Re x, Im x), its pattern made once."""
+
+    def __init__(self, y_free: sparse.csc_array):
+        count = y_free.shape[0]
+        ones = sparse.eye_array(count, format="csc", dtype=complex)
+        pattern = y_free + ones - ones
+        self._base = sparse.csc_array(
+            sparse.block_array([[pattern.real, -pattern.imag], [pattern.imag, pattern.real]]), copy=True
+        )
+        marks = sparse.csc_array(self._base, copy=True)
+        marks.data = np.arange(1, marks.nnz + 1, dtype=float)
+        node = np.arange(count)
+        corners = ((0, 0), (0, count), (count, 0), (count, count))
+        self._diagonals = [marks[node + down, node + right].astype(np.int64) - 1 for down, right in corners]
+
+    def factorise(self, coupling: ComplexArray) -> SuperLU:
+        """Factorise with ``d = coupling``, (l,)."""
+        matrix = sparse.csc_array(self._base, copy=True)
+        for place, value in zip(
+            self._diagonals, (coupling.real, coupling.imag, coupling.imag, -coupling.real), strict=True
+        ):
+            matrix.data[place] += value
+        return splu(matrix)
 
 
 def _stack(x: ComplexArray) -> FloatArray:

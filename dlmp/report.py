@@ -1,47 +1,44 @@
 """What the command line prints of cases and clearings: rows of text, tables and a chart, without printing them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from dlmp.certificate import Certificate
+from dlmp.certificate import FEASIBLE_PU, Certificate
 from dlmp.clearing import CONVERGED, Clearing
-from dlmp.formulation.ac_tangent import AcPoint, AcTangent
-from dlmp.formulation.interface import CONGESTION, VOLTAGE
+from dlmp.errors import PowerFlowError
+from dlmp.formulation.ac_tangent import AcTangent
+from dlmp.formulation.interface import VOLTAGE
 from dlmp.market import Horizon, MarketCase
-from dlmp.network.model import IntArray, Network, some_of
+from dlmp.network.model import FloatArray, IntArray, Network, some_of
 from dlmp.prices import COMPONENTS
 from dlmp.units import BASE_KVA
 
 Rows = list[tuple[str, str]]
 """Label and text of each line."""
 
-CHART_ROWS = 12
-AXIS_WIDTH = 9
+LABEL_WIDTH = 16
+LONGEST_DAY = timedelta(hours=25)
 
 
-def grid(rows: Rows) -> Table:
-    """Lay out `rows` in two columns."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+def lines(rows: Rows) -> Text:
+    """Lay out `rows` as lines."""
+    return Text("\n").join(Text.assemble((f"{label:<{LABEL_WIDTH}}  ", "bold"), text) for label, text in rows)
 
 
 def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seconds: float) -> Rows:
     """Sum up a clearing: status, cost, extreme prices, what binds, and the verdict of the certificate."""
-    currency = clearing.case.horizon.currency
-    price = clearing.prices.lmp_usd_per_mwh
-    passes = "1 pass" if len(clearing.passes) == 1 else f"{len(clearing.passes)} passes"
+    currency, price = clearing.case.horizon.currency, clearing.prices.lmp_usd_per_mwh
+    status = clearing.status.replace("_", " ")
     rows = [
         ("case", clearing.case.name),
-        ("status", f"{clearing.status.replace('_', ' ')} in {passes}, {wall_seconds:.2f} s"),
+        ("status", f"{status} in {_count(len(clearing.passes), 'pass', 'passes')}, {wall_seconds:.2f} s"),
         ("total cost", f"{clearing.objective:,.2f} {currency}"),
         ("highest price", _price_at(clearing, int(price.argmax()))),
         ("lowest price", _price_at(clearing, int(price.argmin()))),
@@ -49,82 +46,202 @@ def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seco
     ]
     if clearing.status != CONVERGED:
         rows.insert(2, ("", "these results may not be published"))
-    if certificate is not None:
-        rows += verdict(certificate, currency)
-    return rows
+    return rows if certificate is None else rows + verdict(certificate, currency)
 
 
 def _price_at(clearing: Clearing, flat: int) -> str:
     price, horizon = clearing.prices.lmp_usd_per_mwh, clearing.case.horizon
     interval, node = divmod(flat, price.shape[1])
     when = f"{horizon.local(interval):%Y-%m-%d %H:%M %Z} (interval {interval})"
-    return f"{price[interval, node]:.2f} {horizon.currency}/MWh at bus {clearing.case.network.bus[node]}, {when}"
+    return f"{price[interval, node]:.2f} {horizon.currency}/MWh at {_bus(clearing.case.network, node)}, {when}"
+
+
+def _bus(network: Network, node: int) -> str:
+    name = str(network.bus[node])
+    return name if name.lower().startswith("bus") else f"bus {name}"
 
 
 def _binding_counts(clearing: Clearing) -> str:
-    limits = clearing.binding_limits().drop_duplicates(["interval", "element"])
+    limits = clearing.binding_limits()
     if not len(limits):
         return "no network limit"
-    count, intervals = limits.element.nunique(), limits.interval.nunique()
-    return f"{_count(count, 'network limit')} in {_count(intervals, 'interval')}"
+    elements, intervals = limits.element.nunique(), limits.interval.nunique()
+    return f"{_count(elements, 'network limit')} in {_count(intervals, 'interval')}"
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def verdict(certificate: Certificate, currency: str) -> Rows:
-    """Say what the certificate found; every line but the first is a fault or a warning."""
+    """Say whether the certificate holds, and then each fault and where prices are not unique."""
     faults = []
     if not certificate.ac_converged:
         faults.append("an independent AC power flow at the awards has no solution")
     elif not certificate.is_feasible:
-        if certificate.worst_voltage:
-            excess = certificate.worst_voltage_violation_pu
+        excess = certificate.worst_voltage_violation_pu
+        if excess > FEASIBLE_PU:
             faults.append(f"voltage {excess:.2g} pu out of its band: {certificate.worst_voltage}")
-        if certificate.worst_loading_percent > 100:
-            faults.append(f"loading {certificate.worst_loading_percent:.4g} %: {certificate.worst_loading}")
+        if certificate.worst_loading_percent > 100 * (1 + FEASIBLE_PU):
+            faults.append(f"loading {certificate.worst_loading_percent:.5g} %: {certificate.worst_loading}")
     if not certificate.is_supported:
         gap = f"{certificate.worst_bid_gap_usd:.4g} {currency}"
-        faults.append(f"another quantity would have earned {gap} more: {certificate.worst_bid}")
-    rows = [("certificate", "does not hold:" if faults else "holds: feasible in AC, every award best for its bidder")]
+        faults.append(f"another quantity would earn {gap} more: {certificate.worst_bid}")
+    rows = [("certificate", "does not hold" if faults else "holds: feasible in AC, each award best for its bidder")]
     rows += [("", f"- {fault}") for fault in faults]
     if certificate.price_ranges:
-        intervals = np.array([price_range.interval for price_range in certificate.price_ranges])
-        rows.append(("", f"prices are not unique in intervals {_runs(intervals)}"))
+        runs = _runs(np.array([price_range.interval for price_range in certificate.price_ranges]))
+        intervals = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
+        rows.append(("", f"prices are not unique in intervals {intervals}"))
     return rows
 
 
-def _runs(intervals: IntArray) -> str:
-    """``0-3, 7``."""
+def _runs(intervals: IntArray) -> list[tuple[int, int]]:
+    """First and last of every run of consecutive `intervals`."""
     parts = np.split(intervals, np.flatnonzero(np.diff(intervals) != 1) + 1)
-    return ", ".join(f"{part[0]}" if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+    return [(int(part[0]), int(part[-1])) for part in parts]
 
 
 def case_rows(case: MarketCase) -> Rows:
     """Describe the feeder of a case, its resources and its load."""
-    network, p_kw = case.network, case.load_p_kw.sum(axis=1)
+    network, horizon, p_kw = case.network, case.horizon, case.load_p_kw.sum(axis=1)
     loops = network.branch_count - network.node_count + len(network.source)
-    kinds = pd.Series(case.resources.kind, dtype=object).value_counts()
-    horizon = case.horizon
+    rated = int(np.isfinite(np.minimum(network.rating_from_pu, network.rating_to_pu)).sum())
+    segments = _count(len(case.bids), "bid segment")
     return [
         ("case", case.name),
         ("network", network.name),
-        ("buses", f"{len(set(network.bus.tolist()))} ({_count(network.node_count, 'node')})"),
+        ("buses", f"{len(set(network.bus.tolist()))}, {_count(network.node_count, 'node')}"),
         ("aliases", some_of(network.alias_bus) if len(network.alias_bus) else "none"),
-        ("branches", _by_kind(pd.Series(network.branch_kind, dtype=object).value_counts())),
+        ("branches", f"{_by_kind(network.branch_kind, 's')}; {rated} rated"),
         ("topology", "radial" if network.is_radial else f"meshed, {_count(loops, 'loop')}"),
         ("base voltage", ", ".join(f"{kv:g} kV" for kv in np.unique(network.base_kv)[::-1])),
         ("source", _sources(network)),
         ("voltage band", f"{_span(network.v_min_pu)} to {_span(network.v_max_pu)} pu"),
-        ("rated", f"{np.isfinite(network.rating_from_pu).sum()} of {_count(network.branch_count, 'branch')[:-1]}es"),
-        ("fixed load", _total(network, "load", 1.0)),
-        ("fixed generation", _total(network, "generation", -1.0)),
-        ("resources", f"{_by_kind(kinds)}; {_count(len(case.bids), 'bid segment')}" if len(kinds) else "none"),
+        ("fixed load", _fixed(network, "load", 1.0)),
+        ("fixed generation", _fixed(network, "generation", -1.0)),
+        ("resources", f"{_by_kind(case.resources.kind)}; {segments}" if len(case.resources) else "none"),
         ("horizon", f"{horizon.intervals} x {horizon.interval_minutes} min from {horizon.start:%Y-%m-%dT%H:%M:%SZ}"),
         ("load in horizon", f"{p_kw.min():,.1f} to {p_kw.max():,.1f} kW"),
     ]
 
 
-def _by_kind(counts: "pd.Series[int]") -> str:
-    return ", ".join(f"{number} {kind}" for kind, number in counts.items()) or "none"
+def _by_kind(kinds: Iterable[str], plural: str = "") -> str:
+    counts = pd.Series([str(kind) for kind in kinds], dtype=object).value_counts()
+    return ", ".join(_count(number, str(kind), f"{kind}{plural}") for kind, number in counts.items()) or "none"
+
+
+def _sources(network: Network) -> str:
+    parts = [
+        f"{_bus(network, node)} at {abs(v):.5g} pu" + (f", {np.angle(v, deg=True):.4g} deg" if v.imag else "")
+        for node, v in zip(network.source, network.source_v_pu, strict=True)
+    ]
+    return "; ".join(parts)
+
+
+def _span(values: FloatArray) -> str:
+    low, high = float(values.min()), float(values.max())
+    return f"{low:g}" if low == high else f"({low:g} to {high:g})"
+
+
+def _fixed(network: Network, kind: str, sign: float) -> str:
+    own = network.element_kind == kind
+    p_kw, q_kvar = (sign * values[own].sum() + 0.0 for values in (network.element_p_kw, network.element_q_kvar))
+    return f"{p_kw:,.1f} kW, {q_kvar:,.1f} kvar"
+
+
+def power_flow_rows(case: MarketCase) -> Rows:
+    """Describe the AC power flow at the load of the first interval, nothing dispatched.
+
+    Raises
+    ------
+    PowerFlowError
+        When it has no solution.
+    """
+    network = case.network
+    formulation = AcTangent(network)
+    load_kva = case.load_p_kw[:1] + 1j * case.load_q_kvar[:1]
+    point = formulation.operate(np.asarray(-load_kva / BASE_KVA, dtype=np.complex128))
+    if not point.converged.all():
+        raise PowerFlowError("the AC power flow has no solution at the load of interval 0; check the units of loads")
+    v_pu = formulation.voltage(point)[0]
+    losses_kw = float(point.import_pu.real[0]) * BASE_KVA - float(load_kva.real.sum())
+    low, high = int(v_pu.argmin()), int(v_pu.argmax())
+    limits = formulation.limits
+    rated = np.flatnonzero(limits.branch >= 0)
+    loading = 100 * point.limit_value[0, rated] / limits.upper[rated]
+    worst = f"{loading.max():.1f} % of {limits.element[rated[loading.argmax()]]}" if len(rated) else "nothing is rated"
+    return [
+        ("AC power flow", f"at the load of interval 0: {load_kva.real.sum():,.1f} kW, {load_kva.imag.sum():,.1f} kvar"),
+        ("losses", f"{losses_kw:,.2f} kW"),
+        ("lowest voltage", f"{v_pu[low]:.5f} pu at {_bus(network, low)}"),
+        ("highest voltage", f"{v_pu[high]:.5f} pu at {_bus(network, high)}"),
+        ("highest loading", worst),
+    ]
+
+
+def price_table(clearing: Clearing) -> Table:
+    """One row per interval: substation price, nodal prices, and what makes the highest of them."""
+    prices, horizon = clearing.prices, clearing.case.horizon
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, title_justify="left", title_style="bold")
+    table.title = f"Prices on {horizon.local(0):%a %Y-%m-%d} [{horizon.currency}/MWh], and what makes the highest"
+    names = ("time", "substation", "lowest", "mean", "highest", "at bus", *COMPONENTS)
+    for name in names:
+        table.add_column(name, justify="left" if name in ("time", "at bus") else "right", no_wrap=name != "at bus")
+    price = prices.lmp_usd_per_mwh
+    for interval, node in enumerate(price.argmax(axis=1)):
+        here = price[interval]
+        parts = [getattr(prices, name)[interval, node] for name in COMPONENTS]
+        bought = clearing.case.substation.price_usd_per_mwh[interval]
+        table.add_row(
+            _time(horizon, interval),
+            *(_money(value) for value in (bought, here.min(), here.mean(), here.max())),
+            f"{clearing.case.network.bus[node]}",
+            *(_money(value) for value in parts),
+        )
+    return table
+
+
+def _money(value: float) -> str:
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text
+
+
+def limits_table(clearing: Clearing) -> Table:
+    """One row per limit that binds: when, and the largest share it has in the price at its own place."""
+    currency = clearing.case.horizon.currency
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title_justify="left", title_style="bold")
+    table.title = "Network limits that bind, and their largest share in the price there"
+    for name in ("limit", "at", "cause", f"{currency}/MWh", "when"):
+        table.add_column(name, justify="right" if name == f"{currency}/MWh" else "left", no_wrap=name != "when")
+    limits = clearing.binding_limits()
+    for _, rows in limits.groupby(["component", "element", "limit", "unit"], sort=True):
+        cause, element, limit, unit = rows[["component", "element", "limit", "unit"]].iloc[0]
+        intervals = np.unique(rows.interval)
+        shares = [_share(clearing, cause, element, int(interval)) for interval in intervals]
+        worst = shares[int(np.abs(shares).argmax())]
+        table.add_row(element, f"{limit:.5g} {unit}", cause, _money(worst), _clock(clearing.case.horizon, intervals))
+    return table
+
+
+def _share(clearing: Clearing, cause: str, element: str, interval: int) -> float:
+    """Share of a limit in the price of its bus, or of the bus at the to end of its branch [currency/MWh]."""
+    network = clearing.case.network
+    if cause == VOLTAGE:
+        bus = element.removeprefix("bus ")
+    else:
+        bus = str(network.bus[network.to_node[np.flatnonzero(network.branch == element)[0]]])
+    parts = clearing.explain(bus, interval)
+    return float(parts.share_usd_per_mwh[(parts.component == cause) & (parts.element == element)].sum())
+
+
+def _clock(horizon: Horizon, intervals: IntArray) -> str:
+    """Times of `intervals` on the market's clock, ``08:00-10:00, 15:00-16:00``."""
+    return ", ".join(f"{_time(horizon, first)}-{_time(horizon, last + 1)}" for first, last in _runs(intervals))
+
+
+def _time(horizon: Horizon, edge: int) -> str:
+    """Start of an interval, or the end of the one before; with the date where the horizon is longer than a day."""
+    step = timedelta(minutes=horizon.interval_minutes)
+    local = (horizon.start + edge * step).astimezone(ZoneInfo(horizon.timezone))
+    return f"{local:%H:%M}" if step * horizon.intervals <= LONGEST_DAY else f"{local:%m-%d %H:%M}"

@@ -61,6 +61,14 @@ class Sensitivity:
         moved[self.flow.free] = self.jacobian.solve(np.full(len(node), interval), change[self.flow.free])
         return moved
 
+    def predicted_voltage(self, injection_pu: ComplexArray) -> ComplexArray:
+        """Voltages (t, n) to first order at other injections (t, n) [pu]."""
+        free = self.flow.free
+        change = np.conj((injection_pu - self.injection_pu)[:, free] / self.v_pu[:, free]).T
+        moved = np.array(self.v_pu)
+        moved[:, free] += self.jacobian.solve(np.arange(len(moved)), change).T
+        return moved
+
     def injection_curvature(
         self,
         interval: int,

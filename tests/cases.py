@@ -16,6 +16,8 @@ from dlmp.bids import Bids, Resources
 from dlmp.market import MarketCase, Substation, simple_case
 from dlmp.network.model import Network
 from dlmp.network.pandapower import from_pandapower
+from dlmp.network.tables import read_tables
+from dlmp.shipped import shipped_case
 from dlmp.units import BASE_KVA, base_current_a
 
 CASES: dict[str, Callable[[], MarketCase]] = {}
@@ -136,6 +138,11 @@ def baran_wu(meshed: bool) -> Network:
 
 
 @cache
+def baran_wu_69() -> Network:
+    return read_tables(shipped_case("feeder69"))
+
+
+@cache
 def cigre_mv(meshed: bool) -> Network:
     net = pandapower.networks.create_cigre_network_mv()
     net.switch["closed"] |= meshed
@@ -145,6 +152,11 @@ def cigre_mv(meshed: bool) -> Network:
 def feeder33(*, meshed: bool = False, v_min_pu: float = 0.9, v_max_pu: float = 1.1) -> Network:
     """Baran and Wu's feeder, 12.66 kV, 3.7 MW; meshed through its five tie lines."""
     return banded(baran_wu(meshed), v_min_pu, v_max_pu)
+
+
+def feeder69(*, v_min_pu: float = 0.9, v_max_pu: float = 1.1) -> Network:
+    """Baran and Wu's other feeder, 12.66 kV, 3.8 MW, a third of it at bus 61 of one long lateral."""
+    return banded(baran_wu_69(), v_min_pu, v_max_pu)
 
 
 def cigre(*, meshed: bool = False, v_min_pu: float = 0.9, v_max_pu: float = 1.1) -> Network:
@@ -326,6 +338,39 @@ def day_33() -> MarketCase:
         resource("pump", 30, kind="load", demand=[([100, 300, 200], [50, 40, 44])]),
         load=[0.6, 0.8, 1.1],
     )
+
+
+def generators69(q_kvar: tuple[float, float] = (0.0, 0.0), s_max_kva: float = np.inf) -> list[Offer]:
+    """Dear generators on the trunk, at its end, and on the lateral with most of the load."""
+    common = {"q_kvar": q_kvar, "s_max_kva": s_max_kva}
+    return [
+        resource("far", 27, supply=[(250, 29), (350, 44)], **common),
+        resource("town", 61, supply=[(400, 33), (600, 51)], **common),
+        resource("edge", 65, supply=[(300, 36), (400, 57)], **common),
+        resource("middle", 11, supply=[(300, 38), (400, 62)], **common),
+        resource("side", 50, supply=[(500, 27), (500, 42)], **common),
+    ]
+
+
+def solar69() -> list[Offer]:
+    """Twice the feeder's load of solar power, at zero and negative prices."""
+    sizes = {27: (1400, -1.0), 35: (500, 0.0), 46: (900, -4.0), 50: (1300, -3.0), 65: (2600, -2.0), 69: (900, -5.0)}
+    return [resource(f"solar {bus}", bus, kind="solar", supply=[(kw, price)]) for bus, (kw, price) in sizes.items()]
+
+
+@case("v_min", "rating")
+def undervoltage_69() -> MarketCase:
+    return market(feeder69(v_min_pu=0.95), 20.0, *generators69((-100.0, 200.0), 450.0))
+
+
+@case("branch")
+def congestion_69() -> MarketCase:
+    return market(rated(feeder69(), "8-9", ampere=70.0), 20.0, *generators69())
+
+
+@case("v_max")
+def export_overvoltage_69() -> MarketCase:
+    return market(feeder69(v_max_pu=1.03), 20.0, *solar69())
 
 
 def plants_cigre() -> list[Offer]:

@@ -133,15 +133,12 @@ def test_a_feeder_where_nobody_bids_needs_no_tables_of_bids(folder):
     assert case.resources.p_max_kw.shape == (3, 0)
 
 
-# --- resources that are generators of the network
-
-
 @pytest.fixture
 def cigre(folder):
     """The case on CIGRE's MV network, whose generator "PV 4" of 20 kW at bus 4 has become a resource."""
     source('"pandapower:create_cigre_network_mv"\noptions = {with_der = "pv_wind"}')(folder)
     remove("limits.csv", "load_profile.csv", "availability.csv")(folder)
-    write("resources.csv", 'resource,bus,kind,p_max_kw\nPV 4,Bus 4,solar,100\n')(folder)
+    write("resources.csv", "resource,bus,kind,p_max_kw\nPV 4,Bus 4,solar,100\n")(folder)
     write("bids.csv", "resource,interval,side,segment,quantity_kw,price_usd_per_mwh\nPV 4,,supply,0,20,0\n")(folder)
     return folder
 
@@ -182,9 +179,6 @@ def test_simbench_profiles_are_the_load_and_the_availability_of_dispatched_gener
     assert p_kw[2, solar] < 0
     np.testing.assert_allclose(case.resources.p_max_kw[:, 0], -p_kw[:, solar])
     np.testing.assert_allclose(case.load_p_kw.sum(axis=1), p_kw.sum(axis=1) - p_kw[:, solar])
-
-
-# --- writing
 
 
 def test_a_case_read_back_is_the_case_written(folder, tmp_path):

@@ -1,8 +1,8 @@
 """Market cases as folders of tables: ``case.toml`` and CSV files, read whole or not at all.
 
-``docs`` aside, the modules are the reference: `settings` for ``case.toml``, `series` for
-``import_prices.csv`` and ``load_profile.csv``, `offers` for ``resources.csv``, ``availability.csv`` and
-``bids.csv``, `limits` for ``limits.csv``, `dlmp.network.tables` for ``nodes.csv`` and ``lines.csv``.
+Each file is described where it is read: ``case.toml`` in `settings`, ``import_prices.csv`` and
+``load_profile.csv`` in `series`, ``resources.csv``, ``availability.csv`` and ``bids.csv`` in `offers`,
+``limits.csv`` in `limits`, ``nodes.csv`` and ``lines.csv`` in `dlmp.network.tables`.
 """
 
 from dlmp.casefolder.read import read_case

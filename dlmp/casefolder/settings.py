@@ -62,9 +62,13 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError("must be a finite number; leave it out for none")
-    return float(value)
+    return number
 
 
 def _voltage(value: object) -> float:
@@ -165,7 +169,7 @@ def _read_document(path: Path, problems: Problems) -> dict[str, object] | None:
         problems.add(FILE, "file", str(path), "does not exist; a case needs it")
     except OSError as error:
         problems.add(FILE, "file", str(path), f"cannot be read ({error.strerror})")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problems.add(FILE, "file", str(path), f"is not TOML in UTF-8 ({error})")
     return None
 

@@ -68,13 +68,30 @@ class AcPoint:
         real[:, 0, held] = reactive[:, 1, held] = -1.0
         return real, reactive
 
+    def predicted_limits(self, injection_pu: ComplexArray) -> FloatArray:
+        """(t, k) Limited quantities at voltages that follow the injections (t, n) linearly [pu]."""
+        return self.formulation.magnitudes.value(self.sensitivity.predicted_voltage(injection_pu))
+
+    def predicted_limit_gradients(
+        self, injection_pu: ComplexArray, interval: IntArray, limit: IntArray, nodes: IntArray
+    ) -> FloatArray:
+        """Gradient of `predicted_limits` at those injections, (i, 2, nodes)."""
+        return self._limit_gradients(self.sensitivity.predicted_voltage(injection_pu), interval, limit, nodes)
+
     def limit_gradients(self, interval: IntArray, limit: IntArray, nodes: IntArray) -> FloatArray:
         """Gradient of ``limit[i]`` at ``interval[i]``, (i, 2, nodes)."""
+        return self._limit_gradients(self.v_pu, interval, limit, nodes)
+
+    def _limit_gradients(
+        self, v_pu: ComplexArray, interval: IntArray, limit: IntArray, nodes: IntArray
+    ) -> FloatArray:
+        """Gradients of magnitudes at `v_pu` (t, n), when voltages move as they do at this point."""
         blocks = []
         for start in range(0, len(limit), SEED_COLUMNS):
             part = slice(start, start + SEED_COLUMNS)
-            seed = self.formulation.magnitudes.seed(self.v_pu, interval[part], limit[part])
-            blocks.append(self.sensitivity.gradient(interval[part], self.sensitivity.adjoint(interval[part], seed), nodes))
+            seed = self.formulation.magnitudes.seed(v_pu, interval[part], limit[part])
+            adjoint = self.sensitivity.adjoint(interval[part], seed)
+            blocks.append(self.sensitivity.gradient(interval[part], adjoint, nodes))
         return np.concatenate(blocks) if blocks else np.zeros((0, 2, len(nodes)))
 
     def _weighted_adjoint(self, weights: sparse.csr_array) -> ComplexArray:
@@ -157,6 +174,7 @@ class AcTangent:
             unit=np.r_[np.full(len(node), "pu"), np.where(is_current, "A", "kVA")],
             per_pu=np.r_[voltage, np.where(is_current, base_current_a(network.base_kv[end]), BASE_KVA)],
             power=np.ones(len(node) + len(branch)),
+            convex=np.r_[np.zeros(len(node), bool), np.ones(len(branch), bool)],
             node=np.r_[node, np.full(len(branch), -1)],
             branch=np.r_[np.full(len(node), -1), branch],
         )

@@ -33,6 +33,8 @@ class Limits:
         (k,) Unit for people, and how many of them one pu is.
     power
         (k,) The value is its quantity in pu to this power (2 for squared voltages).
+    convex
+        (k,) True where a tangent never overestimates the quantity.
     node, branch
         (k,) Node of a voltage, branch of a flow; -1 for the other.
     """
@@ -44,6 +46,7 @@ class Limits:
     unit: TextArray
     per_pu: FloatArray
     power: FloatArray
+    convex: npt.NDArray[np.bool_]
     node: IntArray
     branch: IntArray
 
@@ -94,6 +97,16 @@ class OperatingPoint(Protocol):
 
     def import_gradients(self, nodes: IntArray) -> tuple[FloatArray, FloatArray]:
         """Gradient of real and of reactive import, (t, 2, nodes) each."""
+        ...
+
+    def predicted_limits(self, injection_pu: ComplexArray) -> FloatArray:
+        """(t, k) Limited quantities to first order at other injections, (t, n) [pu]."""
+        ...
+
+    def predicted_limit_gradients(
+        self, injection_pu: ComplexArray, interval: IntArray, limit: IntArray, nodes: IntArray
+    ) -> FloatArray:
+        """Gradient of `predicted_limits` at those injections, (i, 2, nodes)."""
         ...
 
     def limit_gradients(self, interval: IntArray, limit: IntArray, nodes: IntArray) -> FloatArray:

@@ -176,6 +176,16 @@ class LinearPoint:
         shape = (len(self.injection_pu), *real.shape)
         return np.broadcast_to(real, shape), np.broadcast_to(reactive, shape)
 
+    def predicted_limits(self, injection_pu: ComplexArray) -> FloatArray:
+        """(t, k) Limited quantities at other injections, (t, n) [pu]."""
+        return self.formulation.operate(injection_pu).limit_value
+
+    def predicted_limit_gradients(
+        self, injection_pu: ComplexArray, interval: IntArray, limit: IntArray, nodes: IntArray
+    ) -> FloatArray:
+        """Gradient of the limited quantities, the same everywhere, (i, 2, nodes)."""
+        return self.limit_gradients(interval, limit, nodes)
+
     def limit_gradients(self, interval: IntArray, limit: IntArray, nodes: IntArray) -> FloatArray:
         """Gradient of each limited quantity, the same at every interval, (i, 2, nodes)."""
         different, place = np.unique(limit, return_inverse=True)
@@ -315,6 +325,7 @@ def _limits(
         unit=np.r_[np.full(len(node), "pu"), np.full(len(branch), "kVA")],
         per_pu=np.r_[np.ones(len(node)), np.full(len(branch), BASE_KVA)],
         power=np.r_[np.full(len(node), 2.0), np.ones(len(branch))],
+        convex=np.zeros(len(node) + len(branch), bool),
         node=np.r_[node, np.full(len(branch), -1)],
         branch=np.r_[np.full(len(node), -1), branch],
     )

@@ -5,7 +5,9 @@
   dropped.  Where one more kW of import would be *worth* something (a negative price) the relaxation
   would invent losses: such an interval gets the newest tangent as an equality.
 * Reactive import: the newest tangent, as an equality.
-* Limits: the newest tangent of those that were near or over their bound at some pass.
+* Limits: tangents of those that were near or over their bound at some pass, or that the LP's own
+  solution is predicted to break.  A voltage keeps its newest tangents only.  Branch flows are convex:
+  their tangents stay, under the same check as the import's.
 """
 
 from dataclasses import dataclass, field
@@ -23,6 +25,10 @@ FIRST_LIMIT_KEY = 4 * 2**32
 """Keys from here on belong to limits (`Rows.key`)."""
 NEAR = 0.003
 """A limit is monitored once its value comes this close to the bound, relative to the bound."""
+PREDICTED = 1e-7
+"""A prediction must break a limit by this much, relative to the bound, to be cut off."""
+INVALID_PU = 1e-9
+"""A tangent above the true value by more than this, relative, is dropped."""
 MOST_PER_INTERVAL = 12
 """Limits added to an interval in one pass, the worst first."""
 
@@ -33,8 +39,10 @@ class Rows:
 
     Parameters
     ----------
-    kind, pass_number
-        `IMPORT_P`, `IMPORT_Q` or `LIMIT`, and the pass whose operating point they touch.
+    kind
+        `IMPORT_P`, `IMPORT_Q` or `LIMIT`.
+    serial
+        Number of the block where older blocks of the kind are kept, else 0.
     interval, limit
         (i,) Interval, and limit or -1.
     gradient
@@ -44,7 +52,7 @@ class Rows:
     """
 
     kind: int
-    pass_number: int
+    serial: int
     interval: IntArray
     limit: IntArray
     gradient: FloatArray
@@ -55,7 +63,7 @@ class Rows:
         """The rows where `keep` is True."""
         return Rows(
             self.kind,
-            self.pass_number,
+            self.serial,
             self.interval[keep],
             self.limit[keep],
             self.gradient[keep],
@@ -65,8 +73,7 @@ class Rows:
 
     def key(self) -> npt.NDArray[np.int64]:
         """(i,) A number for each row that is the same from pass to pass."""
-        touched = self.pass_number if self.kind == IMPORT_P else 0
-        return ((self.limit + 1) * 4 + self.kind) * 2**32 + self.interval * 2**12 + touched  # limit rows: >= 4 * 2**32
+        return ((self.limit + 1) * 4 + self.kind) * 2**32 + self.interval * 2**12 + self.serial
 
 
 @dataclass
@@ -83,51 +90,79 @@ class NetworkRows:
 
     market: MarketLp
     formulation: Formulation
-    cuts: list[Rows] = field(default_factory=list)
+    kept: list[Rows] = field(default_factory=list)
     newest: list[Rows] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         shape = (self.market.intervals, len(self.formulation.limits))
         self.watched = np.zeros(shape, bool)
+        self._serial = 0
         self.is_equality = self.market.columns.cost[:, self.market.template.blocks["import_p"]].ravel() < 0
 
-    def add_point(self, pass_number: int, point: OperatingPoint, x: FloatArray) -> None:
+    def add_point(self, point: OperatingPoint, x: FloatArray) -> None:
         """Take the tangents at `point`, the state of dispatch `x`, into the LP."""
         power = x[self.market.network_columns]
-        self.watched |= worth_watching(self.formulation.limits, point.limit_value)
+        near = worth_watching(self.formulation.limits, point.limit_value)
+        self.watched |= near
         self._drop_invalid(point, power)
+        self._serial += 1
         real, reactive = (self.market.spread(g) for g in point.import_gradients(self.market.nodes))
         base = point.import_pu.real - (real * power).sum(axis=(1, 2))
         every = np.arange(self.market.intervals)
         none = np.full(len(every), -1)
         upper = np.where(self.is_equality, base, np.inf)
-        self.cuts.append(Rows(IMPORT_P, pass_number, every, none, -real, base, upper))
+        self.kept.append(Rows(IMPORT_P, self._serial, every, none, -real, base, upper))
         base = point.import_pu.imag - (reactive * power).sum(axis=(1, 2))
-        self.newest = [Rows(IMPORT_Q, pass_number, every, none, -reactive, base, base)]
-        self._add_limits(pass_number, point, power)
+        self.newest = [Rows(IMPORT_Q, 0, every, none, -reactive, base, base)]
+        convex = self.formulation.limits.convex
+        interval, limit = np.nonzero(np.where(convex, near, self.watched))
+        gradient = point.limit_gradients(interval, limit, self.market.nodes)
+        self._add_tangents(interval, limit, gradient, point.limit_value[interval, limit], power)
+
+    def add_predicted(self, point: OperatingPoint, x: FloatArray) -> bool:
+        """Cut off what the LP's solution `x` breaks, to first order at `point`; False when it breaks nothing new."""
+        limits, injection = self.formulation.limits, self.market.injection(x)
+        value = point.predicted_limits(injection)
+        broken = worth_watching(limits, value, margin=-PREDICTED) & (limits.convex | ~self.watched)
+        if not broken.any():
+            return False
+        self.watched |= broken
+        self._serial += 1
+        interval, limit = np.nonzero(broken)
+        gradient = point.predicted_limit_gradients(injection, interval, limit, self.market.nodes)
+        power = x[self.market.network_columns]
+        self._add_tangents(interval, limit, gradient, value[interval, limit], power)
+        return True
+
+    def _add_tangents(
+        self, interval: IntArray, limit: IntArray, gradient: FloatArray, value: FloatArray, power: FloatArray
+    ) -> None:
+        """Add tangents of limits with nodal `gradient` (i, 2, nodes) and `value` (i,) at `power` (t, 2, r)."""
+        limits, gradient = self.formulation.limits, self.market.spread(gradient)
+        base = value - (gradient * power[interval]).sum(axis=(1, 2))
+        lower, upper = limits.lower[limit] - base, limits.upper[limit] - base
+        convex = limits.convex[limit]
+        self.kept.append(Rows(LIMIT, self._serial, interval, limit, gradient, lower, upper).only(convex))
+        self.newest.append(Rows(LIMIT, 0, interval, limit, gradient, lower, upper).only(~convex))
 
     def _drop_invalid(self, point: OperatingPoint, power: FloatArray) -> None:
-        """Drop old cuts that the new point disproves, and all old cuts of equality intervals."""
+        """Drop old tangents that the new point disproves, and all old import cuts of equality intervals."""
         kept = []
-        for rows in self.cuts:
-            value = rows.lower - (rows.gradient * power[rows.interval]).sum(axis=(1, 2))
-            real = point.import_pu.real[rows.interval]
-            valid = value <= real + 1e-9 * (1 + np.abs(real))
-            kept.append(rows.only(valid & ~self.is_equality[rows.interval]))
-        self.cuts = [rows for rows in kept if len(rows.interval)]
-
-    def _add_limits(self, pass_number: int, point: OperatingPoint, power: FloatArray) -> None:
-        limits = self.formulation.limits
-        interval, limit = np.nonzero(self.watched)
-        gradient = self.market.spread(point.limit_gradients(interval, limit, self.market.nodes))
-        base = point.limit_value[interval, limit] - (gradient * power[interval]).sum(axis=(1, 2))
-        self.newest.append(
-            Rows(LIMIT, pass_number, interval, limit, gradient, limits.lower[limit] - base, limits.upper[limit] - base)
-        )
+        for rows in self.kept:
+            along = (rows.gradient * power[rows.interval]).sum(axis=(1, 2))
+            if rows.kind == IMPORT_P:
+                value, true = rows.lower - along, point.import_pu.real[rows.interval]
+                valid = ~self.is_equality[rows.interval]
+            else:
+                value = along + self.formulation.limits.upper[rows.limit] - rows.upper
+                true = point.limit_value[rows.interval, rows.limit]
+                valid = np.ones(len(value), bool)
+            kept.append(rows.only(valid & (value <= true + INVALID_PU * (1 + np.abs(true)))))
+        self.kept = [rows for rows in kept if len(rows.interval)]
 
     def all_rows(self) -> list[Rows]:
         """Every block of rows now in the LP."""
-        return [*self.cuts, *self.newest]
+        return [*self.kept, *self.newest]
 
     def matrix(self) -> tuple[sparse.csr_array, FloatArray, FloatArray, npt.NDArray[np.int64]]:
         """Coefficients over the market's columns, lower and upper bounds, and the keys of all rows."""
@@ -166,11 +201,11 @@ def violation(limits: Limits, value: FloatArray) -> FloatArray:
     return np.maximum(np.maximum(limits.lower - value, value - limits.upper), 0.0)
 
 
-def worth_watching(limits: Limits, value: FloatArray) -> npt.NDArray[np.bool_]:
-    """(t, k) True for the `MOST_PER_INTERVAL` worst of the limits that are near or over a bound."""
+def worth_watching(limits: Limits, value: FloatArray, margin: float = NEAR) -> npt.NDArray[np.bool_]:
+    """(t, k) True for the `MOST_PER_INTERVAL` worst of the limits over a bound or within a relative `margin` of it."""
     scale = np.where(np.isfinite(limits.upper), np.abs(limits.upper), np.abs(limits.lower))
     excess = np.maximum(limits.lower - value, value - limits.upper) / np.maximum(scale, 1e-9)
     if excess.shape[1] > MOST_PER_INTERVAL:
         worst = -np.partition(-excess, MOST_PER_INTERVAL - 1, axis=1)[:, MOST_PER_INTERVAL - 1]
-        return (excess > -NEAR) & (excess >= worst[:, None])
-    return excess > -NEAR
+        return (excess > -margin) & (excess >= worst[:, None])
+    return excess > -margin

@@ -81,9 +81,9 @@ def network_profiles(source: str, network: Network, horizon: Intervals) -> tuple
 
 
 def table_folder(source: str, folder: Path) -> Path | None:
-    """Folder of a source of plain tables, None for one of another kind."""
+    """Folder of a source of plain tables, None for one of another kind and where there is none."""
     kind, _, name = source.partition(":")
-    return folder / name if kind == "tables" else None
+    return folder / name if kind == "tables" and _is_there(folder / name, Path.is_dir) else None
 
 
 def _problem(field: str, value: object, message: str) -> InputError:
@@ -93,7 +93,7 @@ def _problem(field: str, value: object, message: str) -> InputError:
 def _read_pandapower(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
     if name.endswith(".json"):
         _refuse_options(options)
-        net = _called(f"pandapower:{name}", pandapower.from_json, str(_existing(folder, name)))
+        net = _called(f"pandapower:{name}", pandapower.from_json, str(_existing(folder, name, Path.is_file)))
     else:
         net = _called(f"pandapower:{name}", _network_function(name, options), **options)
     net.name = net.name or name
@@ -135,12 +135,12 @@ def _read_simbench(code: str, folder: Path, options: Options, voltages: Voltages
 
 def _read_matpower(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
     _refuse_options(options)
-    return voltages.of(from_matpower, _existing(folder, name))
+    return voltages.of(from_matpower, _existing(folder, name, Path.is_file))
 
 
 def _read_tables(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
     _refuse_options(options)
-    return voltages.of(read_tables, _existing(folder, name))
+    return voltages.of(read_tables, _existing(folder, name, Path.is_dir))
 
 
 def _refuse_options(options: Options) -> None:
@@ -148,11 +148,18 @@ def _refuse_options(options: Options) -> None:
         raise _problem("options", dict(options), "are only for functions of pandapower.networks")
 
 
-def _existing(folder: Path, name: str) -> Path:
+def _existing(folder: Path, name: str, test: Callable[[Path], bool]) -> Path:
     path = folder / name
-    if not path.exists():
-        raise _problem("source", name, f"there is no {path}")
+    if not _is_there(path, test):
+        raise _problem("source", name, f"there is no {'folder' if test is Path.is_dir else 'file'} {path}")
     return path
+
+
+def _is_there(path: Path, test: Callable[[Path], bool]) -> bool:
+    try:
+        return test(path)
+    except OSError:  # such as a name too long for any file
+        return False
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def _network(name: str, nodes: pd.DataFrame, lines: pd.DataFrame, aliases: pd.Da
     loaded = (nodes.p_kw != 0) | (nodes.q_kvar != 0)
     half = lines.b_us.fillna(0.0) / 2
 
-    def siemens(g: pd.Series, b: pd.Series) -> npt.NDArray[np.complex128]:
+    def shunt_pu(g: pd.Series, b: pd.Series) -> npt.NDArray[np.complex128]:
         return (g.fillna(0.0).to_numpy() + 1j * b.fillna(half).to_numpy()) * MICRO * ohm_per_pu(to_kv)
 
     return Network(
@@ -173,8 +173,8 @@ def _network(name: str, nodes: pd.DataFrame, lines: pd.DataFrame, aliases: pd.Da
         to_node=to_node,
         series_pu=(lines.r_ohm.to_numpy() + 1j * lines.x_ohm.to_numpy()) / ohm_per_pu(to_kv),
         tap=lines.tap_ratio.to_numpy() * np.exp(1j * np.deg2rad(lines.shift_degree.to_numpy())),
-        shunt_from_pu=siemens(lines.g_from_us, lines.b_from_us),
-        shunt_to_pu=siemens(lines.g_to_us, lines.b_to_us),
+        shunt_from_pu=shunt_pu(lines.g_from_us, lines.b_from_us),
+        shunt_to_pu=shunt_pu(lines.g_to_us, lines.b_to_us),
         rating_from_pu=rating_from,
         rating_to_pu=rating_to,
         rating_is_current=is_current,

@@ -1,0 +1,197 @@
+"""The command line: ``dlmp clear``, ``network``, ``demo`` and ``cases``.
+
+Exit codes: 0 cleared, 2 bad input, 3 infeasible, 4 not converged.  Results go to standard output and
+to files, progress and errors to standard error.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dlmp.casefolder import read_case
+from dlmp.chart import ASCII, UNICODE, price_chart
+from dlmp.clearing import CONVERGED, Clearing, clear
+from dlmp.dispatch import PassReport
+from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
+from dlmp.formulation import FORMULATIONS
+from dlmp.market import MarketCase
+from dlmp.output import RESULT_FILES, check_folder, check_parquet, write_files, write_results
+from dlmp.plot import feeder, price_stack
+from dlmp.report import case_rows, clearing_rows, limits_table, lines, power_flow_rows, price_table
+from dlmp.settings import LOSS_MODELS, Settings
+from dlmp.shipped import shipped_case, shipped_cases
+
+EXIT_CODES: dict[type[DlmpError], int] = {InputError: 2, InfeasibleError: 3, PowerFlowError: 4, SolverError: 4}
+NOT_CONVERGED_CODE = 4
+DEMO_CASE = "day33"
+DEMO_FILES = ("feeder.png", "price.png")
+
+app = typer.Typer(
+    help="Clear a market on a distribution feeder into nodal prices.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+CaseArgument = Annotated[
+    Path, typer.Argument(metavar="CASE", help="Folder of a market case, or the name of a shipped one.")
+]
+
+
+def main() -> None:
+    """Run the command line; errors that dlmp raises on purpose become a message and an exit code."""
+    try:
+        app(prog_name="dlmp")
+    except DlmpError as error:
+        typer.echo(f"dlmp: {error}", err=True)
+        raise SystemExit(EXIT_CODES[type(error)]) from None
+
+
+@app.command("clear")
+def clear_command(
+    case: CaseArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
+    formulation: Annotated[
+        str, typer.Option(metavar="F", help=f"Network model: {', '.join(FORMULATIONS)}.")
+    ] = Settings.formulation,
+    losses: Annotated[
+        str, typer.Option(metavar="L", help=f"Losses of lindistflow: {', '.join(LOSS_MODELS)}.")
+    ] = Settings.losses,
+    max_passes: Annotated[int, typer.Option(metavar="N", help="Most LPs before giving up.")] = Settings.max_passes,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Write the tables as Parquet too.")] = False,
+    certificate: Annotated[bool, typer.Option(help="Check the result independently.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Clear a case into prices, awards, flows and voltages."""
+    began = time.perf_counter()
+    settings = Settings(formulation=formulation, losses=losses, max_passes=max_passes)
+    check_folder(out, RESULT_FILES)
+    if parquet:
+        check_parquet()
+    clearing = _clear(case, settings, certificate, quiet)
+    wall_seconds = time.perf_counter() - began
+    write_results(clearing, out, parquet=parquet, with_certificate=certificate, wall_seconds=wall_seconds)
+    if not quiet:
+        rows = clearing_rows(clearing, clearing.certificate if certificate else None, wall_seconds)
+        _print_rows([*rows, ("results", str(out))])
+    _exit_unless_converged(clearing)
+
+
+@app.command("network")
+def network_command(case: CaseArgument) -> None:
+    """Describe a feeder and its AC power flow without bids."""
+    market_case = _read(case)
+    _print_rows(case_rows(market_case))
+    _print_rows(power_flow_rows(market_case))
+
+
+@app.command("cases")
+def cases_command() -> None:
+    """List the cases that ship with dlmp."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("name", "case"):
+        table.add_column(name)
+    for name in ("buses", "intervals"):
+        table.add_column(name, justify="right")
+    for name in shipped_cases():
+        case = read_case(shipped_case(name))
+        table.add_row(name, case.name, str(case.network.node_count), str(case.horizon.intervals))
+    _stdout().print(table)
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the pictures.")] = Path("dlmp-demo"),
+) -> None:
+    """Clear the shipped day; show and draw its prices."""
+    began = time.perf_counter()
+    check_folder(out, DEMO_FILES)
+    clearing = _clear(shipped_case(DEMO_CASE), Settings(), with_certificate=True, quiet=False)
+    console = _stdout()
+    console.print(price_table(clearing))
+    console.print(limits_table(clearing) if len(clearing.binding_limits()) else "No network limit binds.\n")
+    console.print(_chart(clearing, console))
+    console.print()
+    _draw(clearing, out)
+    rows = clearing_rows(clearing, clearing.certificate, time.perf_counter() - began)
+    _print_rows([*rows, ("pictures", ", ".join(str(out / name) for name in DEMO_FILES))])
+    _exit_unless_converged(clearing)
+
+
+def _read(case: Path) -> MarketCase:
+    is_name = not case.exists() and str(case) in shipped_cases()
+    return read_case(shipped_case(str(case)) if is_name else case)
+
+
+def _clear(case: Path, settings: Settings, with_certificate: bool, quiet: bool) -> Clearing:
+    with _progress(quiet) as show:
+        show("reading the case")
+        market_case = _read(case)
+        show(f"clearing {market_case.name}")
+        clearing = clear(market_case, settings, progress=lambda report: show(_pass_text(market_case.name, report)))
+        if with_certificate:
+            show("checking the result")
+            _ = clearing.certificate
+    return clearing
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show what is being done on a terminal; elsewhere, and when `quiet`, do nothing."""
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    if quiet or not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(Text(text))
+
+
+def _pass_text(name: str, report: PassReport) -> str:
+    return (
+        f"clearing {name}: pass {report.number}, step {report.step_pu:.1e} pu, violation {report.violation_pu:.1e} pu"
+    )
+
+
+def _stdout() -> Console:
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    _stdout().print(lines(rows), soft_wrap=True)
+
+
+def _chart(clearing: Clearing, console: Console) -> Text:
+    marks = ASCII if console.options.ascii_only else UNICODE
+    text = Text(price_chart(clearing, console.width, marks=marks), no_wrap=True)
+    text.highlight_regex(UNICODE.bar, "cyan")
+    text.highlight_regex(UNICODE.dot, "yellow")
+    return text
+
+
+def _draw(clearing: Clearing, out: Path) -> None:
+    """Write the feeder at its interval of most different prices, and the price of the dearest bus there."""
+    price = clearing.prices.lmp_usd_per_mwh
+    interval = int((price.max(axis=1) - price.min(axis=1)).argmax())
+    bus = str(clearing.case.network.bus[price[interval].argmax()])
+    figures = [axes.figure.canvas.figure for axes in (feeder(clearing, interval), price_stack(clearing, bus))]
+    write_files(out, {name: figure.savefig for name, figure in zip(DEMO_FILES, figures, strict=True)}, DEMO_FILES)
+
+
+def _exit_unless_converged(clearing: Clearing) -> None:
+    if clearing.status != CONVERGED:
+        last = clearing.passes[-1]
+        residuals = f"violation {last.violation_pu:.3g} pu, step {last.step_pu:.3g} pu"
+        typer.echo(f"dlmp: not converged in pass {last.number}: {residuals}", err=True)
+        raise typer.Exit(NOT_CONVERGED_CODE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""The command line: exit codes, what is written, and what is printed where."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from broken_cases import BROKEN_CASES, BrokenCase, change, write_good_case
+from cases import CASES
+
+from dlmp import cli, errors, shipped
+from dlmp.casefolder import write_case
+from dlmp.cli import EXIT_CODES, main
+from dlmp.output import RESULT_FILES, TABLES
+
+CSV_FILES = {f"{name}.csv" for name in TABLES}
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    """Folder of a case that clears."""
+    return write_good_case(tmp_path / "case")
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command line; gives exit code, standard output and standard error."""
+
+    def run_main(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dlmp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return stopped.value.code, *capsys.readouterr()
+
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    return run_main
+
+
+@pytest.fixture
+def shipped_day(tmp_path: Path, monkeypatch) -> Path:
+    """A small day in place of the one that ships."""
+    place = tmp_path / "networks"
+    write_case(CASES["day_33"](), place / "day33")
+    monkeypatch.setattr(shipped, "PLACES", (place,))
+    return place / "day33"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_cleared_case_exits_0_with_every_file_and_a_summary_in_words(run, case: Path, tmp_path: Path):
+    code, out, err = run("clear", case, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == CSV_FILES | {"summary.json"}
+    labels = [line.split("  ")[0] for line in out.splitlines()]
+    assert labels == [
+        "case",
+        "status",
+        "total cost",
+        "highest price",
+        "lowest price",
+        "binding",
+        "certificate",
+        "results",
+    ]
+    assert f"{tmp_path / 'out'}\n" in out
+
+
+def test_the_tables_have_the_documented_columns(run, case: Path, tmp_path: Path):
+    run("clear", case, "--out", tmp_path / "out")
+    columns = {name: list(pd.read_csv(tmp_path / "out" / f"{name}.csv").columns) for name in TABLES}
+    components = ["energy", "loss", "congestion", "voltage"]
+    assert columns["prices"] == [
+        *("interval_start", "interval", "bus", "phase", "lmp_usd_per_mwh", *components),
+        *("lmp_q_usd_per_mvarh", *(f"{name}_q" for name in components)),
+    ]
+    keys = ["interval_start", "interval"]
+    for name in ("awards", "segments", "flows", "voltages"):
+        assert columns[name][:2] == keys
+    assert {"resource", "net_injection_kw", "q_kvar"} <= set(columns["awards"])
+    assert {"branch", "p_from_kw", "q_from_kvar", "loading_percent"} <= set(columns["flows"])
+
+
+def test_the_summary_repeats_the_objective_that_is_printed(run, case: Path, tmp_path: Path):
+    _, out, _ = run("clear", case, "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert f"{summary['objective']:,.2f} USD" in out
+    assert summary["status"] == "converged"
+    assert summary["certificate"]["feasible"]
+    assert summary["wall_seconds"] > 0
+
+
+def test_options_reach_the_clearing(run, case: Path, tmp_path: Path):
+    arguments = ("--formulation", "lindistflow", "--losses", "none", "--no-certificate")
+    code, out, _ = run("clear", case, "--out", tmp_path / "out", *arguments)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (code, summary["formulation"], summary["certificate"]) == (0, "lindistflow", None)
+    assert "certificate" not in out
+    assert pd.read_csv(tmp_path / "out" / "prices.csv").loss.abs().max() < 1e-4, "only of line charging"
+    run("clear", case, "--out", tmp_path / "out", *arguments[:2])
+    assert pd.read_csv(tmp_path / "out" / "prices.csv").loss.abs().max() > 1e-3
+
+
+def test_parquet_copies_stand_beside_the_csv_files(run, case: Path, tmp_path: Path):
+    code, _, _ = run("clear", case, "--out", tmp_path / "out", "--parquet")
+    assert (code, {path.name for path in (tmp_path / "out").iterdir()}) == (0, set(RESULT_FILES))
+
+
+def test_parquet_without_pyarrow_exits_2_before_anything_is_cleared(run, case: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(cli, "clear", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = run("clear", case, "--out", tmp_path / "out", "--parquet")
+    assert code == 2
+    assert 'pip install "dlmp[parquet]"' in err
+
+
+def test_quiet_prints_nothing(run, case: Path, tmp_path: Path):
+    assert run("clear", case, "--out", tmp_path / "out", "--quiet") == (0, "", "")
+
+
+def test_progress_is_shown_on_a_terminal_only(run, case: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, _, err = run("clear", case, "--out", tmp_path / "out")
+    assert "clearing four buses: pass 1" in err
+    _, _, err = run("clear", case, "--out", tmp_path / "out", "--quiet")
+    assert err == ""
+
+
+@pytest.mark.parametrize("broken", BROKEN_CASES, ids=lambda broken: broken.name)
+def test_a_broken_case_exits_2_and_names_element_and_field(broken: BrokenCase, run, case: Path, tmp_path: Path):
+    broken.edit(case)
+    code, out, err = run("clear", case, "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert f"  - {broken.element}, {broken.field} = " in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_problems_are_listed_at_once(run, case: Path, tmp_path: Path):
+    change("case.toml", "USD", "dollar")(case)
+    change("import_prices.csv", "1,50", "1,many")(case)
+    _, _, err = run("clear", case, "--out", tmp_path / "out")
+    assert err.startswith("dlmp: 2 problems in the input:\n")
+    assert "horizon.currency = 'dollar'" in err
+    assert "price_usd_per_mwh = 'many'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--formulation", "magic"), "must be one of ac_tangent, lindistflow"),
+        (("--losses", "all"), "must be one of linear, none"),
+        (("--max-passes", "0"), "max_passes = 0: must be at least 1"),
+        (("--max-passes", "many"), "Invalid value for '--max-passes'"),
+        (("--unknown",), "No such option"),
+    ],
+)
+def test_a_wrong_option_exits_2_and_says_what_is_right(arguments, message, run, case: Path, tmp_path: Path):
+    code, _, err = run("clear", case, "--out", tmp_path / "out", *arguments)
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_output_folder_must_be_named(run, case: Path):
+    code, _, err = run("clear", case)
+    assert code == 2
+    assert "--out" in err
+
+
+def test_a_file_in_place_of_the_output_folder_exits_2_and_stays(run, case: Path, tmp_path: Path):
+    path = tmp_path / "out"
+    path.write_text("mine")
+    code, _, err = run("clear", case, "--out", path)
+    assert code == 2
+    assert "is a file, not a folder" in err
+    assert path.read_text() == "mine"
+
+
+def test_an_infeasible_case_exits_3_names_the_limits_and_leaves_the_output_alone(run, case: Path, tmp_path: Path):
+    run("clear", case, "--out", tmp_path / "out")
+    before = contents(tmp_path / "out")
+    change("limits.csv", ",,A,0.96,", ",,A,1.02,")(case)
+    code, out, err = run("clear", case, "--out", tmp_path / "out")
+    assert (code, out) == (3, "")
+    assert "  - bus A, interval 0: limit 1.02 pu" in err
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_case_that_does_not_converge_exits_4_with_its_results(run, tmp_path: Path):
+    write_case(CASES["day_33"](), tmp_path / "case")
+    code, out, err = run("clear", tmp_path / "case", "--out", tmp_path / "out", "--max-passes", "1")
+    assert code == 4
+    assert err.startswith("dlmp: not converged in pass 1: ")
+    assert "these results may not be published" in out
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "not_converged"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == CSV_FILES | {"summary.json"}
+
+
+def test_a_load_beyond_the_feeder_exits_4(run, case: Path, tmp_path: Path):
+    change("load_profile.csv", "1,1.5", "1,5000")(case)
+    code, _, err = run("clear", case, "--out", tmp_path / "out")
+    assert code == 4
+    assert "no solution without bids in intervals [1]" in err
+
+
+def test_every_error_of_dlmp_has_an_exit_code():
+    assert set(EXIT_CODES) == set(errors.DlmpError.__subclasses__())
+    assert EXIT_CODES[errors.InfeasibleError] == 3
+    assert EXIT_CODES[errors.SolverError] == EXIT_CODES[errors.PowerFlowError] == 4
+
+
+def test_an_error_that_is_a_fault_of_dlmp_keeps_its_traceback(case: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(cli, "clear", lambda *arguments, **options: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["dlmp", "clear", str(case), "--out", str(tmp_path / "out")])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_network_describes_the_feeder_and_its_power_flow(run, tmp_path: Path):
+    write_case(CASES["base_33"](), tmp_path / "case")
+    code, out, err = run("network", tmp_path / "case")
+    assert (code, err) == (0, "")
+    rows = {line[:16].strip(): line[18:] for line in out.splitlines()}
+    assert rows["buses"] == "33, 33 nodes"
+    assert rows["fixed load"] == "3,715.0 kW, 2,300.0 kvar"
+    assert rows["losses"] == "202.68 kW"
+    assert rows["resources"] == "none"
+
+
+def test_network_still_describes_a_feeder_that_cannot_carry_its_load(run, case: Path):
+    change("load_profile.csv", "0,1\n", "0,5000\n")(case)
+    code, out, err = run("network", case)
+    assert code == 4
+    assert "topology          radial" in out
+    assert "no solution at the load of interval 0" in err
+
+
+def test_cases_lists_what_ships_in_one_line_each(run, shipped_day: Path):
+    code, out, _ = run("cases")
+    assert code == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["name", "case", "buses", "intervals"],
+        ["day33", "day_33", "33", "3"],
+    ]
+
+
+def test_a_shipped_case_goes_by_its_name_unless_a_folder_has_it(run, shipped_day: Path, case: Path, monkeypatch):
+    _, out, _ = run("network", "day33")
+    assert "case              day_33" in out
+    monkeypatch.chdir(case.parent)
+    case.rename("day33")
+    _, out, _ = run("network", "day33")
+    assert "case              four buses" in out
+
+
+def test_demo_prints_prices_limits_chart_and_verdict_and_draws_two_pictures(run, shipped_day: Path, tmp_path: Path):
+    code, out, err = run("demo", "--out", tmp_path / "demo")
+    assert (code, err) == (0, "")
+    for part in ("Prices on", "Network limits that bind", "bus 17", "substation price", "certificate       holds"):
+        assert part in out
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"feeder.png", "price.png"}
+    for path in (tmp_path / "demo").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_says_when_nothing_binds(run, tmp_path: Path, monkeypatch):
+    write_case(CASES["base_33"](), tmp_path / "networks" / "day33")
+    monkeypatch.setattr(shipped, "PLACES", (tmp_path / "networks",))
+    _, out, _ = run("demo", "--out", tmp_path / "demo")
+    assert "No network limit binds." in out
+
+
+def test_demo_without_its_case_exits_2(run, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(shipped, "PLACES", (tmp_path,))
+    code, _, err = run("demo", "--out", tmp_path / "demo")
+    assert code == 2
+    assert "those that ship: none" in err
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_printed_lines_keep_the_width_and_have_no_colour_codes(columns, run, shipped_day, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = run("demo", "--out", tmp_path / "d")
+    tables = out.partition("pictures")[0]
+    assert np.max([len(line) for line in tables.splitlines()]) <= columns
+    assert "\x1b" not in out
+
+
+def test_the_installed_program_passes_on_its_exit_code_without_a_traceback(tmp_path: Path):
+    command = [sys.executable, "-m", "dlmp.cli", "clear", "nowhere", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("  - case, folder = 'nowhere': is no folder")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,131 @@
+"""Results as files: whole, exact, and without NaN."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from cases import CASES
+from pandas.testing import assert_frame_equal
+
+from dlmp import output
+from dlmp.clearing import Clearing, clear
+from dlmp.errors import InputError, SolverError
+from dlmp.output import RESULT_FILES, TABLES, check_folder, write_files, write_results
+
+
+@pytest.fixture(scope="module")
+def clearing() -> Clearing:
+    return clear(CASES["day_33"]())
+
+
+@pytest.fixture(scope="module")
+def folder(clearing: Clearing, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("results") / "new" / "day"
+    write_results(clearing, folder, parquet=True, wall_seconds=1.5)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_csv_file_read_back_equals_the_table_to_the_last_digit(name: str, clearing: Clearing, folder: Path):
+    table = TABLES[name](clearing)
+    dates = [column for column in ("interval_start",) if column in table]
+    text = {column: str for column in ("bus", "from_bus", "to_bus", "phase") if column in table}
+    read = pd.read_csv(folder / f"{name}.csv", float_precision="round_trip", dtype=text, parse_dates=dates)
+    assert_frame_equal(read, table, check_exact=True, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_parquet_file_read_back_equals_the_table(name: str, clearing: Clearing, folder: Path):
+    assert_frame_equal(pd.read_parquet(folder / f"{name}.parquet"), TABLES[name](clearing), check_exact=True)
+
+
+def test_times_are_rfc_3339_in_utc(folder: Path):
+    starts = pd.read_csv(folder / "prices.csv").interval_start
+    assert sorted(set(starts)) == ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z", "2026-01-01T02:00:00Z"]
+
+
+def test_no_file_holds_nan_or_infinity_or_a_negative_zero(folder: Path):
+    for path in folder.glob("*.csv"):
+        cells = {cell for line in path.read_text().splitlines() for cell in line.split(",")}
+        assert not {"", "nan", "NaN", "inf", "-inf", "-0.0"} & cells, path.name
+
+
+def test_the_summary_is_strict_json_with_the_certificate_and_the_wall_time(folder: Path):
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    summary = json.loads((folder / "summary.json").read_text(), parse_constant=refuse)
+    assert summary["wall_seconds"] == 1.5
+    assert summary["certificate"]["feasible"] is True
+    assert {"status", "objective", "passes", "residuals", "seconds", "currency"} <= summary.keys()
+
+
+def test_the_summary_says_null_where_no_certificate_was_wanted(clearing: Clearing, tmp_path: Path):
+    write_results(clearing, tmp_path, with_certificate=False, wall_seconds=0.0)
+    assert json.loads((tmp_path / "summary.json").read_text())["certificate"] is None
+
+
+def test_older_results_are_replaced_and_foreign_files_stay(clearing: Clearing, tmp_path: Path):
+    for name in ("notes.txt", "prices.csv", "prices.parquet"):
+        (tmp_path / name).write_text("older")
+    write_results(clearing, tmp_path, with_certificate=False, wall_seconds=0.0)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"notes.txt", "summary.json", *(f"{name}.csv" for name in TABLES)}
+    assert (tmp_path / "notes.txt").read_text() == "older"
+    assert (tmp_path / "prices.csv").read_text().startswith("interval_start,interval,bus")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_failure_halfway_leaves_the_folder_as_it_was(exists: bool, tmp_path: Path):
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    folder = tmp_path / "out"
+    if exists:
+        folder.mkdir()
+        (folder / "a").write_text("older")
+    with pytest.raises(InputError, match="No space left on device"):
+        write_files(folder, {"a": lambda path: path.write_text("new"), "b": fail}, ("a", "b"))
+    assert [path.name for path in tmp_path.iterdir()] == (["out"] if exists else [])
+    assert not exists or contents(folder) == {"a": b"older"}
+
+
+def test_a_result_that_is_not_finite_is_not_written(clearing: Clearing, tmp_path: Path):
+    prices = replace(clearing.prices, loss=clearing.prices.loss * float("nan"))
+    with pytest.raises(SolverError, match="prices, loss"):
+        write_results(replace(clearing, prices=prices), tmp_path / "out", wall_seconds=0.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_place_of_the_folder_or_of_a_parent_is_refused(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    for folder in (path, path / "below"):
+        with pytest.raises(InputError, match="is a file"):
+            check_folder(folder, RESULT_FILES)
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path):
+    (tmp_path / "prices.csv").mkdir()
+    with pytest.raises(InputError, match=r"in place of prices\.csv"):
+        check_folder(tmp_path, RESULT_FILES)
+
+
+def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(output.os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match="no permission to write"):
+        check_folder(tmp_path / "new", RESULT_FILES)
+
+
+def test_parquet_without_pyarrow_names_what_to_install(clearing: Clearing, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(output.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "dlmp\[parquet\]"'):
+        write_results(clearing, tmp_path / "out", parquet=True, wall_seconds=0.0)
+    assert not list(tmp_path.iterdir())

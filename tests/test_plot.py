@@ -1,0 +1,173 @@
+"""Pictures: colours are prices, marks are limits, nothing lies on anything else."""
+
+import warnings
+from dataclasses import fields, replace
+from itertools import combinations
+
+import matplotlib
+import matplotlib.pyplot
+import numpy as np
+import pandapower.networks
+import pytest
+from cases import CASES
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+
+from dlmp.clearing import Clearing, clear
+from dlmp.errors import InputError
+from dlmp.market import simple_case
+from dlmp.network.pandapower import from_pandapower
+from dlmp.plot import BINDING, COLOURS, feeder, price_stack
+from dlmp.prices import COMPONENTS, Prices
+
+NAMES = ("day_33", "congestion_meshed_33", "two_sources_33", "transformer_cigre", "oberrhein")
+
+
+@pytest.fixture(scope="module")
+def cleared() -> dict[str, Clearing]:
+    found = {name: clear(CASES[name]()) for name in NAMES[:-1]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of pandapower, about its own network
+        oberrhein = from_pandapower(pandapower.networks.mv_oberrhein())
+    return found | {"oberrhein": clear(simple_case(oberrhein, 30.0))}
+
+
+def drawn(ax: Axes, gid: str):
+    """The collection of that name, with its colours."""
+    ax.figure.draw_without_rendering()
+    (collection,) = (artist for artist in ax.collections if artist.get_gid() == gid)
+    return collection
+
+
+def node_colours(ax: Axes, clearing: Clearing) -> np.ndarray:
+    """(n, 4) Colour of every node."""
+    is_source = clearing.case.network.is_source
+    colours = np.empty((len(is_source), 4))
+    colours[~is_source] = drawn(ax, "nodes").get_facecolors()
+    colours[is_source] = drawn(ax, "sources").get_facecolors()
+    return colours
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_dearest_node_has_the_top_colour_and_the_cheapest_the_bottom_one(name: str, cleared):
+    clearing = cleared[name]
+    colours, price = node_colours(feeder(clearing), clearing), clearing.prices.lmp_usd_per_mwh[0]
+    viridis = matplotlib.colormaps["viridis"]
+    assert np.allclose(colours[price.argmax()], viridis(1.0))
+    assert np.allclose(colours[price.argmin()], viridis(0.0))
+
+
+@pytest.mark.parametrize("component", [field.name for field in fields(Prices) if "_" in field.name])
+def test_another_component_and_interval_get_their_own_colours(component: str, cleared):
+    clearing = cleared["day_33"]
+    values = getattr(clearing.prices, component)[1]
+    colours = node_colours(feeder(clearing, 1, component), clearing)
+    if np.ptp(values) > 1e-9:
+        share = (values - values.min()) / np.ptp(values)
+        assert np.allclose(colours, matplotlib.colormaps["viridis"](share), atol=0.02)
+    else:
+        assert (colours == colours[0]).all()
+
+
+def test_a_voltage_that_binds_is_ringed_and_named_with_its_limit(cleared):
+    clearing = cleared["day_33"]
+    ax = feeder(clearing, 1)
+    assert len(drawn(ax, "binding").get_offsets()) == 2
+    assert {text.get_text() for text in ax.texts if text.get_color() == BINDING} == {"17\n1.03 pu", "32\n1.03 pu"}
+    assert len(drawn(feeder(clearing, 0), "binding").get_offsets()) == 0
+
+
+def test_a_branch_that_binds_has_the_colour_of_limits(cleared):
+    clearing = cleared["congestion_meshed_33"]
+    lines = drawn(feeder(clearing), "branches")
+    binding = [i for i, colour in enumerate(lines.get_colors()) if tuple(colour) == to_rgba(BINDING)]
+    assert clearing.case.network.branch[binding].tolist() == ["line 1"]
+
+
+def test_lines_are_as_wide_as_their_loading(cleared):
+    clearing = cleared["transformer_cigre"]
+    width = np.array(drawn(feeder(clearing), "branches").get_linewidths())
+    loading = clearing.flows.loading[0]
+    assert (np.diff(width[np.argsort(loading)]) >= -1e-6).all()
+    assert np.ptp(width) == pytest.approx(3.0 * np.ptp(loading))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_neither_overlap_nor_leave_the_axes(name: str, cleared):
+    ax = feeder(cleared[name])
+    ax.figure.draw_without_rendering()
+    boxes = [Annotation.get_window_extent(text) for text in ax.texts if not text.arrow_patch]
+    assert len(boxes) >= 10
+    for one, other in combinations(boxes, 2):
+        assert not one.shrunk(0.9, 0.9).overlaps(other.shrunk(0.9, 0.9))
+    frame = ax.get_window_extent()
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+
+
+@pytest.mark.parametrize(("name", "all_named"), [("day_33", True), ("oberrhein", False)])
+def test_a_small_feeder_names_every_bus_and_a_large_one_some(name: str, all_named: bool, cleared):
+    clearing = cleared[name]
+    named = {text.get_text().split("\n")[0] for text in feeder(clearing).texts}
+    buses = set(clearing.case.network.bus.tolist())
+    assert named <= buses
+    assert (named == buses) == all_named
+    assert set(clearing.case.network.bus[clearing.case.network.source].tolist()) <= named
+
+
+def test_a_name_with_dollar_signs_is_no_mathematics(cleared):
+    clearing = cleared["day_33"]
+    network = replace(clearing.case.network, bus=np.array([f"${i}_$" for i in range(33)]))
+    ax = feeder(replace(clearing, case=replace(clearing.case, name="$x$ and \\y", network=network)))
+    ax.figure.draw_without_rendering()
+    assert ax.get_title(loc="left").startswith("$x$ and \\y, Thu 2026-01-01 00:00 UTC")
+
+
+def test_the_components_of_a_stack_add_up_to_the_price(cleared):
+    clearing = cleared["day_33"]
+    node = clearing.case.network.node("17")
+    ax = price_stack(clearing, "17")
+    heights = [[bar.get_height() for bar in container] for container in ax.containers]
+    price = clearing.prices.lmp_usd_per_mwh[:, node]
+    assert [container.get_label() for container in ax.containers] == list(COMPONENTS) == list(COLOURS)
+    assert np.allclose(np.sum(heights, axis=0), price, atol=1e-9)
+    (line,) = (patch for patch in ax.patches if patch.get_label() == "price")
+    assert np.array_equal(line.get_data().values, price)
+
+
+def test_negative_components_are_stacked_below_zero(cleared):
+    ax = price_stack(cleared["day_33"], "17")
+    bars = [bar for container in ax.containers for bar in container]
+    assert any(bar.get_height() < -1 for bar in bars)
+    assert all(bar.get_y() * bar.get_height() >= -1e-9 for bar in bars)
+
+
+@pytest.mark.parametrize("draw", [feeder, lambda clearing, ax: price_stack(clearing, "17", ax)])
+def test_it_draws_into_the_axes_it_is_given(draw, cleared):
+    ax = Figure().add_subplot(1, 2, 2)
+    assert draw(cleared["day_33"], ax=ax) is ax
+    assert ax.get_title(loc="left")
+
+
+def test_pyplot_is_left_alone(cleared):
+    feeder(cleared["day_33"])
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"component": "network"}, "must be one of lmp_usd_per_mwh, energy, loss"),
+        ({"interval": 3}, "must be 0 to 2"),
+        ({"interval": -1}, "must be 0 to 2"),
+    ],
+)
+def test_what_is_not_there_is_refused(arguments, message, cleared):
+    with pytest.raises(InputError, match=message):
+        feeder(cleared["day_33"], **arguments)
+
+
+def test_an_unknown_bus_is_refused(cleared):
+    with pytest.raises(InputError, match="is no bus"):
+        price_stack(cleared["day_33"], "99")
