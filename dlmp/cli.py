@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from dlmp.casefolder import read_case
@@ -96,15 +95,13 @@ def network_command(case: CaseArgument) -> None:
 @app.command("cases")
 def cases_command() -> None:
     """List the cases that ship with dlmp."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("name", "case"):
-        table.add_column(name)
-    for name in ("buses", "intervals"):
-        table.add_column(name, justify="right")
+    rows = [("name", "buses", "intervals", "case")]
     for name in shipped_cases():
         case = read_case(shipped_case(name))
-        table.add_row(name, case.name, str(case.network.node_count), str(case.horizon.intervals))
-    _stdout().print(table)
+        rows.append((name, str(len(set(case.network.bus))), str(case.horizon.intervals), case.name))
+    width = max(len(name) for name, *_ in rows)
+    for name, buses, intervals, title in rows:
+        typer.echo(f"{name:<{width}}  {buses:>5}  {intervals:>9}  {title}")
 
 
 @app.command("demo")
@@ -135,8 +132,8 @@ def _clear(case: Path, settings: Settings, with_certificate: bool, quiet: bool) 
     with _progress(quiet) as show:
         show("reading the case")
         market_case = _read(case)
-        show(f"clearing {market_case.name}")
-        clearing = clear(market_case, settings, progress=lambda report: show(_pass_text(market_case.name, report)))
+        show("clearing")
+        clearing = clear(market_case, settings, progress=lambda report: show(_pass_text(report)))
         if with_certificate:
             show("checking the result")
             _ = clearing.certificate
@@ -154,10 +151,8 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(Text(text))
 
 
-def _pass_text(name: str, report: PassReport) -> str:
-    return (
-        f"clearing {name}: pass {report.number}, step {report.step_pu:.1e} pu, violation {report.violation_pu:.1e} pu"
-    )
+def _pass_text(report: PassReport) -> str:
+    return f"clearing: pass {report.number}, step {report.step_pu:.1e} pu, violation {report.violation_pu:.1e} pu"
 
 
 def _stdout() -> Console:

@@ -20,14 +20,15 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
+from dlmp.formulation.interface import CONGESTION, VOLTAGE, Formulation, Limits, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
+from dlmp.formulation.network_rows import violation
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.quadratic import QuadraticModel, injection_hessian
 from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray
 
-MAX_STEPS, MAX_ROUNDS = 12, 4
+MAX_STEPS, MAX_QUADRATIC_STEPS, STEPS_AFTER_QUADRATIC = 8, 8, 3
 PROXIMAL = 1e-9
 """Damping of both blocks, which vanishes at the solution: keeps the system regular."""
 RANK_TOLERANCE = 1e-9
@@ -51,6 +52,21 @@ class ActiveSet:
     row: StatusArray
     limit: npt.NDArray[np.int8]
 
+    def copy(self) -> "ActiveSet":
+        """Return a copy."""
+        return ActiveSet(self.column.copy(), self.row.copy(), self.limit.copy())
+
+    def overwrite(
+        self,
+        other: "ActiveSet",
+        intervals: npt.NDArray[np.bool_],
+        column: npt.NDArray[np.bool_],
+        row: npt.NDArray[np.bool_],
+    ) -> None:
+        """Take over the sets of `other` where the masks of intervals, columns and rows are True."""
+        self.column[column], self.row[row] = other.column[column], other.row[row]
+        self.limit[intervals] = other.limit[intervals]
+
     def key(self) -> bytes:
         """A value that is equal for equal sets."""
         return self.column.tobytes() + self.row.tobytes() + self.limit.tobytes()
@@ -65,13 +81,17 @@ class Multipliers:
     import_q: FloatArray
     limit: FloatArray
 
-    def closed_intervals_only(self, row_interval: IntArray, open_intervals: IntArray) -> "Multipliers":
-        """Return a copy in which the duals of `open_intervals` are zero."""
-        copy = Multipliers(self.row.copy(), self.import_p.copy(), self.import_q.copy(), self.limit.copy())
-        copy.row[np.isin(row_interval, open_intervals)] = 0.0
-        copy.import_p[open_intervals] = copy.import_q[open_intervals] = 0.0
-        copy.limit[open_intervals] = 0.0
-        return copy
+    def copy(self) -> "Multipliers":
+        """Return a copy."""
+        return Multipliers(self.row.copy(), self.import_p.copy(), self.import_q.copy(), self.limit.copy())
+
+    def overwrite(
+        self, other: "Multipliers", intervals: npt.NDArray[np.bool_], row: npt.NDArray[np.bool_]
+    ) -> None:
+        """Take over the duals of `other` where the masks of intervals and rows are True."""
+        self.row[row] = other.row[row]
+        for name in ("import_p", "import_q", "limit"):
+            getattr(self, name)[intervals] = getattr(other, name)[intervals]
 
     def weights(self) -> Weights:
         """As weights of an operating point."""
@@ -115,15 +135,31 @@ def newton_finish(
     The optimum, or None when the sets do not settle, the power flow fails or the point is no minimum.
     """
     search = _Search(market, formulation, settings, x, point, active, multipliers)
-    for _ in range(MAX_ROUNDS):
-        if not search.settle():
-            return None
+    start = search.state()
+    if not search.settle(MAX_STEPS):
+        search.restore(start, np.ones(market.intervals, bool))
+    search.restore(start, search.is_open.copy())
+    for _ in range(MAX_QUADRATIC_STEPS):
         if not search.is_open.any():
             system = search.system(np.ones(market.intervals, bool))
             return Optimum(search.x, search.point, search.multipliers, system.error) if system.is_minimum() else None
         if not search.quadratic_step():
             return None
+        start = search.state()
+        if not search.settle(STEPS_AFTER_QUADRATIC):
+            search.restore(start, start.is_open)
+        search.restore(start, search.is_open.copy())
     return None
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """A copy of where a search stands."""
+
+    x: FloatArray
+    active: ActiveSet
+    multipliers: Multipliers
+    is_open: npt.NDArray[np.bool_]
 
 
 class _Search:
@@ -143,15 +179,31 @@ class _Search:
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
         self.is_open = np.ones(market.intervals, bool)
 
+    def state(self) -> _State:
+        """Return a copy of the present state."""
+        return _State(self.x.copy(), self.active.copy(), self.multipliers.copy(), self.is_open.copy())
+
+    def restore(self, state: _State, intervals: npt.NDArray[np.bool_]) -> None:
+        """Go back to `state` in the (t,) `intervals`, which are open again."""
+        if not intervals.any():
+            return
+        column = np.repeat(intervals, self.market.width)
+        row = np.repeat(intervals, len(self.market.template.row_lower))
+        self.x = np.where(column, state.x, self.x)
+        self.active.overwrite(state.active, intervals, column, row)
+        self.multipliers.overwrite(state.multipliers, intervals, row)
+        self.is_open = self.is_open | intervals
+        self._update_point()
+
     def system(self, is_open: npt.NDArray[np.bool_]) -> "_System":
         """Optimality conditions of the intervals in `is_open`, here and now."""
         return _System(self.market, self.formulation, self.x, self.point, self.active, self.multipliers, is_open)
 
-    def settle(self) -> bool:
+    def settle(self, steps: int) -> bool:
         """Step and correct the sets until all intervals are solved or the sets repeat; False on failure."""
         seen: set[bytes] = set()
         held = np.zeros(len(self.x), bool)
-        for step in range(MAX_STEPS):
+        for step in range(steps + 1):
             system = self.system(self.is_open)
             if step:
                 changed = _correct_sets(system, held, self.settings)
@@ -180,21 +232,19 @@ class _Search:
         """Replace open intervals by the optimum of their quadratic model; False when one has none."""
         market = self.market
         model = QuadraticModel(market, self.formulation, self.x, self.point, self.multipliers.weights())
+        solutions = model.solve_all(np.flatnonzero(self.is_open), self.active.limit != 0)
+        if solutions is None:
+            return False
         rows = len(market.template.row_lower)
-        for interval in np.flatnonzero(self.is_open):
-            found = model.solve(int(interval), self.active.limit[interval] != 0)
-            if found is None:
-                return False
+        for interval, found in solutions.items():
             own = slice(interval * market.width, (interval + 1) * market.width)
             own_rows = slice(interval * rows, (interval + 1) * rows)
             self.x[own], self.active.column[own] = found.x, found.column
             self.active.row[own_rows], self.multipliers.row[own_rows] = found.row, found.row_dual
             self.multipliers.import_p[interval], self.multipliers.import_q[interval] = found.import_dual
-            self.active.limit[interval], self.multipliers.limit[interval] = 0, 0.0
-            self.active.limit[interval, found.limit], self.multipliers.limit[interval, found.limit] = (
-                -np.sign(found.limit_dual),
-                found.limit_dual,
-            )
+            self.multipliers.limit[interval] = 0.0
+            self.multipliers.limit[interval, found.limit] = found.limit_dual
+            self.active.limit[interval] = -np.sign(self.multipliers.limit[interval])
         return self._update_point()
 
 
@@ -293,7 +343,9 @@ class _System:
         x[self.free] += change[: len(self.free)]
         dual = self.dual - change[len(self.free) :]
         row, real, reactive, limit = np.split(dual, np.cumsum([len(self.rows), len(self.open), len(self.open)]))
-        multipliers = self.multipliers.closed_intervals_only(self.row_interval, self.open)
+        multipliers = self.multipliers.copy()
+        multipliers.row[np.isin(self.row_interval, self.open)] = 0.0
+        multipliers.limit[self.open] = 0.0
         multipliers.row[self.rows], multipliers.limit[self.interval, self.limit] = row, limit
         multipliers.import_p[self.open], multipliers.import_q[self.open] = real, reactive
         return x, multipliers
@@ -337,11 +389,25 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     moved = _correct_rows(active.row, multipliers.row, market.matrix @ system.x, bounds, tolerance, slack, system.equality)
     limits = system.formulation.limits
     bounds = (limits.lower, limits.upper)
-    moved_limits = _correct_rows(active.limit, multipliers.limit, system.point.limit_value, bounds, tolerance, slack)
+    worst = _worst_of_each_cause(limits, system.point.limit_value)
+    value = np.where(worst, system.point.limit_value, np.clip(system.point.limit_value, *bounds))
+    moved_limits = _correct_rows(active.limit, multipliers.limit, value, bounds, tolerance, slack)
     changed = moved_limits.any(axis=1)
     changed[system.column_interval[release]] = True
     changed[system.row_interval[moved]] = True
     return changed
+
+
+def _worst_of_each_cause(limits: Limits, value: FloatArray) -> npt.NDArray[np.bool_]:
+    """(t, k) True for the most broken voltage and the most broken flow of each interval."""
+    scale = np.where(np.isfinite(limits.upper), limits.upper, 1.0)
+    broken = violation(limits, value) / scale
+    worst = np.zeros(value.shape, bool)
+    for cause in (VOLTAGE, CONGESTION):
+        own = np.flatnonzero(limits.cause == cause)
+        if len(own):
+            worst[np.arange(len(value)), own[np.argmax(broken[:, own], axis=1)]] = True
+    return worst
 
 
 def _correct_rows(

@@ -13,11 +13,13 @@ from scipy import sparse
 
 from dlmp.formulation.interface import Formulation, Lagrangian, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
-from dlmp.formulation.network_rows import worth_watching
+from dlmp.formulation.network_rows import PREDICTED, worth_watching
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, LinearProgram, StatusArray, solve_qp
 
 AT_BOUND_PU = 1e-9
+MAX_ROUNDS = 8
+"""Most rounds of predicted limits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +58,47 @@ class QuadraticModel:
     ):
         self.market, self.formulation, self.x, self.point = market, formulation, x, point
         self.lagrangian = point.lagrangian(weights)
-        self.watched = worth_watching(formulation.limits, point.limit_value)
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.nodes)]
 
-    def solve(self, interval: int, active: npt.NDArray[np.bool_]) -> QuadraticSolution | None:
-        """Minimise the model of `interval` with the watched and the (k,) `active` limits; None if it has no optimum."""
+    def solve_all(
+        self, intervals: IntArray, active: npt.NDArray[np.bool_]
+    ) -> dict[int, QuadraticSolution] | None:
+        """Minimise the model of each interval, adding limits until its solution is predicted to keep all.
+
+        Parameters
+        ----------
+        intervals
+            Which.
+        active
+            (t, k) Limits to begin with, beside those that are near their bound.
+
+        Returns
+        -------
+        A solution per interval; None when one has no optimum.
+        """
+        limits = self.formulation.limits
+        watched = active | worth_watching(limits, self.point.limit_value)
+        solutions: dict[int, QuadraticSolution] = {}
+        x = self.x.copy()
+        unsolved = intervals
+        for _ in range(MAX_ROUNDS):
+            for interval in unsolved:
+                found = self._solve(int(interval), np.flatnonzero(watched[interval]))
+                if found is None:
+                    return None
+                solutions[int(interval)] = found
+                x[interval * self.market.width : (interval + 1) * self.market.width] = found.x
+            predicted = self.point.predicted_limits(self.market.injection(x))
+            new = worth_watching(limits, predicted, margin=-PREDICTED) & ~watched
+            unsolved = intervals[new[intervals].any(axis=1)]
+            if not len(unsolved):
+                break
+            watched |= new
+        return solutions
+
+    def _solve(self, interval: int, limit: IntArray) -> QuadraticSolution | None:
+        """Minimise the model of `interval` under the limits `limit`; None if it has no optimum."""
         market, limits = self.market, self.formulation.limits
-        limit = np.flatnonzero(self.watched[interval] | active)
         here = slice(interval * market.width, (interval + 1) * market.width)
         x = self.x[here]
         rows, base = self._rows(interval, limit)

@@ -211,7 +211,7 @@ def limits_table(clearing: Clearing) -> Table:
     """One row per limit that binds: when, and the largest share it has in the price at its own place."""
     currency = clearing.case.horizon.currency
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title_justify="left", title_style="bold")
-    table.title = "Network limits that bind, and their largest share in the price there"
+    table.title = "Binding limits, and their largest share in a price"
     for name in ("limit", "at", "cause", f"{currency}/MWh", "when"):
         table.add_column(name, justify="right" if name == f"{currency}/MWh" else "left", no_wrap=name != "when")
     limits = clearing.binding_limits()

@@ -365,7 +365,7 @@ def undervoltage_69() -> MarketCase:
 
 @case("branch")
 def congestion_69() -> MarketCase:
-    return market(rated(feeder69(), "8-9", ampere=70.0), 20.0, *generators69())
+    return market(rated(feeder69(), "8-9", ampere=95.0), 20.0, *generators69())
 
 
 @case("v_max")

@@ -122,7 +122,7 @@ def test_case_is_held_by_the_limits_that_it_is_made_for(name: str):
 def test_feeder_without_bids_has_its_published_figures(
     name: str, highest_price: float, losses_kw: float, lowest_v_pu: float
 ):
-    case = as_published(read_case(shipped_case(name)))
+    case = as_published(clearing_of(name).case)
     result = clear(case)
     assert result.prices.lmp_usd_per_mwh.max() == pytest.approx(highest_price, abs=1e-4)
     assert result.import_kw[0] - case.load_p_kw.sum() == pytest.approx(losses_kw, abs=0.01)
@@ -149,7 +149,7 @@ def as_published(case: MarketCase) -> MarketCase:
 
 
 def test_generators_of_the_cigre_network_that_bid_are_not_fixed_too():
-    case = read_case(shipped_case("cigre_mv"))
+    case = clearing_of("cigre_mv").case
     network = case.network
     is_load = network.element_kind == "load"
     replaced = np.isin(network.element, case.resources.name)

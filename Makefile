@@ -1,0 +1,59 @@
+# Every target sets up what it needs in .venv, with the versions of constraints.txt.
+# Needed beforehand: Python 3.11 or newer, make, a C compiler and a package registry.
+
+PYTHON ?= python3
+WORKERS ?= 2
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
+RUNTIME := $(VENV)/runtime-is-installed
+DEV := $(VENV)/dev-is-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench nightly clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
+
+demo: $(RUNTIME) ## clear a shipped day, print its prices, write pictures to build/demo
+	$(VENV)/bin/dlmp demo --out build/demo
+
+test: lint ## lint, then all tests with their coverage
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --cov=dlmp --cov-report=term
+
+lint: $(DEV) ## ruff, mypy and import-linter
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+bench: $(DEV) ## time the engine
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks
+
+nightly: lint ## all tests, the slow ones too, then the benchmarks
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) -m "nightly or not nightly"
+	$(MAKE) bench
+
+clean: ## remove everything that was made here
+	rm -rf $(VENV) build dist .coverage .hypothesis .*_cache
+	find dlmp tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/pyvenv.cfg:
+	@command -v "$(PYTHON)" > /dev/null || { \
+		echo 'There is no command $(PYTHON). Name a Python 3.11 or newer: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "dlmp needs Python 3.11 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." \
+			'Name another: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments: its modules venv and ensurepip are missing." \
+			'On Debian and Ubuntu they are in a package of their own: apt-get install python3-venv' >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(RUNTIME): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	$(INSTALL) .
+	@touch $@
+
+$(DEV): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	$(INSTALL) '.[dev]'
+	@touch $@ $(RUNTIME)

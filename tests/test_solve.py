@@ -1,0 +1,120 @@
+"""Linear and quadratic programmes whose optimum and duals are worked out by hand."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from dlmp.errors import SolverError
+from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, solve_lp, solve_qp
+
+INF = np.inf
+
+
+def programme(cost, lower, upper, rows, row_lower, row_upper) -> LinearProgram:
+    arrays = [np.array(values, dtype=float) for values in (cost, lower, upper)]
+    matrix = sparse.csr_array(np.array(rows, dtype=float).reshape(len(row_lower), len(cost)))
+    return LinearProgram(*arrays, matrix, np.array(row_lower, dtype=float), np.array(row_upper, dtype=float))
+
+
+def dispatch(demand: float = 5.0, scale: float = 1.0) -> LinearProgram:
+    """Meet a demand from 2 at 10, 2 at 20 and as much as it takes at 50; the first two share a line of 3."""
+    rows = [[scale, scale, scale], [1, 1, 0]]
+    return programme([10, 20, 50], [0, 0, 0], [2, 2, INF], rows, [scale * demand, -INF], [scale * demand, 3])
+
+
+def test_awards_and_duals_of_a_dispatch_worked_by_hand():
+    """2 at 10, 1 at 20 through the full line, 2 at 50: cost 140; one more costs 50, one more of line saves 30."""
+    solution = solve_lp(dispatch())
+    assert solution is not None
+    np.testing.assert_allclose(solution.x, [2, 1, 2], atol=1e-12)
+    assert solution.objective == pytest.approx(140.0, rel=1e-12)
+    np.testing.assert_allclose(solution.row_dual, [50, -30], atol=1e-9)
+    np.testing.assert_allclose(solution.reduced_cost, [10 - 50 + 30, 0, 0], atol=1e-9)
+
+
+def test_dual_of_a_row_is_the_change_of_the_objective_with_its_bound():
+    more, here, less = (solve_lp(dispatch(5.0 + change)) for change in (0.25, 0.0, -0.25))
+    assert (more.objective - less.objective) / 0.5 == pytest.approx(here.row_dual[0], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("cost", "bounds", "dual"),
+    [(7.0, (3.0, INF), 7.0), (-7.0, (-INF, 3.0), -7.0), (7.0, (3.0, 3.0), 7.0), (-7.0, (3.0, 3.0), -7.0)],
+)
+def test_dual_is_positive_at_a_binding_lower_bound_and_negative_at_an_upper_one(cost, bounds, dual):
+    solution = solve_lp(programme([cost], [-INF], [INF], [[1]], [bounds[0]], [bounds[1]]))
+    assert solution.x[0] == pytest.approx(3.0, abs=1e-12)
+    assert solution.row_dual[0] == pytest.approx(dual, abs=1e-12)
+
+
+def test_basis_tells_which_bounds_bind():
+    solution = solve_lp(dispatch())
+    assert solution.basis.column.tolist() == [AT_UPPER, BASIC, BASIC]
+    assert solution.basis.row[1] == AT_UPPER
+    at_least = solve_lp(programme([1, 1], [0, 0], [INF, INF], [[1, 2]], [4], [INF]))
+    assert at_least.basis.column.tolist() == [AT_LOWER, BASIC]
+    assert at_least.basis.row.tolist() == [AT_LOWER]
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e6])
+def test_scaling_a_row_scales_its_dual_and_nothing_else(scale: float):
+    solution = solve_lp(dispatch(scale=scale))
+    np.testing.assert_allclose(solution.x, [2, 1, 2], atol=1e-9)
+    np.testing.assert_allclose(solution.row_dual * [scale, 1.0], [50, -30], rtol=1e-9)
+
+
+def test_an_infeasible_programme_has_no_solution():
+    assert solve_lp(programme([1], [0], [2], [[1]], [3], [INF])) is None
+
+
+def test_a_programme_without_rows_is_solved_by_its_bounds():
+    solution = solve_lp(programme([1, -1], [-2, 0], [9, 5], np.zeros((0, 2)), [], []))
+    assert solution.x.tolist() == [-2, 5]
+    assert solution.row_dual.size == 0
+
+
+def test_an_unbounded_programme_is_an_error():
+    with pytest.raises(SolverError, match=r"(?i)unbounded"):
+        solve_lp(programme([-1], [0], [INF], [[1]], [0], [INF]))
+
+
+def test_a_hot_start_gives_the_same_answer_without_iterations():
+    cold = solve_lp(dispatch())
+    assert cold.iterations > 0
+    hot = solve_lp(dispatch(), cold.basis)
+    assert hot.iterations == 0
+    np.testing.assert_array_equal(hot.x, cold.x)
+    np.testing.assert_array_equal(hot.row_dual, cold.row_dual)
+
+
+def test_a_basis_of_another_programme_does_not_spoil_the_answer():
+    """Both a wrong one of the right size and one that is no basis."""
+    for column, row in (([BASIC, AT_LOWER, AT_LOWER], [AT_LOWER, BASIC]), ([BASIC] * 3, [BASIC] * 2)):
+        solution = solve_lp(dispatch(), Basis(np.array(column, np.int8), np.array(row, np.int8)))
+        np.testing.assert_allclose(solution.x, [2, 1, 2], atol=1e-12)
+        np.testing.assert_allclose(solution.row_dual, [50, -30], atol=1e-9)
+
+
+def test_quadratic_programme_worked_by_hand():
+    """(x - 1)^2 + (y - 2)^2 with x + y <= 2: the nearest point is (0.5, 1.5), where the gradient is (-1, -1)."""
+    nearest = programme([-2, -4], [-INF, -INF], [INF, INF], [[1, 1]], [-INF], [2])
+    x, dual = solve_qp(nearest, 2 * np.eye(2))
+    np.testing.assert_allclose(x, [0.5, 1.5], atol=1e-8)
+    np.testing.assert_allclose(dual, [-1.0], atol=1e-8)
+
+
+def test_quadratic_programme_with_cross_terms_uses_the_whole_hessian():
+    """x^2 + x y + y^2 - 3 x: the gradient (2x + y - 3, x + 2y) vanishes at (2, -1)."""
+    free = programme([-3, 0], [-9, -9], [9, 9], [[1, 0]], [-INF], [INF])
+    x, _ = solve_qp(free, np.array([[2.0, 1.0], [1.0, 2.0]]))
+    np.testing.assert_allclose(x, [2.0, -1.0], atol=1e-8)
+
+
+def test_scaling_a_row_of_a_quadratic_programme_scales_its_dual():
+    nearest = programme([-2, -4], [-INF, -INF], [INF, INF], [[1e3, 1e3]], [-INF], [2e3])
+    _, dual = solve_qp(nearest, 2 * np.eye(2))
+    np.testing.assert_allclose(dual, [-1e-3], atol=1e-11)
+
+
+def test_an_infeasible_quadratic_programme_has_no_solution():
+    assert solve_qp(programme([1], [0], [2], [[1]], [3], [INF]), np.eye(1)) is None
