@@ -182,7 +182,10 @@ def _check_curves(
                 f"{rule} segment to the next",
             )
     if len(supply) and len(demand):
-        cheapest, dearest = np.fmin.reduce(_offered(bids, supply), axis=1), np.fmax.reduce(_offered(bids, demand), axis=1)
+        cheapest, dearest = (
+            np.fmin.reduce(_offered(bids, supply), axis=1),
+            np.fmax.reduce(_offered(bids, demand), axis=1),
+        )
         for interval in np.flatnonzero(dearest > cheapest)[:1]:
             problems.add(
                 f"{name}, interval {interval}",

@@ -211,7 +211,12 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     cost[:, blocks["q"]] -= prices.lmp_q_usd_per_mvarh[:, node]
     best = solve_lp(
         LinearProgram(
-            cost.ravel(), columns.lower.ravel(), columns.upper.ravel(), market.matrix, market.row_lower, market.row_upper
+            cost.ravel(),
+            columns.lower.ravel(),
+            columns.upper.ravel(),
+            market.matrix,
+            market.row_lower,
+            market.row_upper,
         )
     )
     if best is None:

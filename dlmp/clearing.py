@@ -95,14 +95,23 @@ class Clearing:
         ]
         if not np.allclose(energy, bought, rtol=0, atol=self.settings.tolerance_usd_per_mwh):
             rows.append(("energy", "substation import limit", None, "", energy[0] - bought[0], energy[1] - bought[1]))
-        rows.append(("loss", "network losses", None, "", self.prices.loss[interval, node], self.prices.loss_q[interval, node]))
+        rows.append(
+            ("loss", "network losses", None, "", self.prices.loss[interval, node], self.prices.loss_q[interval, node])
+        )
         row = weights.limits[[interval]].tocoo()
         gradient = work.point.limit_gradients(np.full(row.nnz, interval), row.col, np.array([node]))[:, :, 0]
         for limit, weight, (real, reactive) in zip(row.col, row.data, gradient, strict=True):
             bound = limits.lower[limit] if weight > 0 else limits.upper[limit]
             shown = float(limits.physical(np.array([limit]), np.array([bound]))[0])
             rows.append(
-                (str(limits.cause[limit]), str(limits.element[limit]), shown, str(limits.unit[limit]), weight * real, weight * reactive)
+                (
+                    str(limits.cause[limit]),
+                    str(limits.element[limit]),
+                    shown,
+                    str(limits.unit[limit]),
+                    weight * real,
+                    weight * reactive,
+                )
             )
         columns = ["component", "element", "limit", "unit", "share_usd_per_mwh", "share_q_usd_per_mvarh"]
         return pd.DataFrame(rows, columns=columns)
@@ -113,7 +122,9 @@ class Clearing:
         if phase not in (None, "", own):
             raise InputError([Problem(f"bus {bus}", "phase", phase, f"has phase {own}")])
         if not 0 <= interval < self.case.horizon.intervals:
-            raise InputError([Problem("explain", "interval", interval, f"must be 0 to {self.case.horizon.intervals - 1}")])
+            raise InputError(
+                [Problem("explain", "interval", interval, f"must be 0 to {self.case.horizon.intervals - 1}")]
+            )
         return node
 
     def binding_limits(self) -> pd.DataFrame:

@@ -168,6 +168,7 @@ class _Passes:
         self.last_step = np.zeros(market.network_columns.shape)
         self.unmet: list[float] = []
         self.lp_solves = 0
+        self.optimum: Optimum | None = None
 
     def run(self, progress: Callable[[PassReport], None] | None) -> Dispatch:
         """Pass after pass until the optimality conditions hold or the passes are used up."""
@@ -185,8 +186,10 @@ class _Passes:
             report = self._report(number, before, solution.x)
             if not is_elastic:
                 self.unmet.clear()
-                optimum = self._finish(solution, weights) if number >= FIRST_NEWTON_PASS else None
-                if optimum is not None:
+                if number >= FIRST_NEWTON_PASS and not self.formulation.is_linear:
+                    self.optimum = self._finish(solution, weights)
+                optimum = self.optimum
+                if optimum is not None and not optimum.is_open.any():
                     self.x, self.point = optimum.x, optimum.point
                     weights, row_dual = optimum.multipliers.weights(), optimum.multipliers.row
                     error = optimum.error_usd_per_mwh
@@ -325,7 +328,9 @@ class _Passes:
                     break
                 share[~point.converged] /= 2
                 if share.min() < SMALLEST_SHARE:
-                    raise PowerFlowError(f"no AC state near the dispatch in intervals {np.flatnonzero(share < 1).tolist()}")
+                    raise PowerFlowError(
+                        f"no AC state near the dispatch in intervals {np.flatnonzero(share < 1).tolist()}"
+                    )
         self.x, self.point = tried, point
 
     def _report(self, number: int, before: FloatArray, x: FloatArray) -> PassReport:
@@ -344,13 +349,13 @@ class _Passes:
         is_exact = report.violation_pu <= tolerance and report.mismatch_pu <= tolerance
         return is_exact and (self.formulation.is_linear or report.step_pu <= tolerance)
 
-    def _finish(self, solution: LpSolution, weights: Weights) -> Optimum | None:
-        """Try the Newton finish from the LP's basis and multipliers."""
-        if self.formulation.is_linear:
-            return None
+    def _finish(self, solution: LpSolution, weights: Weights) -> Optimum:
+        """Try the Newton finish from the LP's basis and multipliers; intervals solved before stay solved."""
         market, rows = self.market, len(self.market.row_lower)
         limit = np.asarray(weights.limits.todense())
-        binding = np.where(solution.basis.row[:rows] == AT_LOWER, -1, np.where(solution.basis.row[:rows] == AT_UPPER, 1, 0))
+        binding = np.where(
+            solution.basis.row[:rows] == AT_LOWER, -1, np.where(solution.basis.row[:rows] == AT_UPPER, 1, 0)
+        )
         active = ActiveSet(
             np.where(solution.basis.column == NONBASIC_FREE, BASIC, solution.basis.column).astype(np.int8),
             binding.astype(np.int8),
@@ -358,7 +363,9 @@ class _Passes:
         )
         multipliers = Multipliers(solution.row_dual[:rows].copy(), weights.import_p, weights.import_q, limit)
         with Stopwatch(self.seconds, "newton"):
-            return newton_finish(market, self.formulation, self.x, self.point, active, multipliers, self.settings)
+            return newton_finish(
+                market, self.formulation, self.x, self.point, active, multipliers, self.settings, self.optimum
+            )
 
     def _note_invented_losses(self, x: FloatArray) -> None:
         """Hold intervals whose LP import lies above the AC import to their tangent, with a shrinking step."""
@@ -388,11 +395,11 @@ def elastic_programme(problem: LinearProgram, market: MarketLp, is_limit: npt.ND
     imports = np.concatenate([market.block("import_p").ravel(), market.block("import_q").ravel()])
     width = len(problem.cost)
     bounded = imports[np.isfinite(problem.lower[imports]) | np.isfinite(problem.upper[imports])]
-    as_rows = sparse.csr_array(
-        (np.ones(len(bounded)), (np.arange(len(bounded)), bounded)), shape=(len(bounded), width)
-    )
+    as_rows = sparse.csr_array((np.ones(len(bounded)), (np.arange(len(bounded)), bounded)), shape=(len(bounded), width))
     matrix = sparse.csr_array(sparse.vstack([problem.matrix, as_rows]))
-    soft = np.concatenate([len(market.row_lower) + np.flatnonzero(is_limit), len(problem.row_lower) + np.arange(len(bounded))])
+    soft = np.concatenate(
+        [len(market.row_lower) + np.flatnonzero(is_limit), len(problem.row_lower) + np.arange(len(bounded))]
+    )
     size = abs(matrix[soft]).max(axis=1).toarray().ravel()
     give = sparse.csr_array((size, (soft, np.arange(len(soft)))), shape=(matrix.shape[0], len(soft)))
     dearest = max(1.0, float(np.abs(problem.cost).max(initial=0.0)))

@@ -1,10 +1,10 @@
 """Everything that dlmp raises on purpose.
 
-    DlmpError
-    ├── InputError          what was handed in is wrong: every problem at once
-    ├── InfeasibleError     no dispatch keeps the limits: which ones conflict
-    ├── PowerFlowError      the AC power flow has no solution at the given injections
-    └── SolverError         HiGHS ended in a state that is neither optimal nor infeasible
+DlmpError
+├── InputError          what was handed in is wrong: every problem at once
+├── InfeasibleError     no dispatch keeps the limits: which ones conflict
+├── PowerFlowError      the AC power flow has no solution at the given injections
+└── SolverError         HiGHS ended in a state that is neither optimal nor infeasible
 """
 
 from collections.abc import Iterable

@@ -198,7 +198,9 @@ def _check_loads(case: MarketCase, problems: Problems) -> None:
             continue
         for interval, node in np.argwhere(~np.isfinite(value))[:20]:
             bus = case.network.bus[node]
-            problems.add(f"load at bus {bus}, interval {interval}", field, float(value[interval, node]), "must be finite")
+            problems.add(
+                f"load at bus {bus}, interval {interval}", field, float(value[interval, node]), "must be finite"
+            )
 
 
 def _check_shapes(case: MarketCase, problems: Problems) -> None:

@@ -85,9 +85,7 @@ class Multipliers:
         """Return a copy."""
         return Multipliers(self.row.copy(), self.import_p.copy(), self.import_q.copy(), self.limit.copy())
 
-    def overwrite(
-        self, other: "Multipliers", intervals: npt.NDArray[np.bool_], row: npt.NDArray[np.bool_]
-    ) -> None:
+    def overwrite(self, other: "Multipliers", intervals: npt.NDArray[np.bool_], row: npt.NDArray[np.bool_]) -> None:
         """Take over the duals of `other` where the masks of intervals and rows are True."""
         self.row[row] = other.row[row]
         for name in ("import_p", "import_q", "limit"):
@@ -100,11 +98,23 @@ class Multipliers:
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """A point that meets the optimality conditions: dispatch, state, multipliers, largest error."""
+    """Where the finish came to.
+
+    Parameters
+    ----------
+    x, point, active, multipliers
+        (c,) dispatch, its state, active sets and duals.
+    is_open
+        (t,) True for the intervals that do not meet the optimality conditions.
+    error_usd_per_mwh
+        Largest error of those conditions in the others.
+    """
 
     x: FloatArray
     point: OperatingPoint
+    active: ActiveSet
     multipliers: Multipliers
+    is_open: npt.NDArray[np.bool_]
     error_usd_per_mwh: float
 
 
@@ -116,7 +126,8 @@ def newton_finish(
     active: ActiveSet,
     multipliers: Multipliers,
     settings: Settings,
-) -> Optimum | None:
+    known: Optimum | None = None,
+) -> Optimum:
     """Find the optimum near dispatch `x` with active sets near `active`.
 
     Parameters
@@ -126,30 +137,35 @@ def newton_finish(
     x, point
         (c,) Dispatch to start from, and its state.
     active, multipliers
-        First guess; both are changed in place.
+        First guess.
     settings
         Tolerances.
+    known
+        Intervals that are solved already.
 
     Returns
     -------
-    The optimum, or None when the sets do not settle, the power flow fails or the point is no minimum.
+    The optimum, in which the intervals are open whose sets do not settle, whose power flow fails or
+    whose point is no minimum; those stand where they started.
     """
     search = _Search(market, formulation, settings, x, point, active, multipliers)
+    if known is not None:
+        search.restore(_State(known.x, known.active, known.multipliers), ~known.is_open)
+        search.is_open &= known.is_open
     start = search.state()
-    if not search.settle(MAX_STEPS):
-        search.restore(start, np.ones(market.intervals, bool))
-    search.restore(start, search.is_open.copy())
+    search.settle(MAX_STEPS)
+    search.restore(start, search.is_open)
     for _ in range(MAX_QUADRATIC_STEPS):
-        if not search.is_open.any():
-            system = search.system(np.ones(market.intervals, bool))
-            return Optimum(search.x, search.point, search.multipliers, system.error) if system.is_minimum() else None
-        if not search.quadratic_step():
-            return None
-        start = search.state()
-        if not search.settle(STEPS_AFTER_QUADRATIC):
-            search.restore(start, start.is_open)
-        search.restore(start, search.is_open.copy())
-    return None
+        if not (search.is_open & ~search.has_failed).any():
+            break
+        search.quadratic_step()
+        stand = search.state()
+        search.settle(STEPS_AFTER_QUADRATIC)
+        search.restore(stand, search.is_open)
+    search.reopen_saddles()
+    search.restore(start, search.is_open)
+    error = search.system(~search.is_open).error
+    return Optimum(search.x, search.point, search.active, search.multipliers, search.is_open, error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,11 +175,18 @@ class _State:
     x: FloatArray
     active: ActiveSet
     multipliers: Multipliers
-    is_open: npt.NDArray[np.bool_]
 
 
 class _Search:
-    """A dispatch on its way to the optimum; the intervals that are not there yet are open."""
+    """A dispatch on its way to the optimum.
+
+    Attributes
+    ----------
+    is_open
+        (t,) True for the intervals that are not there yet.
+    has_failed
+        (t,) True for the open intervals that are given up.
+    """
 
     def __init__(
         self,
@@ -178,13 +201,14 @@ class _Search:
         self.market, self.formulation, self.settings = market, formulation, settings
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
         self.is_open = np.ones(market.intervals, bool)
+        self.has_failed = np.zeros(market.intervals, bool)
 
     def state(self) -> _State:
         """Return a copy of the present state."""
-        return _State(self.x.copy(), self.active.copy(), self.multipliers.copy(), self.is_open.copy())
+        return _State(self.x.copy(), self.active.copy(), self.multipliers.copy())
 
     def restore(self, state: _State, intervals: npt.NDArray[np.bool_]) -> None:
-        """Go back to `state` in the (t,) `intervals`, which are open again."""
+        """Go back to `state` in the (t,) `intervals`."""
         if not intervals.any():
             return
         column = np.repeat(intervals, self.market.width)
@@ -192,49 +216,61 @@ class _Search:
         self.x = np.where(column, state.x, self.x)
         self.active.overwrite(state.active, intervals, column, row)
         self.multipliers.overwrite(state.multipliers, intervals, row)
-        self.is_open = self.is_open | intervals
         self._update_point()
+
+    def reopen_saddles(self) -> None:
+        """Open the solved intervals whose point is no minimum."""
+        self.is_open |= ~self.system(~self.is_open).is_minimum()
 
     def system(self, is_open: npt.NDArray[np.bool_]) -> "_System":
         """Optimality conditions of the intervals in `is_open`, here and now."""
         return _System(self.market, self.formulation, self.x, self.point, self.active, self.multipliers, is_open)
 
-    def settle(self, steps: int) -> bool:
-        """Step and correct the sets until all intervals are solved or the sets repeat; False on failure."""
+    def settle(self, steps: int) -> None:
+        """Step and correct the sets of open intervals until all are solved or the sets repeat."""
         seen: set[bytes] = set()
         held = np.zeros(len(self.x), bool)
         for step in range(steps + 1):
-            system = self.system(self.is_open)
+            trying = self.is_open & ~self.has_failed
+            if not trying.any():
+                return
+            system = self.system(trying)
             if step:
                 changed = _correct_sets(system, held, self.settings)
-                self.is_open = changed | ~system.solved_intervals(self.settings)
-                if not self.is_open.any():
-                    break
+                self.is_open &= changed | ~system.solved_intervals(self.settings)
+                trying = self.is_open & ~self.has_failed
                 key = self.active.key()
-                if changed.any() and key in seen:
-                    break
+                if not trying.any() or (changed.any() and key in seen):
+                    return
                 seen.add(key)
-                system = self.system(self.is_open)
+                system = self.system(trying)
             moved = system.step()
             if moved is None:
-                return False
+                return
+            before = self.state()
             self.x, self.multipliers = moved
             self.x, held = _hold(self.market, self.x, self.active, self.settings.tolerance_pu * 0.01)
-            if not self._update_point():
-                return False
-        return True
+            self._update_or_fail(before)
 
-    def _update_point(self) -> bool:
+    def _update_point(self) -> npt.NDArray[np.bool_]:
+        """Find the network state of the present dispatch; (t,) False where there is none."""
         self.point = self.formulation.operate(self.market.injection(self.x), self.point)
-        return bool(self.point.converged.all())
+        return self.point.converged
 
-    def quadratic_step(self) -> bool:
-        """Replace open intervals by the optimum of their quadratic model; False when one has none."""
+    def _update_or_fail(self, before: _State) -> None:
+        """Find the network state; an interval that has none goes back to `before` and is given up."""
+        lost = ~self._update_point()
+        self.has_failed |= lost
+        self.restore(before, lost)
+
+    def quadratic_step(self) -> None:
+        """Replace open intervals by the optimum of their quadratic model; one that has none is given up."""
         market = self.market
         model = QuadraticModel(market, self.formulation, self.x, self.point, self.multipliers.weights())
-        solutions = model.solve_all(np.flatnonzero(self.is_open), self.active.limit != 0)
-        if solutions is None:
-            return False
+        trying = np.flatnonzero(self.is_open & ~self.has_failed)
+        solutions = model.solve_all(trying, self.active.limit != 0)
+        self.has_failed[np.setdiff1d(trying, list(solutions))] = True
+        before = self.state()
         rows = len(market.template.row_lower)
         for interval, found in solutions.items():
             own = slice(interval * market.width, (interval + 1) * market.width)
@@ -245,12 +281,10 @@ class _Search:
             self.multipliers.limit[interval] = 0.0
             self.multipliers.limit[interval, found.limit] = found.limit_dual
             self.active.limit[interval] = -np.sign(self.multipliers.limit[interval])
-        return self._update_point()
+        self._update_or_fail(before)
 
 
-def _hold(
-    market: MarketLp, x: FloatArray, active: ActiveSet, slack: float
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+def _hold(market: MarketLp, x: FloatArray, active: ActiveSet, slack: float) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     """Clip `x` to its bounds and hold the columns that left them; also returns which."""
     lower, upper = market.columns.lower.ravel(), market.columns.upper.ravel()
     below, above = x < lower - slack, x > upper + slack
@@ -303,7 +337,9 @@ class _System:
                 bound - point.limit_value[at_limit],
             ]
         )
-        self.reduced = np.where(is_open[self.column_interval], market.columns.cost.ravel() - self.jacobian.T @ self.dual, 0.0)
+        self.reduced = np.where(
+            is_open[self.column_interval], market.columns.cost.ravel() - self.jacobian.T @ self.dual, 0.0
+        )
         self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed & is_open[self.column_interval])
         self.error = float(np.abs(self.reduced[self.free]).max(initial=0.0))
 
@@ -362,8 +398,11 @@ class _System:
         value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
         return sparse.csr_array((value, (row, column)), shape=(len(self.free), len(self.free)))
 
-    def is_minimum(self) -> bool:
-        """True when nothing curves downwards along the directions that the binding rows leave open."""
+    def is_minimum(self) -> npt.NDArray[np.bool_]:
+        """(t,) True where nothing curves downwards along the directions that the binding rows leave open."""
+        found = np.ones(self.market.intervals, bool)
+        if not len(self.free):
+            return found
         hessian, here = self.hessian(), sparse.csc_array(self.jacobian[:, self.free])
         interval = self.free // self.market.width
         for this in np.unique(interval):
@@ -373,9 +412,8 @@ class _System:
             _, size, basis = np.linalg.svd(block)
             across = basis[(size > RANK_TOLERANCE).sum() :]
             curvature = np.linalg.eigvalsh(across @ hessian[own][:, own].toarray() @ across.T)
-            if curvature.min(initial=0.0) < -RANK_TOLERANCE:
-                return False
-        return True
+            found[this] = curvature.min(initial=0.0) >= -RANK_TOLERANCE
+        return found
 
 
 def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settings) -> npt.NDArray[np.bool_]:
@@ -386,7 +424,9 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     release = (active.column != BASIC) & ~system.fixed & ~held & wrong_sign
     active.column[release] = BASIC
     bounds = (market.row_lower, market.row_upper)
-    moved = _correct_rows(active.row, multipliers.row, market.matrix @ system.x, bounds, tolerance, slack, system.equality)
+    moved = _correct_rows(
+        active.row, multipliers.row, market.matrix @ system.x, bounds, tolerance, slack, system.equality
+    )
     limits = system.formulation.limits
     bounds = (limits.lower, limits.upper)
     worst = _worst_of_each_cause(limits, system.point.limit_value)

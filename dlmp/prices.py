@@ -65,9 +65,7 @@ def interval_keys(horizon: Horizon, width: int) -> pd.DataFrame:
     )
 
 
-def decompose(
-    network: Network, horizon: Horizon, limits: Limits, point: OperatingPoint, weights: Weights
-) -> Prices:
+def decompose(network: Network, horizon: Horizon, limits: Limits, point: OperatingPoint, weights: Weights) -> Prices:
     """Price every node at `point` from the multipliers `weights`.
 
     The total comes from one adjoint of the whole Lagrangian, the components from one adjoint each.

@@ -60,9 +60,7 @@ class QuadraticModel:
         self.lagrangian = point.lagrangian(weights)
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.nodes)]
 
-    def solve_all(
-        self, intervals: IntArray, active: npt.NDArray[np.bool_]
-    ) -> dict[int, QuadraticSolution] | None:
+    def solve_all(self, intervals: IntArray, active: npt.NDArray[np.bool_]) -> dict[int, QuadraticSolution]:
         """Minimise the model of each interval, adding limits until its solution is predicted to keep all.
 
         Parameters
@@ -74,7 +72,7 @@ class QuadraticModel:
 
         Returns
         -------
-        A solution per interval; None when one has no optimum.
+        A solution for each interval that has one.
         """
         limits = self.formulation.limits
         watched = active | worth_watching(limits, self.point.limit_value)
@@ -85,12 +83,13 @@ class QuadraticModel:
             for interval in unsolved:
                 found = self._solve(int(interval), np.flatnonzero(watched[interval]))
                 if found is None:
-                    return None
+                    solutions.pop(int(interval), None)
+                    continue
                 solutions[int(interval)] = found
                 x[interval * self.market.width : (interval + 1) * self.market.width] = found.x
             predicted = self.point.predicted_limits(self.market.injection(x))
             new = worth_watching(limits, predicted, margin=-PREDICTED) & ~watched
-            unsolved = intervals[new[intervals].any(axis=1)]
+            unsolved = np.array([t for t in solutions if new[t].any()], dtype=np.int64)
             if not len(unsolved):
                 break
             watched |= new

@@ -90,7 +90,9 @@ class _DualChanges:
         )
         free_sign = np.ones(2 * self.width, bool)
         may_rise = np.concatenate([value[rows] <= market.row_lower[rows] + AT_BOUND_PU, free_sign, limit_low[at_limit]])
-        may_fall = np.concatenate([value[rows] >= market.row_upper[rows] - AT_BOUND_PU, free_sign, limit_high[at_limit]])
+        may_fall = np.concatenate(
+            [value[rows] >= market.row_upper[rows] - AT_BOUND_PU, free_sign, limit_high[at_limit]]
+        )
         self.lower = np.where(may_fall, -FARTHEST, -np.maximum(dual, 0.0))
         self.upper = np.where(may_rise, FARTHEST, -np.minimum(dual, 0.0))
         reduced = market.columns.cost.ravel() - jacobian.T @ dual

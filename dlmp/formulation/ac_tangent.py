@@ -82,9 +82,7 @@ class AcPoint:
         """Gradient of ``limit[i]`` at ``interval[i]``, (i, 2, nodes)."""
         return self._limit_gradients(self.v_pu, interval, limit, nodes)
 
-    def _limit_gradients(
-        self, v_pu: ComplexArray, interval: IntArray, limit: IntArray, nodes: IntArray
-    ) -> FloatArray:
+    def _limit_gradients(self, v_pu: ComplexArray, interval: IntArray, limit: IntArray, nodes: IntArray) -> FloatArray:
         """Gradients of magnitudes at `v_pu` (t, n), when voltages move as they do at this point."""
         blocks = []
         for start in range(0, len(limit), SEED_COLUMNS):
@@ -129,7 +127,10 @@ class AcLagrangian:
         point = self.point
         gradient = point.sensitivity.gradient(np.arange(len(point.v_pu)), self.adjoint, nodes)
         held = np.flatnonzero(point.formulation.network.is_source[nodes])
-        gradient[:, 0, held], gradient[:, 1, held] = -self.import_weights.real[:, None], -self.import_weights.imag[:, None]
+        gradient[:, 0, held], gradient[:, 1, held] = (
+            -self.import_weights.real[:, None],
+            -self.import_weights.imag[:, None],
+        )
         return gradient
 
     def hessian(self, interval: int, node: IntArray, reactive: npt.NDArray[np.bool_]) -> FloatArray:
@@ -152,7 +153,7 @@ class AcTangent:
         self.imported = ImportedPower(self.flow)
         node = np.flatnonzero(~network.is_source)
         at_from = np.flatnonzero(np.isfinite(network.rating_from_pu))
-        at_to = np.flatnonzero(np.isfinite(network.rating_to_pu))
+        at_to = np.flatnonzero(np.isfinite(network.rating_to_pu) & ~_same_at_both_ends(network))
         unit_rows = sparse.csr_array(
             (np.ones(len(node)), (np.arange(len(node)), node)), shape=(len(node), network.node_count)
         )
@@ -194,6 +195,12 @@ class AcTangent:
         at_from = v[:, network.from_node] * np.conj((network.from_admittance @ v.T).T)
         at_to = v[:, network.to_node] * np.conj((network.to_admittance @ v.T).T)
         return at_from, at_to
+
+
+def _same_at_both_ends(network: Network) -> npt.NDArray[np.bool_]:
+    """(m,) True for branches whose current limits at both ends are one and the same."""
+    has_one_current = (network.shunt_from_pu == 0) & (network.shunt_to_pu == 0) & (np.abs(network.tap) == 1)
+    return network.rating_is_current & has_one_current & (network.rating_to_pu == network.rating_from_pu)
 
 
 def _named(kind: str, names: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:

@@ -292,7 +292,9 @@ class LinDistFlow:
 def check_radial(network: Network) -> None:
     """Raise `InputError` when `network` is meshed."""
     if not network.is_radial:
-        problem = Problem("network", "topology", "meshed", "lindistflow needs a radial feeder; use ac_tangent or open a tie")
+        problem = Problem(
+            "network", "topology", "meshed", "lindistflow needs a radial feeder; use ac_tangent or open a tie"
+        )
         raise InputError([problem])
 
 
@@ -309,7 +311,10 @@ def _limits(
     flows = sparse.csr_array(
         (
             np.r_[np.cos(angle), np.sin(angle)],
-            (np.r_[rows, rows], np.r_[template.blocks["flow_p"].start + branch, template.blocks["flow_q"].start + branch]),
+            (
+                np.r_[rows, rows],
+                np.r_[template.blocks["flow_p"].start + branch, template.blocks["flow_q"].start + branch],
+            ),
         ),
         shape=(len(branch), state_count),
     )

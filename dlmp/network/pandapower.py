@@ -6,6 +6,7 @@ the branch table of that case, with taps, switches and fused buses resolved, is 
 """
 
 import copy
+import dataclasses
 
 import numpy as np
 import pandapower
@@ -26,6 +27,9 @@ REFUSED = (
 
 DEFAULT_BAND_PU = (0.9, 1.1)
 """Voltage band where neither the caller nor the source gives one (EN 50160)."""
+
+OPEN_END = "open line end "
+"""Name of the node that pandapower adds where a switch opens one end of a line."""
 
 UNLIMITED_KA = 9999.0
 """pandapower's sample nets write 99999 kA where a line has no limit."""
@@ -66,10 +70,16 @@ def from_pandapower(
         net.ext_grid["vm_pu"] = source_v_pu
     try:
         pandapower.runpp(net, numba=False, init="dc")
-    except (pandapower.LoadflowNotConverged, KeyError, ValueError, FloatingPointError, UserWarning) as error:
+    except (pandapower.LoadflowNotConverged, LookupError, ValueError, FloatingPointError, UserWarning) as error:
         raise InputError(
-            [Problem(f"pandapower net {net.name}", "data", str(error) or type(error).__name__,
-                     "pandapower cannot solve this net even without loads; check impedances, switches and sources")]
+            [
+                Problem(
+                    f"pandapower net {net.name}",
+                    "data",
+                    str(error) or type(error).__name__,
+                    "pandapower cannot solve this net even without loads; check impedances, switches and sources",
+                )
+            ]
         ) from error
     internal = net._ppc["internal"]
     bus, branch = internal["bus"].real, internal["branch"].real
@@ -77,7 +87,12 @@ def from_pandapower(
     names = _bus_names(net)
     energised = net.res_bus.vm_pu.notna()
     for index in net.bus.index[net.bus.in_service & ~energised]:
-        problems.add(f"bus {names[index]}", "island", names[index], "has no path to a source; close a switch to it or take it out of service")
+        problems.add(
+            f"bus {names[index]}",
+            "island",
+            names[index],
+            "has no path to a source; close a switch to it or take it out of service",
+        )
     problems.raise_if_any()
     node_name, alias_bus, alias_node = _node_names(names[energised], node_of, len(bus))
     per_unit = net.sn_mva * KW_PER_MW / BASE_KVA
@@ -91,34 +106,66 @@ def from_pandapower(
     line_shunt = branch[:, idx_brch.BR_G] + 1j * branch[:, idx_brch.BR_B]
     shunt_asymmetry = branch[:, idx_brch.BR_G_ASYM] + 1j * branch[:, idx_brch.BR_B_ASYM]
     ratio = np.where(branch[:, idx_brch.TAP] == 0, 1.0, branch[:, idx_brch.TAP])
-    return Network(
-        name=str(net.name) if net.name else "pandapower net",
-        bus=node_name,
-        phase=np.full(len(bus), BALANCED_PHASE),
-        base_kv=bus[:, idx_bus.BASE_KV],
-        v_min_pu=band[0],
-        v_max_pu=band[1],
-        source=source.astype(np.int64),
-        source_v_pu=grid.vm_pu.to_numpy() * np.exp(1j * np.deg2rad(grid.va_degree.to_numpy())),
-        branch=labels[kept],
-        branch_kind=kinds[kept],
-        from_node=branch[:, idx_brch.F_BUS].astype(np.int64),
-        to_node=branch[:, idx_brch.T_BUS].astype(np.int64),
-        series_pu=(branch[:, idx_brch.BR_R] + 1j * branch[:, idx_brch.BR_X]) / per_unit,
-        tap=ratio * np.exp(1j * np.deg2rad(branch[:, idx_brch.SHIFT])),
-        shunt_from_pu=line_shunt / 2 * per_unit,
-        shunt_to_pu=(line_shunt + shunt_asymmetry) / 2 * per_unit,
-        rating_from_pu=rating_from[kept],
-        rating_to_pu=rating_to[kept],
-        rating_is_current=np.ones(len(branch), bool),
-        node_shunt_pu=(bus[:, idx_bus.GS] + 1j * bus[:, idx_bus.BS]) * KW_PER_MW / BASE_KVA,
-        element=element,
-        element_kind=kind,
-        element_node=node,
-        element_p_kw=p_kw,
-        element_q_kvar=q_kvar,
-        alias_bus=alias_bus,
-        alias_node=alias_node,
+    return _without_open_ends(
+        Network(
+            name=str(net.name) if net.name else "pandapower net",
+            bus=node_name,
+            phase=np.full(len(bus), BALANCED_PHASE),
+            base_kv=bus[:, idx_bus.BASE_KV],
+            v_min_pu=band[0],
+            v_max_pu=band[1],
+            source=source.astype(np.int64),
+            source_v_pu=grid.vm_pu.to_numpy() * np.exp(1j * np.deg2rad(grid.va_degree.to_numpy())),
+            branch=labels[kept],
+            branch_kind=kinds[kept],
+            from_node=branch[:, idx_brch.F_BUS].astype(np.int64),
+            to_node=branch[:, idx_brch.T_BUS].astype(np.int64),
+            series_pu=(branch[:, idx_brch.BR_R] + 1j * branch[:, idx_brch.BR_X]) / per_unit,
+            tap=ratio * np.exp(1j * np.deg2rad(branch[:, idx_brch.SHIFT])),
+            shunt_from_pu=line_shunt / 2 * per_unit,
+            shunt_to_pu=(line_shunt + shunt_asymmetry) / 2 * per_unit,
+            rating_from_pu=rating_from[kept],
+            rating_to_pu=rating_to[kept],
+            rating_is_current=np.ones(len(branch), bool),
+            node_shunt_pu=(bus[:, idx_bus.GS] + 1j * bus[:, idx_bus.BS]) * KW_PER_MW / BASE_KVA,
+            element=element,
+            element_kind=kind,
+            element_node=node,
+            element_p_kw=p_kw,
+            element_q_kvar=q_kvar,
+            alias_bus=alias_bus,
+            alias_node=alias_node,
+        )
+    )
+
+
+def _without_open_ends(network: Network) -> Network:
+    """Replace each line that is open at one end by the shunt that it is to its other end, exactly."""
+    is_open_end = np.char.startswith(network.bus, OPEN_END)
+    if not is_open_end.any():
+        return network
+    from_open, to_open = is_open_end[network.from_node], is_open_end[network.to_node]
+    series = 1 / network.series_pu
+    behind = series * network.shunt_to_pu / (series + network.shunt_to_pu)
+    seen_from = (network.shunt_from_pu + behind) / np.abs(network.tap) ** 2
+    behind = series * network.shunt_from_pu / (series + network.shunt_from_pu)
+    seen_to = network.shunt_to_pu + behind
+    shunt = np.array(network.node_shunt_pu)
+    np.add.at(shunt, network.from_node[to_open], seen_from[to_open])
+    np.add.at(shunt, network.to_node[from_open], seen_to[from_open])
+    kept = ~(from_open | to_open)
+    number = np.cumsum(~is_open_end) - 1
+    by_node = ("bus", "phase", "base_kv", "v_min_pu", "v_max_pu")
+    by_branch = ("branch", "branch_kind", "series_pu", "tap", "shunt_from_pu", "shunt_to_pu", "rating_from_pu")
+    by_branch += ("rating_to_pu", "rating_is_current")
+    return dataclasses.replace(
+        network,
+        **{name: getattr(network, name)[~is_open_end] for name in by_node},
+        **{name: getattr(network, name)[kept] for name in by_branch},
+        **{name: number[getattr(network, name)] for name in ("source", "element_node", "alias_node")},
+        from_node=number[network.from_node[kept]],
+        to_node=number[network.to_node[kept]],
+        node_shunt_pu=shunt[~is_open_end],
     )
 
 
@@ -137,7 +184,9 @@ def _check_supported(net: pandapower.pandapowerNet, problems: Problems) -> None:
                 )
     for column in net.load.columns[net.load.columns.str.startswith("const_")]:
         for index in net.load.index[(net.load[column] != 0) & net.load.in_service]:
-            problems.add(f"load {index}", column, float(net.load.at[index, column]), "only constant power loads (0) are modelled")
+            problems.add(
+                f"load {index}", column, float(net.load.at[index, column]), "only constant power loads (0) are modelled"
+            )
 
 
 def _bus_names(net: pandapower.pandapowerNet) -> pd.Series:
@@ -149,7 +198,7 @@ def _bus_names(net: pandapower.pandapowerNet) -> pd.Series:
 
 
 def _node_names(names: pd.Series, node_of: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Name each node after its first bus; further buses are aliases, nodes of open line ends get their own."""
+    """Name each node after its first bus, further buses as aliases; the node of an open line end has no name yet."""
     chosen: list[str] = [""] * count
     alias: list[tuple[str, int]] = []
     for index, name in names.items():
@@ -158,7 +207,7 @@ def _node_names(names: pd.Series, node_of: np.ndarray, count: int) -> tuple[np.n
             alias.append((name, node))
         else:
             chosen[node] = name
-    chosen = [name or f"open line end {node}" for node, name in enumerate(chosen)]
+    chosen = [name or f"{OPEN_END}{node}" for node, name in enumerate(chosen)]
     return (
         np.array(chosen, dtype=str),
         np.array([name for name, _ in alias], dtype=str),

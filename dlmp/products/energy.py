@@ -51,7 +51,9 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
             repeat(substation.p_min_kw, 1), repeat(substation.p_max_kw, 1), substation.price_usd_per_mwh[:, None]
         ),
         "import_q": Columns(
-            repeat(substation.q_min_kvar, 1), repeat(substation.q_max_kvar, 1), substation.q_price_usd_per_mvarh[:, None]
+            repeat(substation.q_min_kvar, 1),
+            repeat(substation.q_max_kvar, 1),
+            substation.q_price_usd_per_mvarh[:, None],
         ),
     }
 
