@@ -1,7 +1,7 @@
 """Clear a market case: the one function that users call, and the record it returns."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from dlmp.certificate import Certificate, certify
-from dlmp.dispatch import Dispatch, PassReport, Seconds, Stopwatch, dispatch
+from dlmp.dispatch import Dispatch, PassReport, dispatch
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import FORMULATIONS, new_formulation
 from dlmp.formulation.market_lp import build_market_lp
@@ -18,7 +18,8 @@ from dlmp.network.model import FloatArray, some_of
 from dlmp.prices import Prices, decompose
 from dlmp.results import Awards, Flows, Voltages
 from dlmp.settings import Settings
-from dlmp.units import BASE_KVA, money_per_price_pu
+from dlmp.timing import PhaseClock
+from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
 
 CONVERGED, NOT_CONVERGED = "converged", "not_converged"
 
@@ -59,7 +60,7 @@ class Clearing:
     flows: Flows = field(repr=False)
     passes: tuple[PassReport, ...]
     error_usd_per_mwh: float
-    seconds: Seconds
+    seconds: dict[str, float]
     _dispatch: Dispatch = field(repr=False)
 
     @cached_property
@@ -106,7 +107,7 @@ class Clearing:
             rows.append(
                 (
                     str(limits.cause[limit]),
-                    str(limits.element[limit]),
+                    limits.name(int(limit)),
                     shown,
                     str(limits.unit[limit]),
                     weight * real,
@@ -128,23 +129,62 @@ class Clearing:
         return node
 
     def binding_limits(self) -> pd.DataFrame:
-        """Every limit that binds: interval, element, bound, and its shadow price per unit of the bound.
+        """Every voltage, branch and import limit that binds, with its shadow price.
 
-        ``rent_usd`` is what the limit adds to the operator's surplus over the interval [currency].
+        Returns
+        -------
+        Rows with ``interval_start, interval, component, element, end, limit, unit`` and
+        ``shadow_price_usd_per_h``: what one more `unit` of room would save [currency/h].
         """
         limits, weights = self._dispatch.formulation.limits, self._dispatch.weights.limits.tocoo()
-        bound = np.where(weights.data > 0, limits.lower[weights.col], limits.upper[weights.col])
+        interval, limit = weights.row, weights.col
+        bound = np.where(weights.data > 0, limits.lower[limit], limits.upper[limit])
+        shown = limits.physical(limit, bound)
+        by_unit = limits.power[limit] * bound / shown
         frame = pd.DataFrame(
             {
-                "interval": weights.row,
-                "component": limits.cause[weights.col].astype(object),
-                "element": limits.element[weights.col].astype(object),
-                "limit": limits.physical(weights.col, bound),
-                "unit": limits.unit[weights.col].astype(object),
-                "multiplier": weights.data,
+                "interval": interval,
+                "component": limits.cause[limit].astype(object),
+                "element": limits.element[limit].astype(object),
+                "end": limits.end[limit].astype(object),
+                "limit": shown,
+                "unit": limits.unit[limit].astype(object),
+                "shadow_price_usd_per_h": np.abs(weights.data) * by_unit * BASE_KVA / KW_PER_MW,
             }
         )
-        return frame.sort_values(["interval", "component", "element"], ignore_index=True)
+        frame = pd.concat([self._binding_imports(), frame]).sort_values(["interval", "component", "element", "end"])
+        starts = pd.DatetimeIndex(self.case.horizon.starts)
+        frame.insert(0, "interval_start", starts[frame.interval.to_numpy(dtype=int)])
+        return frame.reset_index(drop=True)
+
+    def _binding_imports(self) -> pd.DataFrame:
+        substation = self.case.substation
+        parts = []
+        for element, unit, energy, price, value, low, high in (
+            ("substation import of real power", "kW", self.prices.energy[:, 0], substation.price_usd_per_mwh,
+             self.import_kw, substation.p_min_kw, substation.p_max_kw),
+            ("substation import of reactive power", "kvar", self.prices.energy_q[:, 0],
+             substation.q_price_usd_per_mvarh, self.import_kvar, substation.q_min_kvar, substation.q_max_kvar),
+        ):  # fmt: skip
+            rent = energy - price
+            bound = np.where(rent > 0, high, low)
+            binding = np.flatnonzero(
+                (np.abs(rent) > self.settings.tolerance_usd_per_mwh) & (np.abs(value - bound) < 1e-3)
+            )
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "interval": binding,
+                        "component": "energy",
+                        "element": element,
+                        "end": "",
+                        "limit": bound[binding],
+                        "unit": unit,
+                        "shadow_price_usd_per_h": np.abs(rent[binding]) / KW_PER_MW,
+                    }
+                )
+            )
+        return pd.concat(parts)
 
     def summary(self) -> dict[str, object]:
         """Return the figures of `summary.json`."""
@@ -166,7 +206,7 @@ class Clearing:
                 "import_mismatch_pu": last.mismatch_pu,
                 "step_pu": last.step_pu,
             },
-            "seconds": asdict(self.seconds),
+            "seconds": dict(self.seconds),
         }
 
 
@@ -212,12 +252,12 @@ def clear(
 
 
 def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport], None] | None) -> Clearing:
-    seconds = Seconds()
-    with Stopwatch(seconds, "build"):
+    clock = PhaseClock()
+    with clock.phase("build"):
         formulation = new_formulation(case, settings)
         market = build_market_lp(case, settings.circle_sides)
-    found = dispatch(market, formulation, settings, seconds, progress)
-    with Stopwatch(seconds, "gradients"):
+    found = dispatch(market, formulation, settings, clock, progress)
+    with clock.phase("gradients"):
         prices = decompose(case.network, case.horizon, formulation.limits, found.point, found.weights)
     node = case.resources.node
     power = found.x[market.network_columns] * BASE_KVA
@@ -243,7 +283,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         flows=Flows(case.network, case.horizon, at_from * BASE_KVA, -at_to * BASE_KVA, _loading(found)),
         passes=found.reports,
         error_usd_per_mwh=found.error_usd_per_mwh,
-        seconds=seconds,
+        seconds=clock.seconds,
         _dispatch=found,
     )
 

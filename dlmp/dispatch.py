@@ -2,11 +2,10 @@
 
 Each pass solves one LP with the tangents of all points so far (`dlmp.formulation.network_rows`).
 From the second pass on the Newton finish is tried from the LP's basis; it ends the clearing when it
-meets the optimality conditions.  Where it fails the passes go on, and a vertex optimum is also
-accepted from the LP itself once its step, its mismatch and its violations vanish.
+meets the optimality conditions; the intervals where it fails go on with the next pass.  A linear
+network needs no finish: its LP is exact.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from dlmp.errors import InfeasibleError, LimitConflict, PowerFlowError, SolverError
+from dlmp.elastic import conflicts, elastic_programme, import_violation
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, violation
@@ -22,15 +22,12 @@ from dlmp.network.model import FloatArray
 from dlmp.newton import ActiveSet, Multipliers, Optimum, newton_finish
 from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, NONBASIC_FREE, Basis, LinearProgram, LpSolution, solve_lp
+from dlmp.timing import PhaseClock
 from dlmp.units import BASE_KVA
 
 FIRST_NEWTON_PASS = 2
-PENALTY = 1e4
-"""Cost of breaking a limit of the elastic LP, in multiples of the largest price [per pu of power]."""
 STALLED_PASSES, STALLED_SHARE = 4, 0.05
 """The elastic LP must break 5 % less within 4 passes, or the case is infeasible."""
-MOST_CONFLICTS = 20
-"""Conflicting limits named in an error."""
 MAX_ROUNDS = 10
 """Most rounds of predicted limits in a pass."""
 SMALLEST_SHARE = 1e-3
@@ -64,31 +61,6 @@ class PassReport:
     finished: bool = False
 
 
-@dataclass
-class Seconds:
-    """CPU seconds by phase."""
-
-    build: float = 0.0
-    power_flow: float = 0.0
-    gradients: float = 0.0
-    solver: float = 0.0
-    newton: float = 0.0
-
-
-class Stopwatch:
-    """Adds the CPU time of a ``with`` block to one phase of `seconds`."""
-
-    def __init__(self, seconds: Seconds, phase: str):
-        self.seconds, self.phase = seconds, phase
-
-    def __enter__(self) -> None:
-        self.began = time.process_time()
-
-    def __exit__(self, *exception: object) -> None:
-        spent = time.process_time() - self.began
-        setattr(self.seconds, self.phase, getattr(self.seconds, self.phase) + spent)
-
-
 @dataclass(frozen=True, eq=False)
 class Dispatch:
     """The outcome of the passes.
@@ -109,8 +81,6 @@ class Dispatch:
         LPs solved; a pass solves one more for each round of limits that it adds.
     error_usd_per_mwh
         Largest error of the optimality conditions at the free variables.
-    seconds
-        CPU time by phase.
     """
 
     market: MarketLp
@@ -123,14 +93,13 @@ class Dispatch:
     reports: tuple[PassReport, ...]
     lp_solves: int
     error_usd_per_mwh: float
-    seconds: Seconds
 
 
 def dispatch(
     market: MarketLp,
     formulation: Formulation,
     settings: Settings,
-    seconds: Seconds,
+    clock: PhaseClock,
     progress: Callable[[PassReport], None] | None = None,
 ) -> Dispatch:
     """Find the least-cost dispatch of `market` on the network of `formulation`.
@@ -142,18 +111,18 @@ def dispatch(
     PowerFlowError
         When there is no AC state to begin with.
     """
-    return _Passes(market, formulation, settings, seconds).run(progress)
+    return _Passes(market, formulation, settings, clock).run(progress)
 
 
 class _Passes:
     """The search: where it stands, and what it has learned of the network."""
 
-    def __init__(self, market: MarketLp, formulation: Formulation, settings: Settings, seconds: Seconds):
+    def __init__(self, market: MarketLp, formulation: Formulation, settings: Settings, clock: PhaseClock):
         self.market, self.formulation = market, formulation
-        self.settings, self.seconds = settings, seconds
+        self.settings, self.clock = settings, clock
         self.rows = NetworkRows(market, formulation)
         self.x = market.start
-        with Stopwatch(seconds, "power_flow"):
+        with clock.phase("power_flow"):
             self.point = formulation.operate(market.injection(self.x))
         if not self.point.converged.all():
             raise PowerFlowError(
@@ -175,7 +144,7 @@ class _Passes:
         weights = Weights.zero(self.market.intervals, len(self.formulation.limits))
         error, row_dual = np.inf, np.zeros(0)
         for number in range(1, self.settings.max_passes + 1):
-            with Stopwatch(self.seconds, "gradients"):
+            with self.clock.phase("gradients"):
                 self.rows.add_point(self.point, self.x)
             solution, keys, is_elastic = self._solve_rounds()
             market_rows = len(self.market.row_lower)
@@ -215,7 +184,6 @@ class _Passes:
             tuple(self.reports),
             self.lp_solves,
             error,
-            self.seconds,
         )
 
     def _solve_rounds(self) -> tuple[LpSolution, npt.NDArray[np.int64], bool]:
@@ -223,7 +191,7 @@ class _Passes:
         for _ in range(MAX_ROUNDS):
             solved = self._solve()
             self.lp_solves += 1
-            with Stopwatch(self.seconds, "gradients"):
+            with self.clock.phase("gradients"):
                 if not self.rows.add_predicted(self.point, solved[0].x[: len(self.x)]):
                     return solved
         solved = self._solve()
@@ -243,7 +211,7 @@ class _Passes:
             np.concatenate([market.row_lower, lower]),
             np.concatenate([market.row_upper, upper]),
         )
-        with Stopwatch(self.seconds, "solver"):
+        with self.clock.phase("solver"):
             solution = solve_lp(problem, self._carried_basis(keys), self.settings.time_limit_s)
             if solution is not None:
                 self.basis, self.keys = solution.basis, keys
@@ -281,45 +249,15 @@ class _Passes:
 
     def _give_up_if_stalled(self) -> None:
         """Raise when the elastic LPs of the last passes did not lessen what is broken."""
-        broken = violation(self.formulation.limits, self.point.limit_value).sum() + sum(
-            abs(conflict.attained - conflict.limit) / BASE_KVA for conflict in self._import_conflicts()
-        )
-        self.unmet.append(float(broken))
+        broken = violation(self.formulation.limits, self.point.limit_value).sum()
+        self.unmet.append(float(broken + import_violation(self.market, self.point).sum()))
         recent = self.unmet[-STALLED_PASSES:]
         if len(recent) == STALLED_PASSES and min(recent[1:]) > (1 - STALLED_SHARE) * recent[0]:
-            raise InfeasibleError(self._conflicts())
-
-    def _conflicts(self) -> list[LimitConflict]:
-        """Limits that the present state breaks, the worst first."""
-        limits, value = self.formulation.limits, self.point.limit_value
-        broken = violation(limits, value)
-        interval, limit = np.nonzero(broken > self.settings.tolerance_pu)
-        order = np.argsort(-broken[interval, limit], kind="stable")[:MOST_CONFLICTS]
-        found = []
-        for t, k in zip(interval[order], limit[order], strict=True):
-            bound = limits.lower[k] if value[t, k] < limits.lower[k] else limits.upper[k]
-            shown = limits.physical(np.array([k, k]), np.array([bound, value[t, k]]))
-            found.append(LimitConflict(str(limits.element[k]), int(t), *map(float, shown), str(limits.unit[k])))
-        return found + self._import_conflicts()
-
-    def _import_conflicts(self) -> list[LimitConflict]:
-        found = []
-        for name, unit, value in (
-            ("import_p", "kW", self.point.import_pu.real),
-            ("import_q", "kvar", self.point.import_pu.imag),
-        ):
-            columns = self.market.template.blocks[name]
-            low, high = self.market.columns.lower[:, columns].ravel(), self.market.columns.upper[:, columns].ravel()
-            bound = np.clip(value, low, high)
-            for t in np.flatnonzero(np.abs(value - bound) > self.settings.tolerance_pu)[:MOST_CONFLICTS]:
-                found.append(
-                    LimitConflict(f"substation {name}", int(t), bound[t] * BASE_KVA, value[t] * BASE_KVA, unit)
-                )
-        return found
+            raise InfeasibleError(conflicts(self.market, self.formulation, self.point, self.settings.tolerance_pu))
 
     def _move(self, x: FloatArray) -> None:
         """Go to dispatch `x`, or part of the way where the AC power flow has no solution there."""
-        with Stopwatch(self.seconds, "power_flow"):
+        with self.clock.phase("power_flow"):
             share = np.ones(self.market.intervals)
             while True:
                 tried = self.x + np.repeat(share, self.market.width) * (x - self.x)
@@ -344,10 +282,11 @@ class _Passes:
         )
 
     def _has_settled(self, report: PassReport) -> bool:
-        """True when the LP describes the state it led to; a linear network need not stand still for that."""
+        """True when the LP describes the state it led to: always for a linear network, else at its own tangents."""
         tolerance = self.settings.tolerance_pu
         is_exact = report.violation_pu <= tolerance and report.mismatch_pu <= tolerance
-        return is_exact and (self.formulation.is_linear or report.step_pu <= tolerance)
+        stood_still = report.number == 1 and report.step_pu <= tolerance
+        return is_exact and (self.formulation.is_linear or stood_still)
 
     def _finish(self, solution: LpSolution, weights: Weights) -> Optimum:
         """Try the Newton finish from the LP's basis and multipliers; intervals solved before stay solved."""
@@ -362,9 +301,17 @@ class _Passes:
             (-np.sign(limit)).astype(np.int8),
         )
         multipliers = Multipliers(solution.row_dual[:rows].copy(), weights.import_p, weights.import_q, limit)
-        with Stopwatch(self.seconds, "newton"):
+        with self.clock.phase("newton"):
             return newton_finish(
-                market, self.formulation, self.x, self.point, active, multipliers, self.settings, self.optimum
+                market,
+                self.formulation,
+                self.x,
+                self.point,
+                active,
+                multipliers,
+                self.settings,
+                self.clock,
+                self.optimum,
             )
 
     def _note_invented_losses(self, x: FloatArray) -> None:
@@ -378,38 +325,3 @@ class _Passes:
         self.radius[shrink] = np.minimum(self.radius[shrink], size[shrink]) / 2
         self.rows.is_equality |= gap > INVENTED_PU * (1 + np.abs(self.point.import_pu.real))
         self.last_step = step
-
-
-def elastic_programme(problem: LinearProgram, market: MarketLp, is_limit: npt.NDArray[np.bool_]) -> LinearProgram:
-    """Return `problem` with limits and import bounds breakable at `PENALTY`.
-
-    Parameters
-    ----------
-    problem
-        The market's rows, then one row per entry of `is_limit`.
-    market
-        Where the import stands among the columns.
-    is_limit
-        (i,) True for the rows that may be broken.
-    """
-    imports = np.concatenate([market.block("import_p").ravel(), market.block("import_q").ravel()])
-    width = len(problem.cost)
-    bounded = imports[np.isfinite(problem.lower[imports]) | np.isfinite(problem.upper[imports])]
-    as_rows = sparse.csr_array((np.ones(len(bounded)), (np.arange(len(bounded)), bounded)), shape=(len(bounded), width))
-    matrix = sparse.csr_array(sparse.vstack([problem.matrix, as_rows]))
-    soft = np.concatenate(
-        [len(market.row_lower) + np.flatnonzero(is_limit), len(problem.row_lower) + np.arange(len(bounded))]
-    )
-    size = abs(matrix[soft]).max(axis=1).toarray().ravel()
-    give = sparse.csr_array((size, (soft, np.arange(len(soft)))), shape=(matrix.shape[0], len(soft)))
-    dearest = max(1.0, float(np.abs(problem.cost).max(initial=0.0)))
-    lower, upper = problem.lower.copy(), problem.upper.copy()
-    lower[bounded], upper[bounded] = -np.inf, np.inf
-    return LinearProgram(
-        cost=np.concatenate([problem.cost, np.full(2 * len(soft), PENALTY * dearest)]),
-        lower=np.concatenate([lower, np.zeros(2 * len(soft))]),
-        upper=np.concatenate([upper, np.full(2 * len(soft), np.inf)]),
-        matrix=sparse.csr_array(sparse.hstack([matrix, give, -give])),
-        row_lower=np.concatenate([problem.row_lower, problem.lower[bounded]]),
-        row_upper=np.concatenate([problem.row_upper, problem.upper[bounded]]),
-    )

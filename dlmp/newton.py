@@ -27,6 +27,7 @@ from dlmp.network.model import FloatArray, IntArray
 from dlmp.quadratic import QuadraticModel, injection_hessian
 from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray
+from dlmp.timing import PhaseClock
 
 MAX_STEPS, MAX_QUADRATIC_STEPS, STEPS_AFTER_QUADRATIC = 8, 8, 3
 PROXIMAL = 1e-9
@@ -126,6 +127,7 @@ def newton_finish(
     active: ActiveSet,
     multipliers: Multipliers,
     settings: Settings,
+    clock: PhaseClock,
     known: Optimum | None = None,
 ) -> Optimum:
     """Find the optimum near dispatch `x` with active sets near `active`.
@@ -140,6 +142,8 @@ def newton_finish(
         First guess.
     settings
         Tolerances.
+    clock
+        Takes the CPU time of power flows, gradients and quadratic programmes.
     known
         Intervals that are solved already.
 
@@ -148,7 +152,7 @@ def newton_finish(
     The optimum, in which the intervals are open whose sets do not settle, whose power flow fails or
     whose point is no minimum; those stand where they started.
     """
-    search = _Search(market, formulation, settings, x, point, active, multipliers)
+    search = _Search(market, formulation, settings, clock, x, point, active, multipliers)
     if known is not None:
         search.restore(_State(known.x, known.active, known.multipliers), ~known.is_open)
         search.is_open &= known.is_open
@@ -193,12 +197,13 @@ class _Search:
         market: MarketLp,
         formulation: Formulation,
         settings: Settings,
+        clock: PhaseClock,
         x: FloatArray,
         point: OperatingPoint,
         active: ActiveSet,
         multipliers: Multipliers,
     ):
-        self.market, self.formulation, self.settings = market, formulation, settings
+        self.market, self.formulation, self.settings, self.clock = market, formulation, settings, clock
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
         self.is_open = np.ones(market.intervals, bool)
         self.has_failed = np.zeros(market.intervals, bool)
@@ -224,7 +229,9 @@ class _Search:
 
     def system(self, is_open: npt.NDArray[np.bool_]) -> "_System":
         """Optimality conditions of the intervals in `is_open`, here and now."""
-        return _System(self.market, self.formulation, self.x, self.point, self.active, self.multipliers, is_open)
+        return _System(
+            self.market, self.formulation, self.clock, self.x, self.point, self.active, self.multipliers, is_open
+        )
 
     def settle(self, steps: int) -> None:
         """Step and correct the sets of open intervals until all are solved or the sets repeat."""
@@ -254,7 +261,8 @@ class _Search:
 
     def _update_point(self) -> npt.NDArray[np.bool_]:
         """Find the network state of the present dispatch; (t,) False where there is none."""
-        self.point = self.formulation.operate(self.market.injection(self.x), self.point)
+        with self.clock.phase("power_flow"):
+            self.point = self.formulation.operate(self.market.injection(self.x), self.point)
         return self.point.converged
 
     def _update_or_fail(self, before: _State) -> None:
@@ -266,7 +274,7 @@ class _Search:
     def quadratic_step(self) -> None:
         """Replace open intervals by the optimum of their quadratic model; one that has none is given up."""
         market = self.market
-        model = QuadraticModel(market, self.formulation, self.x, self.point, self.multipliers.weights())
+        model = QuadraticModel(market, self.formulation, self.x, self.point, self.multipliers.weights(), self.clock)
         trying = np.flatnonzero(self.is_open & ~self.has_failed)
         solutions = model.solve_all(trying, self.active.limit != 0)
         self.has_failed[np.setdiff1d(trying, list(solutions))] = True
@@ -299,13 +307,14 @@ class _System:
         self,
         market: MarketLp,
         formulation: Formulation,
+        clock: PhaseClock,
         x: FloatArray,
         point: OperatingPoint,
         active: ActiveSet,
         multipliers: Multipliers,
         is_open: npt.NDArray[np.bool_],
     ):
-        self.market, self.formulation = market, formulation
+        self.market, self.formulation, self.clock = market, formulation, clock
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
         limits = formulation.limits
         self.equality = market.row_lower == market.row_upper
@@ -346,8 +355,9 @@ class _System:
     def _network_rows(self) -> sparse.csr_array:
         """Gradients of ``P0 - f`` and ``Q0 - f`` of every open interval, and of the active limits."""
         market = self.market
-        real, reactive = (market.spread(g[self.open]) for g in self.point.import_gradients(market.nodes))
-        bound = market.spread(self.point.limit_gradients(self.interval, self.limit, market.nodes))
+        with self.clock.phase("gradients"):
+            real, reactive = (market.spread(g[self.open]) for g in self.point.import_gradients(market.nodes))
+            bound = market.spread(self.point.limit_gradients(self.interval, self.limit, market.nodes))
         return sparse.csr_array(
             sparse.vstack(
                 [
@@ -390,11 +400,12 @@ class _System:
         """Second derivatives of the Lagrangian by the free columns."""
         position = np.full(len(self.x), -1)
         position[self.free] = np.arange(len(self.free))
-        lagrangian = self.point.lagrangian(self.multipliers.weights())
         parts = []
-        for interval in self.open:
-            place, block = injection_hessian(self.market, lagrangian, int(interval), position)
-            parts.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
+        with self.clock.phase("gradients"):
+            lagrangian = self.point.lagrangian(self.multipliers.weights())
+            for interval in self.open:
+                place, block = injection_hessian(self.market, lagrangian, int(interval), position)
+                parts.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
         value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
         return sparse.csr_array((value, (row, column)), shape=(len(self.free), len(self.free)))
 

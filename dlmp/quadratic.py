@@ -16,6 +16,7 @@ from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import PREDICTED, worth_watching
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, LinearProgram, StatusArray, solve_qp
+from dlmp.timing import PhaseClock
 
 AT_BOUND_PU = 1e-9
 MAX_ROUNDS = 8
@@ -54,9 +55,15 @@ class QuadraticModel:
     """Quadratic models of all intervals around a dispatch `x` and its state."""
 
     def __init__(
-        self, market: MarketLp, formulation: Formulation, x: FloatArray, point: OperatingPoint, weights: Weights
+        self,
+        market: MarketLp,
+        formulation: Formulation,
+        x: FloatArray,
+        point: OperatingPoint,
+        weights: Weights,
+        clock: PhaseClock,
     ):
-        self.market, self.formulation, self.x, self.point = market, formulation, x, point
+        self.market, self.formulation, self.x, self.point, self.clock = market, formulation, x, point, clock
         self.lagrangian = point.lagrangian(weights)
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.nodes)]
 
@@ -112,7 +119,8 @@ class QuadraticModel:
             lower,
             upper,
         )
-        found = solve_qp(problem, hessian)
+        with self.clock.phase("solver"):
+            found = solve_qp(problem, hessian)
         if found is None:
             return None
         values, dual = found
@@ -134,7 +142,8 @@ class QuadraticModel:
         """Import rows and limit rows of one interval, and their values where the injections are zero."""
         market, point = self.market, self.point
         power = self.x[market.network_columns[interval]]
-        bound = market.spread(point.limit_gradients(np.full(len(limit), interval), limit, market.nodes))
+        with self.clock.phase("gradients"):
+            bound = market.spread(point.limit_gradients(np.full(len(limit), interval), limit, market.nodes))
         real, reactive = (g[[interval]] for g in self.import_gradients)
         gradient = np.concatenate([real, reactive, bound])
         value = np.concatenate(
@@ -157,7 +166,8 @@ class QuadraticModel:
         position = np.full(self.x.shape, -1)
         movable = (market.columns.lower[interval] < market.columns.upper[interval]).nonzero()[0]
         position[interval * market.width + movable] = movable
-        place, block = injection_hessian(market, self.lagrangian, interval, position)
+        with self.clock.phase("gradients"):
+            place, block = injection_hessian(market, self.lagrangian, interval, position)
         value, vector = np.linalg.eigh(block)
         full = np.zeros((market.width, market.width))
         full[np.ix_(place, place)] = (vector * np.maximum(value, 0.0)) @ vector.T

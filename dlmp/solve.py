@@ -4,7 +4,6 @@ Every dual is ``d(objective) / d(right-hand side)`` of a minimisation: positive 
 bound, negative at a binding upper one.  This module is the only place that knows HiGHS's options.
 """
 
-import time
 from dataclasses import dataclass
 
 import highspy
@@ -63,8 +62,6 @@ class LpSolution:
     reduced_cost: FloatArray
     objective: float
     basis: Basis
-    iterations: int
-    solver_seconds: float
 
 
 def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: float = np.inf) -> LpSolution | None:
@@ -85,9 +82,12 @@ def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: f
         start.row_status = [_STATUS[status] for status in basis.row]
         start.valid = True
         solver.setBasis(start)
-    began = time.process_time()
     solver.run()
-    seconds = time.process_time() - began
+    if solver.getModelStatus() == highspy.HighsModelStatus.kUnknown:
+        # Dual simplex lost its way numerically: begin again from a presolved model.
+        solver.clearSolver()
+        solver.setOptionValue("presolve", "on")
+        solver.run()
     status = solver.getModelStatus()
     if status == highspy.HighsModelStatus.kInfeasible:
         return None
@@ -100,8 +100,6 @@ def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: f
         reduced_cost=np.array(solution.col_dual),
         objective=float(solver.getInfo().objective_function_value),
         basis=Basis(_statuses(found.col_status), _statuses(found.row_status)),
-        iterations=int(solver.getInfo().simplex_iteration_count),
-        solver_seconds=seconds,
     )
 
 

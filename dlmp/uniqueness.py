@@ -21,8 +21,8 @@ AT_BOUND_PU = 1e-7
 """A column this close to a bound counts as being at it [pu]."""
 DIFFERENT_USD_PER_MWH = 1e-3
 """Prices that differ by less count as the same."""
-FARTHEST = 1e6
-"""Bound on the change of any multiplier: the polyhedron may be unbounded at a corner."""
+FARTHEST = 1e4
+"""Bound on the change of any multiplier [currency/MWh]: the polyhedron may be unbounded at a corner."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class _DualChanges:
                 ]
             )
         )
+        scale = np.maximum(abs(jacobian).max(axis=1).toarray().ravel(), 1e-12)
+        self.scale = 1 / scale
         self.kind = np.repeat([0, 1, 2, 3], [len(rows), self.width, self.width, len(self.limit)])
         self.count, self.is_import_p, self.is_limit = len(self.kind), self.kind == 1, self.kind == 3
         rows_per_interval = max(1, len(market.template.row_lower))
@@ -93,17 +95,17 @@ class _DualChanges:
         may_fall = np.concatenate(
             [value[rows] >= market.row_upper[rows] - AT_BOUND_PU, free_sign, limit_high[at_limit]]
         )
-        self.lower = np.where(may_fall, -FARTHEST, -np.maximum(dual, 0.0))
-        self.upper = np.where(may_rise, FARTHEST, -np.minimum(dual, 0.0))
+        self.lower = np.where(may_fall, -FARTHEST, -np.maximum(dual * scale, 0.0))
+        self.upper = np.where(may_rise, FARTHEST, -np.minimum(dual * scale, 0.0))
         reduced = market.columns.cost.ravel() - jacobian.T @ dual
         at_low = found.x <= market.columns.lower.ravel() + AT_BOUND_PU
         at_high = found.x >= market.columns.upper.ravel() - AT_BOUND_PU
-        self.by_column = sparse.csr_array(-jacobian.T)
+        self.by_column = sparse.csr_array(-jacobian.T @ sparse.diags_array(self.scale))
         self.column_lower = np.where(at_high, -np.inf, np.where(at_low, -np.maximum(reduced, 0.0), 0.0))
         self.column_upper = np.where(at_low, np.inf, np.where(at_high, -np.minimum(reduced, 0.0), 0.0))
 
     def extent(self, direction: FloatArray) -> list[FloatArray]:
-        """Changes of all multipliers that are farthest against and along `direction`."""
+        """Scaled changes of all multipliers that are farthest against and along `direction`."""
         ends = []
         for sign in (1.0, -1.0):
             solution = solve_lp(
@@ -115,7 +117,8 @@ class _DualChanges:
         return ends
 
     def price_change(self, interval: int, change: FloatArray) -> FloatArray:
-        """(n,) Change of the real prices at `interval` that goes with a change of the multipliers."""
+        """(n,) Change of the real prices at `interval` that goes with a scaled change of the multipliers."""
+        change = change * self.scale
         point = self.found.point
         nodes = np.arange(self.found.market.case.network.node_count)
         here = self.interval == interval

@@ -169,6 +169,7 @@ class AcTangent:
         voltage = np.ones(len(node))
         self.limits = Limits(
             element=np.r_[_named("bus", network.bus[node]), network.branch[branch]],
+            end=np.r_[np.full(len(node), ""), _ends(at_from, at_to)],
             cause=np.r_[np.full(len(node), VOLTAGE), np.full(len(branch), CONGESTION)],
             lower=np.r_[network.v_min_pu[node], np.full(len(branch), -np.inf)],
             upper=np.r_[network.v_max_pu[node], network.rating_from_pu[at_from], network.rating_to_pu[at_to]],
@@ -201,6 +202,11 @@ def _same_at_both_ends(network: Network) -> npt.NDArray[np.bool_]:
     """(m,) True for branches whose current limits at both ends are one and the same."""
     has_one_current = (network.shunt_from_pu == 0) & (network.shunt_to_pu == 0) & (np.abs(network.tap) == 1)
     return network.rating_is_current & has_one_current & (network.rating_to_pu == network.rating_from_pu)
+
+
+def _ends(at_from: IntArray, at_to: IntArray) -> npt.NDArray[np.str_]:
+    """Which end each limit is at, for branches that are limited at both."""
+    return np.r_[np.where(np.isin(at_from, at_to), "from", ""), np.where(np.isin(at_to, at_from), "to", "")]
 
 
 def _named(kind: str, names: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:

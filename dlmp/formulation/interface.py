@@ -25,6 +25,8 @@ class Limits:
     ----------
     element
         (k,) What is limited: ``bus 18`` or ``line 5-6``.
+    end
+        (k,) ``from`` or ``to`` where both ends of a branch are limited, else empty.
     cause
         (k,) `VOLTAGE` or `CONGESTION`: the price component that the limit makes.
     lower, upper
@@ -40,6 +42,7 @@ class Limits:
     """
 
     element: TextArray
+    end: TextArray
     cause: TextArray
     lower: FloatArray
     upper: FloatArray
@@ -56,6 +59,10 @@ class Limits:
 
     def __len__(self) -> int:
         return len(self.element)
+
+    def name(self, limit: int) -> str:
+        """Element, with its end where there are two."""
+        return f"{self.element[limit]} ({self.end[limit]} end)" if self.end[limit] else str(self.element[limit])
 
     def physical(self, limit: IntArray, value: FloatArray) -> FloatArray:
         """Value of `limit` in its unit for people."""

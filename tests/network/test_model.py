@@ -114,14 +114,6 @@ def test_a_bad_value_is_named_with_element_and_field(field, where, to, element, 
     assert (element, column, message) in {(problem.element, problem.field, problem.message) for problem in problems}
 
 
-@pytest.mark.parametrize(("field", "where"), [("shunt_from_pu", 0), ("shunt_to_pu", 1)])
-def test_opposite_infinite_shunts_do_not_hide_each_other(field, where):
-    both = {field: changed(field, 0, 0j).shunt_from_pu.copy() for field in ("shunt_from_pu", "shunt_to_pu")}
-    both["shunt_from_pu"][where], both["shunt_to_pu"][where] = np.inf, -np.inf
-    with pytest.raises(InputError, match=r"shunt"), np.errstate(invalid="ignore"):
-        replace(THREE, **both)
-
-
 def test_a_network_needs_a_source():
     with pytest.raises(InputError, match=r"network, source = 'none': mark at least one bus as the source"):
         replace(THREE, source=np.array([], dtype=np.int64), source_v_pu=np.array([], dtype=complex))

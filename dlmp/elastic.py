@@ -1,0 +1,93 @@
+"""What to do when limits conflict: the LP in which they may be broken at a penalty, and their names."""
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from dlmp.errors import LimitConflict
+from dlmp.formulation.interface import Formulation, OperatingPoint
+from dlmp.formulation.market_lp import MarketLp
+from dlmp.formulation.network_rows import violation
+from dlmp.network.model import FloatArray
+from dlmp.solve import LinearProgram
+from dlmp.units import BASE_KVA
+
+PENALTY = 1e4
+"""Cost of breaking a limit of the elastic LP, in multiples of the largest price [per pu of power]."""
+MOST_CONFLICTS = 20
+"""Conflicting limits named in an error."""
+
+
+def elastic_programme(problem: LinearProgram, market: MarketLp, is_limit: npt.NDArray[np.bool_]) -> LinearProgram:
+    """Return `problem` with limits and import bounds breakable at `PENALTY`.
+
+    Parameters
+    ----------
+    problem
+        The market's rows, then one row per entry of `is_limit`.
+    market
+        Where the import stands among the columns.
+    is_limit
+        (i,) True for the rows that may be broken.
+    """
+    imports = np.concatenate([market.block("import_p").ravel(), market.block("import_q").ravel()])
+    width = len(problem.cost)
+    bounded = imports[np.isfinite(problem.lower[imports]) | np.isfinite(problem.upper[imports])]
+    as_rows = sparse.csr_array((np.ones(len(bounded)), (np.arange(len(bounded)), bounded)), shape=(len(bounded), width))
+    matrix = sparse.csr_array(sparse.vstack([problem.matrix, as_rows]))
+    soft = np.concatenate(
+        [len(market.row_lower) + np.flatnonzero(is_limit), len(problem.row_lower) + np.arange(len(bounded))]
+    )
+    size = abs(matrix[soft]).max(axis=1).toarray().ravel()
+    give = sparse.csr_array((size, (soft, np.arange(len(soft)))), shape=(matrix.shape[0], len(soft)))
+    dearest = max(1.0, float(np.abs(problem.cost).max(initial=0.0)))
+    lower, upper = problem.lower.copy(), problem.upper.copy()
+    lower[bounded], upper[bounded] = -np.inf, np.inf
+    return LinearProgram(
+        cost=np.concatenate([problem.cost, np.full(2 * len(soft), PENALTY * dearest)]),
+        lower=np.concatenate([lower, np.zeros(2 * len(soft))]),
+        upper=np.concatenate([upper, np.full(2 * len(soft), np.inf)]),
+        matrix=sparse.csr_array(sparse.hstack([matrix, give, -give])),
+        row_lower=np.concatenate([problem.row_lower, problem.lower[bounded]]),
+        row_upper=np.concatenate([problem.row_upper, problem.upper[bounded]]),
+    )
+
+
+def import_violation(market: MarketLp, point: OperatingPoint) -> FloatArray:
+    """(2, t) How far the real and the reactive import lie outside their ranges [pu]."""
+    power = np.stack([point.import_pu.real, point.import_pu.imag])
+    blocks = [market.template.blocks[name] for name in ("import_p", "import_q")]
+    low = np.stack([market.columns.lower[:, block].ravel() for block in blocks])
+    high = np.stack([market.columns.upper[:, block].ravel() for block in blocks])
+    return np.abs(power - np.clip(power, low, high))
+
+
+def conflicts(
+    market: MarketLp, formulation: Formulation, point: OperatingPoint, tolerance_pu: float
+) -> list[LimitConflict]:
+    """Limits that `point` breaks, the worst `MOST_CONFLICTS` of them first."""
+    limits, value = formulation.limits, point.limit_value
+    broken = violation(limits, value)
+    interval, limit = np.nonzero(broken > tolerance_pu)
+    order = np.argsort(-broken[interval, limit], kind="stable")[:MOST_CONFLICTS]
+    found = _import_conflicts(market, point, tolerance_pu)
+    for t, k in zip(interval[order], limit[order], strict=True):
+        bound = limits.lower[k] if value[t, k] < limits.lower[k] else limits.upper[k]
+        shown = limits.physical(np.array([k, k]), np.array([bound, value[t, k]]))
+        found.append(LimitConflict(limits.name(int(k)), int(t), float(shown[0]), float(shown[1]), str(limits.unit[k])))
+    return found
+
+
+def _import_conflicts(market: MarketLp, point: OperatingPoint, tolerance_pu: float) -> list[LimitConflict]:
+    found = []
+    broken = import_violation(market, point)
+    for name, unit, value, over in (
+        ("import_p", "kW", point.import_pu.real, broken[0]),
+        ("import_q", "kvar", point.import_pu.imag, broken[1]),
+    ):
+        columns = market.columns.lower[:, market.template.blocks[name]].ravel()
+        for t in np.flatnonzero(over > tolerance_pu)[:MOST_CONFLICTS]:
+            bound = value[t] + over[t] if value[t] < columns[t] else value[t] - over[t]
+            label = "substation import of real power" if name == "import_p" else "substation import of reactive power"
+            found.append(LimitConflict(label, int(t), float(bound * BASE_KVA), float(value[t] * BASE_KVA), unit))
+    return found
