@@ -191,7 +191,7 @@ def _check_curves(
                 f"{name}, interval {interval}",
                 "price_usd_per_mwh",
                 float(dearest[interval]),
-                f"demand is dearer than the resource's own supply at {cheapest[interval]:g}: it would trade with itself",
+                f"demand is dearer than its own supply at {cheapest[interval]:g}: the resource would trade with itself",
             )
 
 

@@ -11,10 +11,10 @@ from threadpoolctl import threadpool_limits
 from dlmp.certificate import Certificate, certify
 from dlmp.dispatch import Dispatch, PassReport, dispatch
 from dlmp.errors import InputError, Problem
-from dlmp.formulation import FORMULATIONS, new_formulation
+from dlmp.formulation import new_formulation
 from dlmp.formulation.market_lp import build_market_lp
 from dlmp.market import MarketCase
-from dlmp.network.model import FloatArray, some_of
+from dlmp.network.model import FloatArray
 from dlmp.prices import Prices, decompose
 from dlmp.results import Awards, Flows, Voltages
 from dlmp.settings import Settings
@@ -269,7 +269,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         lmp_usd_per_mwh=prices.lmp_usd_per_mwh[:, node],
         lmp_q_usd_per_mvarh=prices.lmp_q_usd_per_mvarh[:, node],
     )
-    at_from, at_to = formulation.branch_power(found.point)
+    at_from, at_to = found.point.branch_power()
     return Clearing(
         case,
         settings,
@@ -279,7 +279,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         import_kvar=found.point.import_pu.imag * BASE_KVA,
         prices=prices,
         awards=awards,
-        voltages=Voltages(case.network, case.horizon, formulation.voltage(found.point)),
+        voltages=Voltages(case.network, case.horizon, found.point.voltage()),
         flows=Flows(case.network, case.horizon, at_from * BASE_KVA, -at_to * BASE_KVA, _loading(found)),
         passes=found.reports,
         error_usd_per_mwh=found.error_usd_per_mwh,

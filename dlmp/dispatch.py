@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from dlmp.errors import InfeasibleError, LimitConflict, PowerFlowError, SolverError
 from dlmp.elastic import conflicts, elastic_programme, import_violation
+from dlmp.errors import InfeasibleError, PowerFlowError, SolverError
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, violation
@@ -23,7 +23,6 @@ from dlmp.newton import ActiveSet, Multipliers, Optimum, newton_finish
 from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, NONBASIC_FREE, Basis, LinearProgram, LpSolution, solve_lp
 from dlmp.timing import PhaseClock
-from dlmp.units import BASE_KVA
 
 FIRST_NEWTON_PASS = 2
 STALLED_PASSES, STALLED_SHARE = 4, 0.05
@@ -162,7 +161,8 @@ class _Passes:
                     self.x, self.point = optimum.x, optimum.point
                     weights, row_dual = optimum.multipliers.weights(), optimum.multipliers.row
                     error = optimum.error_usd_per_mwh
-                    report = replace(self._report(number, before, optimum.x), finished=True)
+                    report = self._report(number, before, optimum.x)
+                    report = replace(report, finished=self._is_exact(report))
                 elif self._has_settled(report):
                     report, error = replace(report, finished=True), 0.0
             self.reports.append(report)
@@ -281,12 +281,14 @@ class _Passes:
             float(np.abs(lp_import - self.point.import_pu.real).max(initial=0.0)),
         )
 
+    def _is_exact(self, report: PassReport) -> bool:
+        """True when the network state keeps all limits and has the import that the dispatch was priced with."""
+        return max(report.violation_pu, report.mismatch_pu) <= self.settings.tolerance_pu
+
     def _has_settled(self, report: PassReport) -> bool:
         """True when the LP describes the state it led to: always for a linear network, else at its own tangents."""
-        tolerance = self.settings.tolerance_pu
-        is_exact = report.violation_pu <= tolerance and report.mismatch_pu <= tolerance
-        stood_still = report.number == 1 and report.step_pu <= tolerance
-        return is_exact and (self.formulation.is_linear or stood_still)
+        stood_still = report.number == 1 and report.step_pu <= self.settings.tolerance_pu
+        return self._is_exact(report) and (self.formulation.is_linear or stood_still)
 
     def _finish(self, solution: LpSolution, weights: Weights) -> Optimum:
         """Try the Newton finish from the LP's basis and multipliers; intervals solved before stay solved."""

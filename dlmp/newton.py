@@ -23,7 +23,7 @@ from scipy.sparse.linalg import splu
 from dlmp.formulation.interface import CONGESTION, VOLTAGE, Formulation, Limits, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import violation
-from dlmp.network.model import FloatArray, IntArray
+from dlmp.network.model import FloatArray
 from dlmp.quadratic import QuadraticModel, injection_hessian
 from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray
@@ -244,7 +244,7 @@ class _Search:
             system = self.system(trying)
             if step:
                 changed = _correct_sets(system, held, self.settings)
-                self.is_open &= changed | ~system.solved_intervals(self.settings)
+                self.is_open &= ~(trying & ~changed & system.solved_intervals(self.settings))
                 trying = self.is_open & ~self.has_failed
                 key = self.active.key()
                 if not trying.any() or (changed.any() and key in seen):
@@ -443,7 +443,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     worst = _worst_of_each_cause(limits, system.point.limit_value)
     value = np.where(worst, system.point.limit_value, np.clip(system.point.limit_value, *bounds))
     moved_limits = _correct_rows(active.limit, multipliers.limit, value, bounds, tolerance, slack)
-    changed = moved_limits.any(axis=1)
+    changed = np.asarray(moved_limits.any(axis=1))
     changed[system.column_interval[release]] = True
     changed[system.row_interval[moved]] = True
     return changed
@@ -468,12 +468,13 @@ def _correct_rows(
     bounds: tuple[FloatArray, FloatArray],
     tolerance: float,
     slack: float,
-    equality: npt.NDArray[np.bool_] | bool = False,
+    equality: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Drop rows whose multiplier has the wrong sign, add inactive ones that are broken; True where any moved."""
-    drop = ~np.asarray(equality) & (state != 0) & (-dual * state < -tolerance)
-    below = ~np.asarray(equality) & (state == 0) & (value < bounds[0] - slack)
-    above = ~np.asarray(equality) & (state == 0) & (value > bounds[1] + slack)
+    drop = (state != 0) & (dual * state > tolerance)
+    below, above = (state == 0) & (value < bounds[0] - slack), (state == 0) & (value > bounds[1] + slack)
+    if equality is not None:
+        drop, below, above = drop & ~equality, below & ~equality, above & ~equality
     state[drop], state[below], state[above] = 0, -1, 1
     dual[drop] = 0.0
     return drop | below | above

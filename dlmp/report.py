@@ -164,7 +164,7 @@ def power_flow_rows(case: MarketCase) -> Rows:
     point = formulation.operate(np.asarray(-load_kva / BASE_KVA, dtype=np.complex128))
     if not point.converged.all():
         raise PowerFlowError("the AC power flow has no solution at the load of interval 0; check the units of loads")
-    v_pu = formulation.voltage(point)[0]
+    v_pu = point.voltage()[0]
     losses_kw = float(point.import_pu.real[0]) * BASE_KVA - float(load_kva.real.sum())
     low, high = int(v_pu.argmin()), int(v_pu.argmax())
     limits = formulation.limits

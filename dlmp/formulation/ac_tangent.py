@@ -50,6 +50,17 @@ class AcPoint:
         """(t, k) Limited quantities [pu]."""
         return self.formulation.magnitudes.value(self.v_pu)
 
+    def voltage(self) -> FloatArray:
+        """(t, n) Voltage magnitudes [pu]."""
+        return np.abs(self.v_pu)
+
+    def branch_power(self) -> tuple[ComplexArray, ComplexArray]:
+        """(t, m) Complex power [pu] into each branch at its from and at its to end."""
+        v, network = self.v_pu, self.formulation.network
+        at_from = v[:, network.from_node] * np.conj((network.from_admittance @ v.T).T)
+        at_to = v[:, network.to_node] * np.conj((network.to_admittance @ v.T).T)
+        return at_from, at_to
+
     @cached_property
     def _import_adjoints(self) -> tuple[ComplexArray, ComplexArray]:
         """(l, t) each."""
@@ -185,17 +196,6 @@ class AcTangent:
         """Solve the AC power flow of every interval at (t, n) injections [pu]."""
         v, converged = self.flow.solve(injection_pu, None if start is None else start.v_pu)
         return AcPoint(self, Sensitivity(self.flow, v, injection_pu), converged)
-
-    def voltage(self, point: AcPoint) -> FloatArray:
-        """(t, n) Voltage magnitudes [pu]."""
-        return np.abs(point.v_pu)
-
-    def branch_power(self, point: AcPoint) -> tuple[ComplexArray, ComplexArray]:
-        """(t, m) Complex power [pu] into each branch at its from and at its to end."""
-        v, network = point.v_pu, self.network
-        at_from = v[:, network.from_node] * np.conj((network.from_admittance @ v.T).T)
-        at_to = v[:, network.to_node] * np.conj((network.to_admittance @ v.T).T)
-        return at_from, at_to
 
 
 def _same_at_both_ends(network: Network) -> npt.NDArray[np.bool_]:

@@ -6,7 +6,7 @@ from an AC power flow or from a linear model is the formulation's own affair.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -97,10 +97,33 @@ class OperatingPoint(Protocol):
     Gradients have shape (rows, 2, nodes): by real and by reactive injection [pu/pu].
     """
 
-    injection_pu: ComplexArray
-    import_pu: ComplexArray
-    limit_value: FloatArray
-    converged: npt.NDArray[np.bool_]
+    @property
+    def injection_pu(self) -> ComplexArray:
+        """(t, n) Complex injections [pu]."""
+        ...
+
+    @property
+    def import_pu(self) -> ComplexArray:
+        """(t,) Complex substation import [pu]."""
+        ...
+
+    @property
+    def limit_value(self) -> FloatArray:
+        """(t, k) Limited quantities [the formulation's own per unit]."""
+        ...
+
+    @property
+    def converged(self) -> npt.NDArray[np.bool_]:
+        """(t,) True where the state solves the network's equations."""
+        ...
+
+    def voltage(self) -> FloatArray:
+        """(t, n) Voltage magnitudes [pu]."""
+        ...
+
+    def branch_power(self) -> tuple[ComplexArray, ComplexArray]:
+        """(t, m) Complex power [pu] into each branch at its from and at its to end."""
+        ...
 
     def import_gradients(self, nodes: IntArray) -> tuple[FloatArray, FloatArray]:
         """Gradient of real and of reactive import, (t, 2, nodes) each."""
@@ -147,14 +170,6 @@ class Formulation(Protocol):
     limits: Limits
     is_linear: bool
 
-    def operate(self, injection_pu: ComplexArray, start: OperatingPoint | None = None) -> OperatingPoint:
-        """Find the state of every interval at (t, n) complex injections [pu]."""
-        ...
-
-    def voltage(self, point: OperatingPoint) -> FloatArray:
-        """(t, n) Voltage magnitudes [pu]."""
-        ...
-
-    def branch_power(self, point: OperatingPoint) -> tuple[ComplexArray, ComplexArray]:
-        """(t, m) Complex power [pu] into each branch at its from and at its to end."""
+    def operate(self, injection_pu: ComplexArray, start: Any = None) -> OperatingPoint:
+        """Find the state of every interval at (t, n) complex injections [pu], perhaps from a point of its own."""
         ...

@@ -166,6 +166,19 @@ class LinearPoint:
         """(t, k) Squared voltages, and flows along the polygon's directions [pu]."""
         return np.asarray((self.formulation.limit_rows @ self.states).T)
 
+    def voltage(self) -> FloatArray:
+        """(t, n) Voltage magnitudes [pu]."""
+        return np.sqrt(np.maximum(self.state("squared_voltage"), 0.0))
+
+    def branch_power(self) -> tuple[ComplexArray, ComplexArray]:
+        """(t, m) Complex power [pu] into each branch at its from and at its to end."""
+        network, v = self.formulation.network, self.state("squared_voltage")
+        flow = self.state("flow_p") + 1j * self.state("flow_q")
+        lost = network.series_pu * self.state("squared_current")
+        into_from = v[:, network.from_node] * np.conj(network.shunt_from_pu) / np.abs(network.tap) ** 2
+        into_to = v[:, network.to_node] * np.conj(network.shunt_to_pu)
+        return flow + into_from, lost - flow + into_to
+
     def import_gradients(self, nodes: IntArray) -> tuple[FloatArray, FloatArray]:
         """Gradient of real and of reactive import, (t, 2, nodes) each."""
         blocks = self.formulation.template.blocks
@@ -274,19 +287,6 @@ class LinDistFlow:
         columns = np.concatenate([nodes, self.network.node_count + nodes])
         gradient = -(self._by_injection[:, columns].T @ adjoint).T
         return np.asarray(gradient).reshape(rows.shape[0], 2, len(nodes))
-
-    def voltage(self, point: LinearPoint) -> FloatArray:
-        """(t, n) Voltage magnitudes [pu]."""
-        return np.sqrt(np.maximum(point.state("squared_voltage"), 0.0))
-
-    def branch_power(self, point: LinearPoint) -> tuple[ComplexArray, ComplexArray]:
-        """(t, m) Complex power [pu] into each branch at its from and at its to end."""
-        network, v = self.network, point.state("squared_voltage")
-        flow = point.state("flow_p") + 1j * point.state("flow_q")
-        lost = network.series_pu * point.state("squared_current")
-        into_from = v[:, network.from_node] * np.conj(network.shunt_from_pu) / np.abs(network.tap) ** 2
-        into_to = v[:, network.to_node] * np.conj(network.shunt_to_pu)
-        return flow + into_from, lost - flow + into_to
 
 
 def check_radial(network: Network) -> None:

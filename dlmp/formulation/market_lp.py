@@ -101,7 +101,7 @@ class MarketLp:
     def injection(self, x: FloatArray) -> ComplexArray:
         """(t, n) Complex injections [pu] of resources and loads at dispatch `x`."""
         case = self.case
-        injection = -(case.load_p_kw + 1j * case.load_q_kvar) / BASE_KVA
+        injection = np.asarray(-(case.load_p_kw + 1j * case.load_q_kvar) / BASE_KVA, dtype=complex)
         power = x[self.network_columns]
         np.add.at(injection.T, case.resources.node, (power[:, 0] + 1j * power[:, 1]).T)
         return injection

@@ -8,6 +8,7 @@ branch; the network follows ``I = admittance @ V``, currents into the network.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ BALANCED_PHASE = "123"
 """Phase label of a node that stands for all three phases of a balanced bus."""
 
 
-def frozen(values: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> npt.NDArray:
+def frozen(values: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
     """Return a read-only copy of `values`."""
     array = np.array(values, dtype=dtype)
     array.setflags(write=False)
@@ -178,10 +179,10 @@ class Network:
 
     def element_loads(self) -> tuple[FloatArray, FloatArray]:
         """Net fixed consumption of each node, (n,) [kW] and (n,) [kvar]."""
-        return (
-            np.bincount(self.element_node, self.element_p_kw, self.node_count),
-            np.bincount(self.element_node, self.element_q_kvar, self.node_count),
-        )
+        p_kw, q_kvar = np.zeros(self.node_count), np.zeros(self.node_count)
+        np.add.at(p_kw, self.element_node, self.element_p_kw)
+        np.add.at(q_kvar, self.element_node, self.element_q_kvar)
+        return p_kw, q_kvar
 
 
 def some_of(names: Sequence[str] | TextArray, count: int = 6) -> str:

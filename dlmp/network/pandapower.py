@@ -12,18 +12,20 @@ import numpy as np
 import pandapower
 import pandas as pd
 from pandapower.pypower import idx_brch, idx_bus
+from scipy import sparse
 
-from dlmp.errors import Problem, Problems, InputError
-from dlmp.network.model import BALANCED_PHASE, Network, repeated
+from dlmp.errors import InputError, Problem, Problems
+from dlmp.network.model import BALANCED_PHASE, ComplexArray, IntArray, Network, repeated
 from dlmp.units import BASE_KVA, KW_PER_MW
 
 INJECTIONS = {"load": (1.0, "load"), "sgen": (-1.0, "generation"), "storage": (1.0, "storage")}
 """pandapower's tables of fixed injections: sign of consumption, and what we call them."""
 
 REFUSED = (
-    "gen trafo3w impedance dcline ward xward motor asymmetric_load asymmetric_sgen svc ssc tcsc vsc b2b_vsc "
-    "line_dc bus_dc load_dc source_dc"
-).split()
+    *("gen", "trafo3w", "impedance", "dcline", "ward", "xward", "motor", "asymmetric_load", "asymmetric_sgen"),
+    *("svc", "ssc", "tcsc", "vsc", "b2b_vsc", "line_dc", "bus_dc", "load_dc", "source_dc"),
+)
+"""pandapower's tables that a `Network` cannot represent."""
 
 DEFAULT_BAND_PU = (0.9, 1.1)
 """Voltage band where neither the caller nor the source gives one (EN 50160)."""
@@ -98,7 +100,7 @@ def from_pandapower(
     per_unit = net.sn_mva * KW_PER_MW / BASE_KVA
     labels, kinds, rating_from, rating_to = _branches(net, bus)
     kept = internal["branch_is"].astype(bool)
-    band = _voltage_band(net, names, node_of, energised, len(bus), (v_min_pu, v_max_pu))
+    band = _voltage_band(net, node_of, energised, len(bus), (v_min_pu, v_max_pu))
     source_index = np.flatnonzero(net.ext_grid.in_service)
     source, first = np.unique(node_of[net.ext_grid.bus.to_numpy()[source_index]], return_index=True)
     grid = net.ext_grid.iloc[source_index[first]]
@@ -156,8 +158,8 @@ def _without_open_ends(network: Network) -> Network:
     kept = ~(from_open | to_open)
     number = np.cumsum(~is_open_end) - 1
     by_node = ("bus", "phase", "base_kv", "v_min_pu", "v_max_pu")
-    by_branch = ("branch", "branch_kind", "series_pu", "tap", "shunt_from_pu", "shunt_to_pu", "rating_from_pu")
-    by_branch += ("rating_to_pu", "rating_is_current")
+    by_branch = ["branch", "branch_kind", "series_pu", "tap", "shunt_from_pu", "shunt_to_pu"]
+    by_branch += ["rating_from_pu", "rating_to_pu", "rating_is_current"]
     return dataclasses.replace(
         network,
         **{name: getattr(network, name)[~is_open_end] for name in by_node},
@@ -173,15 +175,15 @@ def _check_supported(net: pandapower.pandapowerNet, problems: Problems) -> None:
     if not net.ext_grid.in_service.any():
         problems.add("pandapower net", "ext_grid", "none in service", "add one at the substation bus")
     for table in REFUSED:
-        if table in net and isinstance(net[table], pd.DataFrame) and len(net[table]):
-            if "in_service" not in net[table] or net[table].in_service.any():
-                problems.add(
-                    f"pandapower table {table}",
-                    "rows",
-                    len(net[table]),
-                    "cannot be represented; replace by lines, transformers, loads or static generators, "
-                    "and offer generators as resources",
-                )
+        frame = net.get(table)
+        if isinstance(frame, pd.DataFrame) and len(frame) and frame.get("in_service", pd.Series(True)).any():
+            problems.add(
+                f"pandapower table {table}",
+                "rows",
+                len(frame),
+                "cannot be represented; replace by lines, transformers, loads or static generators, "
+                "and offer generators as resources",
+            )
     for column in net.load.columns[net.load.columns.str.startswith("const_")]:
         for index in net.load.index[(net.load[column] != 0) & net.load.in_service]:
             problems.add(
@@ -201,8 +203,7 @@ def _node_names(names: pd.Series, node_of: np.ndarray, count: int) -> tuple[np.n
     """Name each node after its first bus, further buses as aliases; the node of an open line end has no name yet."""
     chosen: list[str] = [""] * count
     alias: list[tuple[str, int]] = []
-    for index, name in names.items():
-        node = int(node_of[index])
+    for node, name in zip(node_of[names.index.to_numpy()].tolist(), names, strict=True):
         if chosen[node]:
             alias.append((name, node))
         else:
@@ -249,7 +250,13 @@ def _element_names(frame: pd.DataFrame, kind: str) -> np.ndarray:
     return given.to_numpy().astype(str)
 
 
-def _voltage_band(net, names, node_of, energised, count, override) -> list[np.ndarray]:
+def _voltage_band(
+    net: pandapower.pandapowerNet,
+    node_of: np.ndarray,
+    energised: pd.Series,
+    count: int,
+    override: tuple[float | None, float | None],
+) -> list[np.ndarray]:
     """Tightest band of the buses behind each node, (n,) lower and (n,) upper."""
     band = []
     for column, default, given, tighten in (
@@ -264,7 +271,8 @@ def _voltage_band(net, names, node_of, energised, count, override) -> list[np.nd
     return band
 
 
-def _fixed_injections(net, node_of) -> tuple[np.ndarray, ...]:
+def _fixed_injections(net: pandapower.pandapowerNet, node_of: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Name, kind, node and consumption [kW], [kvar] of every load, static generator and storage in service."""
     parts = []
     for table, (sign, kind) in INJECTIONS.items():
         frame = net[table]
@@ -324,5 +332,6 @@ def to_pandapower(network: Network) -> pandapower.pandapowerNet:
     return net
 
 
-def _diagonal(rows, node) -> np.ndarray:
+def _diagonal(rows: sparse.csr_array, node: IntArray) -> ComplexArray:
+    """(m,) Coefficient of ``node[i]`` in row i."""
     return np.asarray(rows[np.arange(len(node)), node]).ravel()

@@ -81,7 +81,7 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
 
     def bounds(name):
         column = columns[name]
-        return lambda m, t, i: (_finite(column.lower[t, i]), _finite(column.upper[t, i]))
+        return lambda m, t, i: (_finite(float(column.lower[t, i])), _finite(float(column.upper[t, i])))
 
     model.award = pyo.Var(model.INTERVALS, model.SEGMENTS, bounds=bounds("award"))
     model.p = pyo.Var(model.INTERVALS, model.RESOURCES, bounds=bounds("p"))
@@ -114,4 +114,4 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
 
 def _finite(bound: float) -> float | None:
     """Pyomo's way of saying that there is no bound."""
-    return float(bound) if np.isfinite(bound) else None
+    return bound if np.isfinite(bound) else None
