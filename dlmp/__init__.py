@@ -1,15 +1,18 @@
 """Clear a market on a distribution feeder into AC-true, explained nodal prices.
 
 >>> import dlmp
->>> sorted(name for name in dlmp.__all__ if name.startswith("c"))
-['clear']
+>>> clearing = dlmp.clear(dlmp.read_case(dlmp.shipped_case("feeder33")))
+>>> clearing.status
+'converged'
 """
 
+from dlmp.casefolder import read_case
 from dlmp.clearing import Clearing, clear
 from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
 from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network import Network
 from dlmp.settings import Settings
+from dlmp.shipped import shipped_case
 
 __all__ = [
     "Clearing",
@@ -24,4 +27,6 @@ __all__ = [
     "SolverError",
     "Substation",
     "clear",
+    "read_case",
+    "shipped_case",
 ]

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from dlmp.certificate import Certificate, certify
 from dlmp.dispatch import Dispatch, PassReport, dispatch
+from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
 from dlmp.formulation.market_lp import build_market_lp
@@ -82,7 +83,7 @@ class Clearing:
 
         Returns
         -------
-        Rows with ``component, element, limit, unit`` and the shares ``share_usd_per_mwh`` and
+        Rows with ``component, element, end, limit, unit`` and the shares ``share_usd_per_mwh`` and
         ``share_q_usd_per_mvarh``, which add up to the node's prices.
         """
         node = self._node(bus, interval, phase)
@@ -91,30 +92,24 @@ class Clearing:
         substation = self.case.substation
         energy = (self.prices.energy[interval, node], self.prices.energy_q[interval, node])
         bought = (substation.price_usd_per_mwh[interval], substation.q_price_usd_per_mvarh[interval])
-        rows: list[tuple[str, str, float | None, str, float, float]] = [
-            ("energy", "substation price", None, "", bought[0], bought[1]),
+        rest = (energy[0] - bought[0], energy[1] - bought[1])
+        rows: list[tuple[str, str, str, float | None, str, float, float]] = [
+            ("energy", "substation price", "", None, "", *bought)
         ]
-        if not np.allclose(energy, bought, rtol=0, atol=self.settings.tolerance_usd_per_mwh):
-            rows.append(("energy", "substation import limit", None, "", energy[0] - bought[0], energy[1] - bought[1]))
-        rows.append(
-            ("loss", "network losses", None, "", self.prices.loss[interval, node], self.prices.loss_q[interval, node])
-        )
+        if abs(rest[0]) > self.settings.tolerance_usd_per_mwh:
+            rows.append(("energy", REAL_IMPORT, "", None, "kW", rest[0], 0.0))
+        if abs(rest[1]) > self.settings.tolerance_usd_per_mwh:
+            rows.append(("energy", REACTIVE_IMPORT, "", None, "kvar", 0.0, rest[1]))
+        lost = (self.prices.loss[interval, node], self.prices.loss_q[interval, node])
+        rows.append(("loss", "network losses", "", None, "", *lost))
         row = weights.limits[[interval]].tocoo()
         gradient = work.point.limit_gradients(np.full(row.nnz, interval), row.col, np.array([node]))[:, :, 0]
-        for limit, weight, (real, reactive) in zip(row.col, row.data, gradient, strict=True):
-            bound = limits.lower[limit] if weight > 0 else limits.upper[limit]
-            shown = float(limits.physical(np.array([limit]), np.array([bound]))[0])
-            rows.append(
-                (
-                    str(limits.cause[limit]),
-                    limits.name(int(limit)),
-                    shown,
-                    str(limits.unit[limit]),
-                    weight * real,
-                    weight * reactive,
-                )
-            )
-        columns = ["component", "element", "limit", "unit", "share_usd_per_mwh", "share_q_usd_per_mvarh"]
+        bound = np.where(row.data > 0, limits.lower[row.col], limits.upper[row.col])
+        shown = limits.physical(row.col, bound)
+        for limit, weight, at, share in zip(row.col, row.data, shown, gradient, strict=True):
+            label = (str(limits.cause[limit]), str(limits.element[limit]), str(limits.end[limit]))
+            rows.append((*label, float(at), str(limits.unit[limit]), weight * share[0], weight * share[1]))
+        columns = ["component", "element", "end", "limit", "unit", "share_usd_per_mwh", "share_q_usd_per_mvarh"]
         return pd.DataFrame(rows, columns=columns)
 
     def _node(self, bus: str, interval: int, phase: str | None) -> int:
@@ -161,9 +156,9 @@ class Clearing:
         substation = self.case.substation
         parts = []
         for element, unit, energy, price, value, low, high in (
-            ("substation import of real power", "kW", self.prices.energy[:, 0], substation.price_usd_per_mwh,
+            (REAL_IMPORT, "kW", self.prices.energy[:, 0], substation.price_usd_per_mwh,
              self.import_kw, substation.p_min_kw, substation.p_max_kw),
-            ("substation import of reactive power", "kvar", self.prices.energy_q[:, 0],
+            (REACTIVE_IMPORT, "kvar", self.prices.energy_q[:, 0],
              substation.q_price_usd_per_mvarh, self.import_kvar, substation.q_min_kvar, substation.q_max_kvar),
         ):  # fmt: skip
             rent = energy - price

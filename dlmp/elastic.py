@@ -12,6 +12,8 @@ from dlmp.network.model import FloatArray
 from dlmp.solve import LinearProgram
 from dlmp.units import BASE_KVA
 
+REAL_IMPORT, REACTIVE_IMPORT = "substation import of real power", "substation import of reactive power"
+"""Names of the import's limits."""
 PENALTY = 1e4
 """Cost of breaking a limit of the elastic LP, in multiples of the largest price [per pu of power]."""
 MOST_CONFLICTS = 20
@@ -81,13 +83,12 @@ def conflicts(
 def _import_conflicts(market: MarketLp, point: OperatingPoint, tolerance_pu: float) -> list[LimitConflict]:
     found = []
     broken = import_violation(market, point)
-    for name, unit, value, over in (
-        ("import_p", "kW", point.import_pu.real, broken[0]),
-        ("import_q", "kvar", point.import_pu.imag, broken[1]),
+    for name, label, unit, value, over in (
+        ("import_p", REAL_IMPORT, "kW", point.import_pu.real, broken[0]),
+        ("import_q", REACTIVE_IMPORT, "kvar", point.import_pu.imag, broken[1]),
     ):
         columns = market.columns.lower[:, market.template.blocks[name]].ravel()
         for t in np.flatnonzero(over > tolerance_pu)[:MOST_CONFLICTS]:
             bound = value[t] + over[t] if value[t] < columns[t] else value[t] - over[t]
-            label = "substation import of real power" if name == "import_p" else "substation import of reactive power"
             found.append(LimitConflict(label, int(t), float(bound * BASE_KVA), float(value[t] * BASE_KVA), unit))
     return found

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 
 from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
+from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, Network, frozen
 
@@ -122,6 +124,10 @@ class MarketCase:
         check_resources(self.resources, self.network.node_count, problems)
         check_bids(self.bids, self.resources, problems)
         problems.raise_if_any()
+
+    def write(self, folder: Path | str) -> None:
+        """Write the case into a new folder that `dlmp.read_case` gives back; see `dlmp.casewriter.write_case`."""
+        write_case(self, folder)
 
 
 def simple_case(

@@ -225,10 +225,12 @@ def limits_table(clearing: Clearing) -> Table:
 
 
 def _share(clearing: Clearing, cause: str, element: str, interval: int) -> float:
-    """Share of a limit in the price of its bus, or of the bus at the to end of its branch [currency/MWh]."""
+    """Share of a limit in a price [currency/MWh]: at its bus, at its branch's to bus, at a source for the import."""
     network = clearing.case.network
     if cause == VOLTAGE:
         bus = element.removeprefix("bus ")
+    elif cause == "energy":
+        bus = str(network.bus[network.source[0]])
     else:
         bus = str(network.bus[network.to_node[np.flatnonzero(network.branch == element)[0]]])
     parts = clearing.explain(bus, interval)

@@ -165,7 +165,7 @@ def test_a_missing_number_of_a_resource_is_found(field: str):
             "bid of B, interval 1",
             "price_usd_per_mwh",
             36.0,
-            "demand is dearer than the resource's own supply at 35: it would trade with itself",
+            "demand is dearer than its own supply at 35: the resource would trade with itself",
         ),
     ],
 )

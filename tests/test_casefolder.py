@@ -8,7 +8,8 @@ import pytest
 from broken_cases import TOML, append, change, remove, source, write, write_good_case
 
 from dlmp.bids import Bids, Resources
-from dlmp.casefolder import read_case, write_case
+from dlmp.casefolder import read_case
+from dlmp.casewriter import write_case
 from dlmp.errors import InputError
 from dlmp.market import Horizon, MarketCase, Substation, simple_case
 from dlmp.network import Network, read_network

@@ -12,7 +12,7 @@ from broken_cases import BROKEN_CASES, BrokenCase, change, write_good_case
 from cases import CASES
 
 from dlmp import cli, errors, shipped
-from dlmp.casefolder import write_case
+from dlmp.casewriter import write_case
 from dlmp.cli import EXIT_CODES, main
 from dlmp.output import RESULT_FILES, TABLES
 

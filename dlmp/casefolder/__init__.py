@@ -6,6 +6,5 @@ Each file is described where it is read: ``case.toml`` in `settings`, ``import_p
 """
 
 from dlmp.casefolder.read import read_case
-from dlmp.casefolder.write import write_case
 
-__all__ = ["read_case", "write_case"]
+__all__ = ["read_case"]

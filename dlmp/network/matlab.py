@@ -7,7 +7,6 @@ statement raises `UnsupportedError`, for it might change the data.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
@@ -78,9 +77,10 @@ class Statement:
     @property
     def is_whole(self) -> bool:
         """Whether no bracket or quote is left open, which could hide the statements that follow."""
-        count = Counter(token.text for token in self.tokens)
-        is_closed = all(count[left] == count[right] for left, right in ("()", "[]", "{}"))
-        return is_closed and not any("=" in token.text for token in self.tokens if token.kind == "text")
+        brackets = "".join(token.text for token in self.tokens if token.text in "()[]{}")
+        while brackets != (outer := re.sub(r"\(\)|\[\]|\{\}", "", brackets)):
+            brackets = outer
+        return not brackets and not any("=" in token.text for token in self.tokens if token.kind == "text")
 
     def run(self, values: dict[str, FloatArray], outputs: Mapping[str, Sequence[float]]) -> None:
         """Carry out the statement.

@@ -119,7 +119,7 @@ def _labels(numbers: FloatArray, kind: str = "") -> TextArray:
 
 def _read_case(path: Path, problems: Problems) -> _Case:
     """Read the file; raises `InputError` at once where a table is missing, for there is nothing to check then."""
-    script = list(takewhile(lambda statement: str(statement) != "return", statements(_read_text(path))))
+    script = list(takewhile(lambda statement: statement.target != "return", statements(_read_text(path))))
     header = re.match(r"function ([A-Za-z]\w*) = ([A-Za-z]\w*)", str(script[0])) if script else None
     struct, name = header.groups() if header else ("mpc", path.stem)
     values = _carry_out(script[bool(header) :], struct, path.name, problems)

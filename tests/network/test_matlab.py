@@ -146,6 +146,7 @@ def test_statement_knows_its_line_and_target() -> None:
         ("names = {'a'; 'it''s'; \"b\"};", True),
         ("x = [1 2\ny = 3", False),
         ("x = [1 2\ny = 3);", False),
+        ("x] = [1 2\ny = 3;", False),
         ("x = y '; y = 3; z = 4 ';", False),
     ],
 )

@@ -4,19 +4,22 @@ import json
 import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from dlmp.bids import Bids, Resources
 from dlmp.errors import InputError, Problem, Problems
-from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network.model import Network
 from dlmp.network.tables import write_tables
 
+if TYPE_CHECKING:
+    from dlmp.market import Horizon, MarketCase, Substation
 
-def write_case(case: MarketCase, folder: Path | str) -> None:
-    """Write `case` into a new folder, so that `read_case` gives it back; the folder appears whole or not at all.
+
+def write_case(case: "MarketCase", folder: Path | str) -> None:
+    """Write `case` into a new folder, so that `dlmp.read_case` gives it back; the folder appears whole or not at all.
 
     The network comes back with one fixed element per bus, and with the folder's name.
 
@@ -39,7 +42,7 @@ def write_case(case: MarketCase, folder: Path | str) -> None:
         whole.rename(folder)
 
 
-def _check_segments(case: MarketCase) -> None:
+def _check_segments(case: "MarketCase") -> None:
     bids = case.bids
     keys = pd.DataFrame({"resource": bids.resource, "is_supply": bids.is_supply, "segment": bids.segment})
     problems = Problems()
@@ -51,7 +54,7 @@ def _check_segments(case: MarketCase) -> None:
     problems.raise_if_any()
 
 
-def _write_files(case: MarketCase, folder: Path) -> None:
+def _write_files(case: "MarketCase", folder: Path) -> None:
     write_tables(case.network, folder)
     (folder / "case.toml").write_text(_toml(case.name, case.horizon, case.substation), "utf-8")
     tables = {"import_prices.csv": _prices(case.substation), "load_profile.csv": _loads(case)}
@@ -64,7 +67,7 @@ def _write_files(case: MarketCase, folder: Path) -> None:
             table.to_csv(folder / name, index=False)
 
 
-def _toml(name: str, horizon: Horizon, substation: Substation) -> str:
+def _toml(name: str, horizon: "Horizon", substation: "Substation") -> str:
     limits = {
         field: getattr(substation, field)
         for field in ("p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar")
@@ -94,14 +97,14 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
 
 
-def _prices(substation: Substation) -> pd.DataFrame:
+def _prices(substation: "Substation") -> pd.DataFrame:
     table = pd.DataFrame({"price_usd_per_mwh": substation.price_usd_per_mwh})
     if substation.q_price_usd_per_mvarh.any():
         table["q_price_usd_per_mvarh"] = substation.q_price_usd_per_mvarh
     return table.rename_axis("interval").reset_index()
 
 
-def _loads(case: MarketCase) -> pd.DataFrame:
+def _loads(case: "MarketCase") -> pd.DataFrame:
     """One row per interval and bus, of the buses with any load in the case or in the tables of its network."""
     own_p, own_q = case.network.element_loads()
     loaded = np.flatnonzero(
