@@ -1,0 +1,1 @@
+"""Benchmarks: frozen market days, timed side by side."""

@@ -127,14 +127,11 @@ class Magnitudes:
 
     def seed(self, v_pu: ComplexArray, interval: IntArray, index: IntArray) -> ComplexArray:
         """(n, c) seeds of magnitude ``index[j]`` at ``interval[j]``."""
-        rows = self.rows[index]
-        v = v_pu[interval]
-        z = np.asarray((rows.multiply(v)).sum(axis=1)).ravel()
-        at = self.at[index]
+        rows, at, v = self.rows[index], self.at[index], v_pu[interval]
+        z = np.asarray(rows.multiply(v).sum(axis=1)).ravel()
         is_power = at >= 0
         here = np.where(is_power, v[np.arange(len(at)), at], 1.0)
-        value = here * np.conj(z) if is_power.any() else np.conj(z)
-        value = np.where(is_power, value, z)
+        value = np.where(is_power, here * np.conj(z), z)
         unit = value / np.abs(value)
         through = np.where(is_power, unit * np.conj(here), np.conj(unit))
         seed = np.asarray(rows.multiply(through[:, None]).todense()).T.astype(complex)
@@ -144,7 +141,10 @@ class Magnitudes:
 
     def curvature(self, v: ComplexArray, tangent: ComplexArray, index: IntArray, weight: FloatArray) -> FloatArray:
         """``sum weight D2|.|[dV_c, dV_d]`` over the magnitudes `index` at voltages (n,), (i, i)."""
-        z, dz = self.rows[index] @ v, self.rows[index] @ tangent
+        if not len(index):
+            return np.zeros((tangent.shape[1], tangent.shape[1]))
+        rows = self.rows[index]
+        z, dz = rows @ v, rows @ tangent
         at = self.at[index]
         is_power = (at >= 0)[:, None]
         here = np.where(is_power, v[at][:, None], 1.0)
