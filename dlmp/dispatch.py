@@ -121,14 +121,7 @@ class _Passes:
         self.settings, self.clock = settings, clock
         self.rows = NetworkRows(market, formulation)
         self.x = market.start
-        with clock.phase("power_flow"):
-            self.point = formulation.operate(market.injection(self.x))
-        if not self.point.converged.all():
-            raise PowerFlowError(
-                "the AC power flow has no solution without bids in intervals "
-                f"{np.flatnonzero(~self.point.converged).tolist()}: the load is beyond what the feeder can carry; "
-                "check the units of loads and impedances"
-            )
+        self.point = self._first_point()
         self.reports: list[PassReport] = []
         self.basis: Basis | None = None
         self.keys: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -137,6 +130,23 @@ class _Passes:
         self.unmet: list[float] = []
         self.lp_solves = 0
         self.optimum: Optimum | None = None
+
+    def _first_point(self) -> OperatingPoint:
+        """Find the state without awards, or with all supply where the feeder cannot carry its load alone."""
+        market, formulation = self.market, self.formulation
+        with self.clock.phase("power_flow"):
+            point = formulation.operate(market.injection(self.x))
+            if not point.converged.all():
+                alone = np.repeat(point.converged, market.width)
+                self.x = np.where(alone, self.x, market.full_supply)
+                point = formulation.operate(market.injection(self.x))
+        if not point.converged.all():
+            raise PowerFlowError(
+                "the AC power flow has no solution in intervals "
+                f"{np.flatnonzero(~point.converged).tolist()}, neither without bids nor with all supply: the load is "
+                "beyond what the feeder can carry; check the units of loads and impedances"
+            )
+        return point
 
     def run(self, progress: Callable[[PassReport], None] | None) -> Dispatch:
         """Pass after pass until the optimality conditions hold or the passes are used up."""

@@ -40,7 +40,8 @@ def elastic_programme(problem: LinearProgram, market: MarketLp, is_limit: npt.ND
     soft = np.concatenate(
         [len(market.row_lower) + np.flatnonzero(is_limit), len(problem.row_lower) + np.arange(len(bounded))]
     )
-    size = abs(matrix[soft]).max(axis=1).toarray().ravel()
+    largest = abs(matrix[soft]).max(axis=1).toarray().ravel()
+    size = np.where(largest > 0, largest, 1.0)  # a limit that no resource can move is broken as it stands
     give = sparse.csr_array((size, (soft, np.arange(len(soft)))), shape=(matrix.shape[0], len(soft)))
     dearest = max(1.0, float(np.abs(problem.cost).max(initial=0.0)))
     lower, upper = problem.lower.copy(), problem.upper.copy()

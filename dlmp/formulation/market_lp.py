@@ -98,6 +98,18 @@ class MarketLp:
         """Dispatch to begin with: nothing accepted, within bounds."""
         return np.clip(0.0, self.columns.lower, self.columns.upper).ravel()
 
+    @cached_property
+    def full_supply(self) -> FloatArray:
+        """Dispatch with all supply accepted, for a feeder that cannot carry its load alone."""
+        x = self.start.copy()
+        bids = self.case.bids
+        award = self.block("award")
+        x[award] = np.where(bids.is_supply, self.columns.upper.ravel()[award], 0.0)
+        offered = np.zeros(self.block("p").shape)
+        np.add.at(offered.T, bids.resource, x[award].T)
+        x[self.block("p")] = offered
+        return np.clip(x, self.columns.lower.ravel(), self.columns.upper.ravel())
+
     def injection(self, x: FloatArray) -> ComplexArray:
         """(t, n) Complex injections [pu] of resources and loads at dispatch `x`."""
         case = self.case
