@@ -6,12 +6,13 @@
   at the two ends.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandapower
 
 from dlmp.dispatch import Dispatch
+from dlmp.errors import SolverError
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, Network
 from dlmp.network.pandapower import to_pandapower
@@ -22,8 +23,12 @@ from dlmp.solve import LinearProgram, solve_lp
 from dlmp.uniqueness import PriceRange, price_ranges
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
 
+FEASIBLE_KW = 1e-3
+"""Largest excursion of a feasible result from the range of a resource or of the import [kW]."""
 FEASIBLE_PU = 1e-6
 """Largest violation of a feasible result [pu]."""
+NEGATIVE_USD_PER_MWH = 1e-6
+"""An import value below minus this is negative [currency/MWh]."""
 SUPPORTED_SHARE = 1e-6
 """Largest profit forgone of a supported award, relative to the money that changes hands."""
 
@@ -51,6 +56,11 @@ class Certificate:
         Money that all resources exchange at the published prices, as a scale for `worst_bid_gap_usd`.
     price_ranges
         Intervals whose prices are not unique.
+    negative_import_value
+        Intervals in which one more kW of import is worth money: burning energy pays there, the
+        problem is not convex, and the result is a local optimum that may not be the best one.
+    worst_range_violation_kw
+        Largest excursion of an award, a resource or the import from its own range [kW, kvar, kVA].
     """
 
     ac_converged: bool
@@ -65,6 +75,8 @@ class Certificate:
     worst_bid: str
     traded_usd: float
     price_ranges: tuple[PriceRange, ...]
+    negative_import_value: tuple[int, ...]
+    worst_range_violation_kw: float
 
     @property
     def is_feasible(self) -> bool:
@@ -73,6 +85,7 @@ class Certificate:
             self.ac_converged
             and self.worst_voltage_violation_pu <= FEASIBLE_PU
             and self.worst_loading_percent <= 100 * (1 + FEASIBLE_PU)
+            and self.worst_range_violation_kw <= FEASIBLE_KW
         )
 
     @property
@@ -95,10 +108,8 @@ class Certificate:
             "bids_supported": self.is_supported,
             "worst_bid_gap_usd": self.worst_bid_gap_usd,
             "worst_bid": self.worst_bid,
-            "intervals_with_price_ranges": [
-                {"interval": r.interval, "low_usd_per_mwh": r.low_usd_per_mwh, "high_usd_per_mwh": r.high_usd_per_mwh}
-                for r in self.price_ranges
-            ],
+            "intervals_with_price_ranges": [asdict(price_range) for price_range in self.price_ranges],
+            "intervals_of_negative_import_value": list(self.negative_import_value),
         }
 
 
@@ -126,6 +137,8 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
         worst_bid="" if worst_gap is None else f"{case.resources.name[worst_gap[1]]}, interval {worst_gap[0]}",
         traded_usd=traded,
         price_ranges=price_ranges(found, prices),
+        negative_import_value=tuple(np.flatnonzero(found.weights.import_p < -NEGATIVE_USD_PER_MWH).tolist()),
+        worst_range_violation_kw=_worst_range(case, awards, import_kw, found.point.import_pu.imag * BASE_KVA),
     )
 
 
@@ -176,6 +189,25 @@ def _worst_voltage(network: Network, v: ComplexArray) -> tuple[float, str]:
     return float(broken[interval, node]), f"bus {network.bus[node]}, interval {interval}"
 
 
+def _worst_range(case: MarketCase, awards: Awards, import_kw: FloatArray, import_kvar: FloatArray) -> float:
+    """Largest excursion of awards, resources and import from their ranges [kW]."""
+    resources, substation = case.resources, case.substation
+    excess = [
+        -awards.segment_kw,
+        awards.segment_kw - case.bids.quantity_kw,
+        resources.p_min_kw - awards.net_injection_kw,
+        awards.net_injection_kw - resources.p_max_kw,
+        resources.q_min_kvar - awards.q_kvar,
+        awards.q_kvar - resources.q_max_kvar,
+        np.hypot(awards.net_injection_kw, awards.q_kvar) - resources.s_max_kva,
+        substation.p_min_kw - import_kw,
+        import_kw - substation.p_max_kw,
+        substation.q_min_kvar - import_kvar,
+        import_kvar - substation.q_max_kvar,
+    ]
+    return max(0.0, *(float(part.max(initial=0.0)) for part in excess))
+
+
 def _worst_loading(network: Network, v: ComplexArray) -> tuple[float, str]:
     at_from, at_to = np.abs((network.from_admittance @ v.T).T), np.abs((network.to_admittance @ v.T).T)
     power = ~network.rating_is_current
@@ -220,7 +252,7 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
         )
     )
     if best is None:
-        raise AssertionError("the award itself satisfies the market's rows")
+        raise SolverError("the awards do not keep the ranges of their own resources")
     money = money_per_price_pu(market.case.horizon.interval_hours)
     shape = (market.intervals, market.width)
     profit = [-(cost * x.reshape(shape)) for x in (best.x, found.x)]

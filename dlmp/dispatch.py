@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from dlmp.elastic import conflicts, elastic_programme, import_violation
+from dlmp.elastic import conflicts, elastic_programme, import_violation, price_scale
 from dlmp.errors import InfeasibleError, PowerFlowError, SolverError
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
@@ -48,7 +48,7 @@ class PassReport:
     violation_pu
         Largest violation of any limit in the AC state [pu].
     mismatch_pu
-        Largest difference between the LP's and the AC import [pu].
+        Largest difference between the LP's and the AC import, real and reactive [pu].
     finished
         True for the pass that ended the clearing.
     """
@@ -255,7 +255,7 @@ class _Passes:
         solution = solve_lp(elastic, None, self.settings.time_limit_s)
         if solution is None:
             raise SolverError("the bids contradict the ranges of their own resources; check p_min_kw against s_max_kva")
-        return solution
+        return replace(solution, row_dual=solution.row_dual * price_scale(problem))
 
     def _give_up_if_stalled(self) -> None:
         """Raise when the elastic LPs of the last passes did not lessen what is broken."""
@@ -283,12 +283,12 @@ class _Passes:
 
     def _report(self, number: int, before: FloatArray, x: FloatArray) -> PassReport:
         columns = self.market.network_columns
-        lp_import = x[self.market.block("import_p").ravel()]
+        lp_import = x[self.market.block("import_p").ravel()] + 1j * x[self.market.block("import_q").ravel()]
         return PassReport(
             number,
             float(np.abs(self.x[columns] - before[columns]).max(initial=0.0)),
             float(violation(self.formulation.limits, self.point.limit_value).max(initial=0.0)),
-            float(np.abs(lp_import - self.point.import_pu.real).max(initial=0.0)),
+            float(np.abs(lp_import - self.point.import_pu).max(initial=0.0)),
         )
 
     def _is_exact(self, report: PassReport) -> bool:
@@ -296,9 +296,9 @@ class _Passes:
         return max(report.violation_pu, report.mismatch_pu) <= self.settings.tolerance_pu
 
     def _has_settled(self, report: PassReport) -> bool:
-        """True when the LP describes the state it led to: always for a linear network, else at its own tangents."""
-        stood_still = report.number == 1 and report.step_pu <= self.settings.tolerance_pu
-        return self._is_exact(report) and (self.formulation.is_linear or stood_still)
+        """True when the LP describes the state it led to: a linear network, or one without anything to dispatch."""
+        is_exact_model = self.formulation.is_linear or not len(self.market.case.resources)
+        return is_exact_model and self._is_exact(report)
 
     def _finish(self, solution: LpSolution, weights: Weights) -> Optimum:
         """Try the Newton finish from the LP's basis and multipliers; intervals solved before stay solved."""

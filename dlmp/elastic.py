@@ -21,7 +21,7 @@ MOST_CONFLICTS = 20
 
 
 def elastic_programme(problem: LinearProgram, market: MarketLp, is_limit: npt.NDArray[np.bool_]) -> LinearProgram:
-    """Return `problem` with limits and import bounds breakable at `PENALTY`.
+    """Return `problem` with limits and import bounds breakable at `PENALTY`, its cost over `price_scale`.
 
     Parameters
     ----------
@@ -43,17 +43,21 @@ def elastic_programme(problem: LinearProgram, market: MarketLp, is_limit: npt.ND
     largest = abs(matrix[soft]).max(axis=1).toarray().ravel()
     size = np.where(largest > 0, largest, 1.0)  # a limit that no resource can move is broken as it stands
     give = sparse.csr_array((size, (soft, np.arange(len(soft)))), shape=(matrix.shape[0], len(soft)))
-    dearest = max(1.0, float(np.abs(problem.cost).max(initial=0.0)))
     lower, upper = problem.lower.copy(), problem.upper.copy()
     lower[bounded], upper[bounded] = -np.inf, np.inf
     return LinearProgram(
-        cost=np.concatenate([problem.cost, np.full(2 * len(soft), PENALTY * dearest)]),
+        cost=np.concatenate([problem.cost / price_scale(problem), np.full(2 * len(soft), PENALTY)]),
         lower=np.concatenate([lower, np.zeros(2 * len(soft))]),
         upper=np.concatenate([upper, np.full(2 * len(soft), np.inf)]),
         matrix=sparse.csr_array(sparse.hstack([matrix, give, -give])),
         row_lower=np.concatenate([problem.row_lower, problem.lower[bounded]]),
         row_upper=np.concatenate([problem.row_upper, problem.upper[bounded]]),
     )
+
+
+def price_scale(problem: LinearProgram) -> float:
+    """Largest price in `problem`, at least 1 [currency/MWh]."""
+    return max(1.0, float(np.abs(problem.cost).max(initial=0.0)))
 
 
 def import_violation(market: MarketLp, point: OperatingPoint) -> FloatArray:

@@ -373,7 +373,7 @@ class _System:
         error, broken = np.zeros(self.market.intervals), np.zeros(self.market.intervals)
         np.maximum.at(error, self.column_interval[self.free], np.abs(self.reduced[self.free]))
         np.maximum.at(broken, self.dual_interval, np.abs(self.residual))
-        return (error <= settings.tolerance_usd_per_mwh) & (broken <= settings.tolerance_pu)
+        return (error <= settings.tolerance_usd_per_mwh) & (broken <= settings.tolerance_pu / 10)
 
     def step(self) -> tuple[FloatArray, Multipliers] | None:
         """Take one Newton step on the free columns; None when the system is singular."""
@@ -451,8 +451,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
 
 def _worst_of_each_cause(limits: Limits, value: FloatArray) -> npt.NDArray[np.bool_]:
     """(t, k) True for the most broken voltage and the most broken flow of each interval."""
-    scale = np.where(np.isfinite(limits.upper), limits.upper, 1.0)
-    broken = violation(limits, value) / scale
+    broken = violation(limits, value)
     worst = np.zeros(value.shape, bool)
     for cause in (VOLTAGE, CONGESTION):
         own = np.flatnonzero(limits.cause == cause)

@@ -19,6 +19,12 @@ StatusArray = npt.NDArray[np.int8]
 AT_LOWER, BASIC, AT_UPPER, NONBASIC_FREE = 0, 1, 2, 3
 """Basis statuses, numbered as HiGHS numbers them."""
 
+_NUMERICAL_FAILURES = (
+    highspy.HighsModelStatus.kNotset,
+    highspy.HighsModelStatus.kUnknown,
+    highspy.HighsModelStatus.kSolveError,
+)
+
 _STATUS = [
     highspy.HighsBasisStatus.kLower,
     highspy.HighsBasisStatus.kBasic,
@@ -55,12 +61,10 @@ class Basis:
 
 @dataclass(frozen=True, eq=False)
 class LpSolution:
-    """An optimum: values, duals by row, reduced costs by column, and the basis."""
+    """An optimum: values, duals by row, and the basis."""
 
     x: FloatArray
     row_dual: FloatArray
-    reduced_cost: FloatArray
-    objective: float
     basis: Basis
 
 
@@ -83,7 +87,7 @@ def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: f
         start.valid = True
         solver.setBasis(start)
     solver.run()
-    if solver.getModelStatus() == highspy.HighsModelStatus.kUnknown:
+    if solver.getModelStatus() in _NUMERICAL_FAILURES:
         # Dual simplex lost its way numerically: begin again from a presolved model.
         solver.clearSolver()
         solver.setOptionValue("presolve", "on")
@@ -97,8 +101,6 @@ def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: f
     return LpSolution(
         x=np.array(solution.col_value),
         row_dual=np.array(solution.row_dual) * scale,
-        reduced_cost=np.array(solution.col_dual),
-        objective=float(solver.getInfo().objective_function_value),
         basis=Basis(_statuses(found.col_status), _statuses(found.row_status)),
     )
 

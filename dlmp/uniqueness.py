@@ -7,16 +7,19 @@ Two LPs over all intervals look for its extent along a direction that has no spe
 network; where it has one, two more give the ends that less and more demand at every node would set.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
 from dlmp.dispatch import Dispatch
+from dlmp.errors import SolverError
 from dlmp.network.model import FloatArray
 from dlmp.prices import Prices
 from dlmp.solve import LinearProgram, solve_lp
 
+MARKET, IMPORT_P, IMPORT_Q, LIMIT = range(4)
 AT_BOUND_PU = 1e-7
 """A column this close to a bound counts as being at it [pu]."""
 DIFFERENT_USD_PER_MWH = 1e-3
@@ -27,12 +30,17 @@ FARTHEST = 1e4
 
 @dataclass(frozen=True)
 class PriceRange:
-    """An interval whose prices are not unique: the range of the energy price and of the widest node."""
+    """An interval whose prices are not unique, and the range at the node where it is widest.
+
+    An end is None where nothing bounds the price on that side.  The unit is currency/MWh, or
+    currency/MVArh where `is_reactive`.
+    """
 
     interval: int
-    low_usd_per_mwh: float
-    high_usd_per_mwh: float
+    low_usd_per_mwh: float | None
+    high_usd_per_mwh: float | None
     bus: str
+    is_reactive: bool = False
 
 
 def price_ranges(found: Dispatch, prices: Prices) -> tuple[PriceRange, ...]:
@@ -43,15 +51,20 @@ def price_ranges(found: Dispatch, prices: Prices) -> tuple[PriceRange, ...]:
     suspect = np.unique(duals.interval[moves])
     if not len(suspect):
         return ()
-    ends = [*generic, *duals.extent(np.where(duals.is_import_p, 1.0, 0.0))]
+    ends = [*generic, *duals.extent(np.where(duals.kind == IMPORT_P, 1.0, 0.0))]
+    published = (prices.lmp_usd_per_mwh, prices.lmp_q_usd_per_mvarh)
     ranges = []
     for interval in suspect:
-        change = [duals.price_change(int(interval), end) for end in ends]
-        low, high = np.min(change, axis=0), np.max(change, axis=0)
-        node = int(np.argmax(high - low))
-        if high[node] - low[node] > DIFFERENT_USD_PER_MWH:
-            price, bus = float(prices.lmp_usd_per_mwh[interval, node]), str(prices.network.bus[node])
-            ranges.append(PriceRange(int(interval), price + float(low[node]), price + float(high[node]), bus))
+        change = np.array([duals.price_change(int(interval), end) for end in ends])
+        low, high = change.min(axis=0), change.max(axis=0)
+        for reactive in (0, 1):
+            node = int(np.argmax(high[reactive] - low[reactive]))
+            if high[reactive, node] - low[reactive, node] > DIFFERENT_USD_PER_MWH:
+                price, bus = float(published[reactive][interval, node]), str(prices.network.bus[node])
+                lowest, highest = (
+                    duals.end(int(interval), price, change[:, reactive, node], ends, pick) for pick in (np.min, np.max)
+                )
+                ranges.append(PriceRange(int(interval), lowest, highest, bus, reactive == 1))
     return tuple(ranges)
 
 
@@ -60,7 +73,7 @@ class _DualChanges:
 
     def __init__(self, found: Dispatch):
         market, point = found.market, found.point
-        self.found, self.width = found, market.intervals
+        self.found = found
         every = np.arange(market.intervals)
         value = market.matrix @ found.x
         rows = np.flatnonzero((value <= market.row_lower + AT_BOUND_PU) | (value >= market.row_upper - AT_BOUND_PU))
@@ -82,15 +95,15 @@ class _DualChanges:
         )
         scale = np.maximum(abs(jacobian).max(axis=1).toarray().ravel(), 1e-12)
         self.scale = 1 / scale
-        self.kind = np.repeat([0, 1, 2, 3], [len(rows), self.width, self.width, len(self.limit)])
-        self.count, self.is_import_p, self.is_limit = len(self.kind), self.kind == 1, self.kind == 3
+        self.kind = np.repeat([MARKET, IMPORT_P, IMPORT_Q, LIMIT], [len(rows), len(every), len(every), len(self.limit)])
+        self.count = len(self.kind)
         rows_per_interval = max(1, len(market.template.row_lower))
         self.interval = np.concatenate([rows // rows_per_interval, every, every, self.limit_interval])
         weights = found.weights
         dual = np.concatenate(
             [found.row_dual[rows], weights.import_p, weights.import_q, weights.limits.toarray()[at_limit]]
         )
-        free_sign = np.ones(2 * self.width, bool)
+        free_sign = np.ones(2 * len(every), bool)
         may_rise = np.concatenate([value[rows] <= market.row_lower[rows] + AT_BOUND_PU, free_sign, limit_low[at_limit]])
         may_fall = np.concatenate(
             [value[rows] >= market.row_upper[rows] - AT_BOUND_PU, free_sign, limit_high[at_limit]]
@@ -113,17 +126,31 @@ class _DualChanges:
                     sign * direction, self.lower, self.upper, self.by_column, self.column_lower, self.column_upper
                 )
             )
-            ends.append(np.zeros(self.count) if solution is None else solution.x)
+            if solution is None:
+                raise SolverError("the multipliers of the clearing do not satisfy their own conditions")
+            ends.append(solution.x)
         return ends
 
     def price_change(self, interval: int, change: FloatArray) -> FloatArray:
-        """(n,) Change of the real prices at `interval` that goes with a scaled change of the multipliers."""
-        change = change * self.scale
-        point = self.found.point
+        """(2, n) Change of real and reactive prices at `interval` that goes with a scaled change of the multipliers."""
+        point, change = self.found.point, change * self.scale
         nodes = np.arange(self.found.market.case.network.node_count)
         here = self.interval == interval
-        real, reactive = (g[interval, 0] for g in point.import_gradients(nodes))
-        by_p, by_q = change[here & self.is_import_p][0], change[here & (self.kind == 2)][0]
+        real, reactive = (g[interval] for g in point.import_gradients(nodes))
+        by_p, by_q = change[here & (self.kind == IMPORT_P)][0], change[here & (self.kind == IMPORT_Q)][0]
         own = self.limit_interval == interval
-        gradient = point.limit_gradients(self.limit_interval[own], self.limit[own], nodes)[:, 0]
-        return np.asarray(-by_p * real - by_q * reactive + change[here & self.is_limit] @ gradient)
+        gradient = point.limit_gradients(self.limit_interval[own], self.limit[own], nodes)
+        by_limit = np.tensordot(change[here & (self.kind == LIMIT)], gradient, axes=1)
+        return np.asarray(by_limit - by_p * real - by_q * reactive)
+
+    def end(
+        self,
+        interval: int,
+        price: float,
+        change: FloatArray,
+        ends: list[FloatArray],
+        pick: Callable[[FloatArray], np.floating],
+    ) -> float | None:
+        """Lowest or highest price among the `ends`; None where the multipliers there have no bound."""
+        chosen = ends[int(np.flatnonzero(change == pick(change))[0])][self.interval == interval]
+        return None if np.abs(chosen).max() > 0.99 * FARTHEST else price + float(pick(change))

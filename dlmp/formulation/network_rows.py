@@ -73,7 +73,7 @@ class Rows:
 
     def key(self) -> npt.NDArray[np.int64]:
         """(i,) A number for each row that is the same from pass to pass."""
-        return ((self.limit + 1) * 4 + self.kind) * 2**32 + self.interval * 2**12 + self.serial
+        return ((self.limit + 1) * 4 + self.kind) * 2**32 + self.interval * 2**16 + self.serial
 
 
 @dataclass

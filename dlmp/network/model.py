@@ -215,6 +215,8 @@ def _check_names(network: Network, problems: Problems) -> None:
         problems.add(f"bus {bus}", "bus", bus, "stands more than once; bus names must be unique")
     for branch in repeated(network.branch):
         problems.add(f"line {branch}", "line", branch, "stands more than once; branch names must be unique")
+    if network.node_count and network.is_source.all():
+        problems.add("network", "bus", "sources only", "a network needs at least one bus that is no source")
     if len(network.source) == 0:
         problems.add("network", "source", "none", "mark at least one bus as the source (is_source = 1)")
 

@@ -219,7 +219,9 @@ def _node_names(names: pd.Series, node_of: np.ndarray, count: int) -> tuple[np.n
 def _branches(net: pandapower.pandapowerNet, bus: np.ndarray) -> tuple[np.ndarray, ...]:
     """Name, kind and current ratings [pu] of every branch of pandapower's case, in its order."""
     count = max((end for _, end in net._pd2ppc_lookups["branch"].values()), default=0)
-    names, kinds = np.full(count, "", dtype=object), np.full(count, "", dtype=object)
+    names, kinds = np.full(count, "", dtype=object), np.full(count, "switch", dtype=object)
+    for table, (start, end) in net._pd2ppc_lookups["branch"].items():
+        names[start:end] = [f"{table} {index}" for index in range(end - start)]
     rating_from, rating_to = np.full(count, np.inf), np.full(count, np.inf)
     for table, kind in (("line", "line"), ("trafo", "transformer")):
         frame = net[table]

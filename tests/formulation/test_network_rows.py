@@ -6,9 +6,8 @@ from cases import feeder33, market, rated, resource
 from feeders import Branch, feeder
 
 from dlmp.formulation.ac_tangent import AcTangent
-from dlmp.formulation.market_lp import MarketLp, build_market_lp
+from dlmp.formulation.market_lp import build_market_lp
 from dlmp.formulation.network_rows import (
-    FIRST_LIMIT_KEY,
     IMPORT_P,
     LIMIT,
     MOST_PER_INTERVAL,
@@ -80,22 +79,16 @@ def test_import_at_a_positive_price_keeps_its_cuts_and_at_a_negative_one_its_new
 
 
 def test_import_cuts_touch_the_import_and_lie_below_it(rows: NetworkRows):
-    for power in (0.0, 5.0, 12.0):
+    touched = (0.0, 5.0, 12.0)
+    for power in touched:
         add(rows, power)
+    cuts = [block for block in rows.all_rows() if block.kind == IMPORT_P and 0 in block.interval]
+    assert len(cuts) == len(touched)
     for power in (0.0, 2.5, 5.0, 9.0, 12.0):
-        x = at(rows, power)
-        imported = rows.formulation.operate(rows.market.injection(x)).import_pu.real[0]
-        x[rows.market.block("import_p")[0]] = imported
-        matrix, lower, _, key = rows.matrix()
-        is_cut = (key < FIRST_LIMIT_KEY) & (key % 4 == 0)
-        gap = ((matrix @ x) - lower)[[row for row in range(len(key)) if is_cut[row] and _interval(key[row]) == 0]]
-        assert (gap > -1e-8).all()
-        if power in (0.0, 5.0, 12.0):
-            assert gap.min() == pytest.approx(0.0, abs=1e-8)
-
-
-def _interval(key: int) -> int:
-    return int(key % 2**32) >> 12
+        imported = rows.formulation.operate(rows.market.injection(at(rows, power))).import_pu.real[0]
+        gap = np.array([imported + block.gradient[0, 0, 0] * power - block.lower[0] for block in cuts])
+        assert (gap > -1e-9).all()
+        assert (gap.min() < 1e-9) == (power in touched)
 
 
 def test_a_cut_that_a_later_state_disproves_is_dropped(rows: NetworkRows):
@@ -138,20 +131,20 @@ def test_duals_add_up_by_import_and_by_limit(rows: NetworkRows):
     np.testing.assert_allclose(weights.limits.toarray(), limits)
 
 
-def test_limits_that_a_step_is_predicted_to_break_are_added_once(rows: NetworkRows):
-    """The generator's 2 MW at the end of a lateral would raise its voltage far over the band."""
-    add(rows, 0.0)
-    point = rows.formulation.operate(rows.market.injection(at(rows, 0.0)))
-    before = len(rows.all_rows())
-    assert rows.add_predicted(point, at(rows, 20.0))
-    assert len(rows.all_rows()) > before
-    assert rows.watched[0, 16]
-    assert not rows.add_predicted(point, at(rows, 0.0))
-
-
-def test_market_lp_is_what_rows_are_laid_over(rows: NetworkRows):
-    add(rows, 0.0)
-    matrix, lower, upper, key = rows.matrix()
-    assert isinstance(rows.market, MarketLp)
-    assert matrix.shape == (len(key), 2 * rows.market.width)
-    assert (lower <= upper).all()
+def test_limits_that_a_step_is_predicted_to_break_are_added_once():
+    """Six MW at the end of a lateral would raise its voltage far over the band; nothing is near it yet."""
+    case = market(feeder33(), 20.0, resource("g", 17, supply=[(7000, 30)]))
+    rows = NetworkRows(build_market_lp(case, 8), AcTangent(case.network))
+    x = np.zeros(rows.market.width)
+    point = rows.formulation.operate(rows.market.injection(x))
+    rows.add_point(point, x)
+    assert not rows.watched.any()
+    assert not rows.add_predicted(point, x)
+    x[rows.market.block("p")] = 60.0
+    assert rows.add_predicted(point, x)
+    limit = np.flatnonzero(rows.watched[0])
+    assert len(limit) == MOST_PER_INTERVAL
+    assert "bus 17" in set(rows.formulation.limits.element[limit])
+    (added,) = (block for block in rows.all_rows() if block.kind == LIMIT and len(block.interval))
+    broken = (added.gradient[:, 0, 0] * 60.0 > added.upper) | (added.gradient[:, 0, 0] * 60.0 < added.lower)
+    assert broken.all()

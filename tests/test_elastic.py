@@ -1,0 +1,91 @@
+"""What is broken least where limits conflict, and how it is told."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import market, resource
+from feeders import Branch, feeder
+from scipy import sparse
+
+from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT, conflicts, elastic_programme, import_violation
+from dlmp.formulation.ac_tangent import AcTangent
+from dlmp.formulation.market_lp import MarketLp, build_market_lp
+from dlmp.market import MarketCase
+from dlmp.solve import LinearProgram, solve_lp
+
+BRANCHES = [Branch("a", "b", 0.02, 0.04, rating=1.0), Branch("b", "c", 0.03, 0.02)]
+
+
+@pytest.fixture
+def case() -> MarketCase:
+    """2 + j0.6 pu of load, 0.3 pu of generation: import up to 1 pu, a line of 1 pu, voltages of 0.95."""
+    network = feeder(BRANCHES, {"b": (80, 20), "c": (120, 40)}, band=(0.95, 1.1))
+    return market(network, 20.0, resource("g", "c", supply=[(30, 30)]), p_max_kw=100.0, q_max_kvar=50.0)
+
+
+def with_rows(case: MarketCase, rows: sparse.csr_array, lower: list[float]) -> tuple[MarketLp, LinearProgram]:
+    """The market, a balance without losses, and further rows with lower bounds."""
+    lp = build_market_lp(case, 4)
+    balance = lp.network_rows(np.array([0]), np.array([[[1.0], [0.0]]]), "import_p")
+    reactive = lp.network_rows(np.array([0]), np.array([[[0.0], [1.0]]]), "import_q")
+    return lp, LinearProgram(
+        lp.columns.cost.ravel(),
+        lp.columns.lower.ravel(),
+        lp.columns.upper.ravel(),
+        sparse.csr_array(sparse.vstack([lp.matrix, balance, reactive, rows])),
+        np.r_[lp.row_lower, 1.0, 0.0, lower],
+        np.r_[lp.row_upper, 1.0, 0.0, np.full(len(lower), np.inf)],
+    )
+
+
+def test_the_least_violation_of_conflicting_rows_is_found(case: MarketCase):
+    """The generator's 0.3 pu is all there is: a row that wants 1.0 of it is broken by 0.7, one that wants 0.1 holds."""
+    p = 1
+    rows = sparse.csr_array(([1.0, 1.0], ([0, 1], [p, p])), shape=(2, 5))
+    lp, problem = with_rows(case, rows, [1.0, 0.1])
+    assert lp.block("p").item() == p
+    assert solve_lp(problem) is None
+    may_be_broken = np.array([False, False, True, True])
+    solution = solve_lp(elastic_programme(problem, lp, may_be_broken))
+    assert solution.x[p] == pytest.approx(0.3, abs=1e-9)
+    assert solution.x[lp.width :].sum() == pytest.approx(0.7, abs=1e-9)
+    may_be_broken[2] = False
+    assert solve_lp(elastic_programme(problem, lp, may_be_broken)) is None
+
+
+def test_the_range_of_the_import_is_broken_where_the_balance_needs_it(case: MarketCase):
+    """A load of 1 pu less 0.3 of generation: an import of at most 0.5 is broken by 0.2."""
+    capped = replace(case, substation=replace(case.substation, p_max_kw=50.0))
+    lp, problem = with_rows(capped, sparse.csr_array((0, 5)), [])
+    assert solve_lp(problem) is None
+    solution = solve_lp(elastic_programme(problem, lp, np.array([False, False])))
+    assert solution.x[lp.block("import_p").item()] == pytest.approx(0.7, abs=1e-9)
+
+
+def test_a_row_that_nothing_can_move_may_be_broken_too(case: MarketCase):
+    """A limit on a feeder where nobody bids has no coefficients at all."""
+    lp, problem = with_rows(case, sparse.csr_array((1, 5)), [0.2])
+    assert solve_lp(problem) is None
+    assert solve_lp(elastic_programme(problem, lp, np.array([False, False, True]))) is not None
+
+
+def test_conflicts_are_told_in_their_units_with_what_is_attained(case: MarketCase):
+    formulation, lp = AcTangent(case.network), build_market_lp(case, 4)
+    point = formulation.operate(lp.injection(lp.start))
+    found = {conflict.element: conflict for conflict in conflicts(lp, formulation, point, 1e-8)}
+    assert set(found) == {REAL_IMPORT, REACTIVE_IMPORT, "bus b", "bus c", "a-b (from end)", "a-b (to end)"}
+    assert (found["bus c"].limit, found["bus c"].unit) == (0.95, "pu")
+    assert found["bus c"].attained == pytest.approx(abs(point.v_pu[0, 2]))
+    assert (found["a-b (from end)"].limit, found["a-b (from end)"].unit) == (100.0, "kVA")
+    assert found["a-b (from end)"].attained == pytest.approx(100 * abs(point.import_pu[0]))
+    assert (found[REAL_IMPORT].limit, found[REAL_IMPORT].unit) == (pytest.approx(100.0), "kW")
+    assert found[REAL_IMPORT].attained == pytest.approx(100 * point.import_pu[0].real)
+    assert (found[REACTIVE_IMPORT].limit, found[REACTIVE_IMPORT].unit) == (pytest.approx(50.0), "kvar")
+
+
+def test_import_is_broken_by_its_distance_to_its_range(case: MarketCase):
+    formulation, lp = AcTangent(case.network), build_market_lp(case, 4)
+    point = formulation.operate(lp.injection(lp.start))
+    expected = [[point.import_pu[0].real - 1.0], [point.import_pu[0].imag - 0.5]]
+    np.testing.assert_allclose(import_violation(lp, point), expected, rtol=1e-12)

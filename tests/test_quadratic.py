@@ -1,0 +1,51 @@
+"""The quadratic model of an interval: exact where it stands, convex, and blind to nothing that it is told."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import CASES, banded
+
+from dlmp import clear
+from dlmp.formulation.ac_tangent import AcTangent
+from dlmp.formulation.interface import Weights
+from dlmp.formulation.market_lp import build_market_lp
+from dlmp.quadratic import QuadraticModel
+from dlmp.timing import PhaseClock
+
+
+def dispatched(name: str):
+    """Programme, dispatch [pu], state and multipliers of a cleared case."""
+    found = clear(CASES[name]())
+    work = found._dispatch
+    return work.market, work.formulation, work.x, work.point, work.weights
+
+
+@pytest.mark.parametrize("name", ["undervoltage_reactive_33", "interior_33", "congestion_power_33", "import_cap_33"])
+def test_the_model_around_an_optimum_has_its_optimum_there_with_the_same_multipliers(name: str):
+    market, formulation, x, point, weights = dispatched(name)
+    model = QuadraticModel(market, formulation, x, point, weights, PhaseClock())
+    solutions = model.solve_all(np.array([0]), weights.limits.toarray() != 0)
+    found = solutions[0]
+    np.testing.assert_allclose(found.x[market.block("p")[0]], x[market.block("p")[0]], atol=1e-3)
+    np.testing.assert_allclose(found.x[market.block("q")[0]], x[market.block("q")[0]], atol=2e-2)
+    assert found.import_dual == pytest.approx([weights.import_p[0], weights.import_q[0]], abs=1e-3)
+    expected = weights.limits.toarray()[0]
+    duals = np.zeros_like(expected)
+    duals[found.limit] = found.limit_dual
+    np.testing.assert_allclose(duals, expected, rtol=1e-3, atol=0.1)
+
+
+@pytest.mark.parametrize(("v_max_pu", "reached"), [(1.04, (1.035, 1.045)), (1.5, (1.055, 1.1))])
+def test_limits_that_the_solution_is_predicted_to_break_are_added(v_max_pu: float, reached: tuple[float, float]):
+    """Nothing is near a limit without solar; the optimum of the model yet keeps the band, to its first order."""
+    case = CASES["overvoltage_33"]()
+    case = replace(case, network=banded(case.network, 0.9, v_max_pu))
+    market, formulation = build_market_lp(case, 32), AcTangent(case.network)
+    point = formulation.operate(market.injection(market.start))
+    weights = Weights(np.array([20.0]), np.array([0.0]), Weights.zero(1, len(formulation.limits)).limits)
+    model = QuadraticModel(market, formulation, market.start, point, weights, PhaseClock())
+    found = model.solve_all(np.array([0]), np.zeros(point.limit_value.shape, bool))[0]
+    highest = point.predicted_limits(market.injection(found.x)).max()
+    assert reached[0] < highest < reached[1]
+    assert (len(found.limit) > 0) == (v_max_pu == 1.04)
