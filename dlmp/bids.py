@@ -15,8 +15,6 @@ from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, repeated
 
 RESOURCE_KINDS = ("solar", "wind", "generator", "load", "demand_response", "ev", "other")
 MAX_SEGMENTS = 20
-RATED_SHARE = 0.99
-"""The polygon inscribed in an apparent-power circle reaches at least this share of the rating."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,17 +113,21 @@ def check_resources(resources: Resources, node_count: int, problems: Problems) -
         rating = resources.s_max_kva[index]
         if not rating > 0:
             problems.add(element, "s_max_kva", float(rating), "must be above zero; leave it blank for no rating")
-        elif _least_power(resources, index) > RATED_SHARE * rating:
-            least = f"its ranges of p and q need at least {_least_power(resources, index):g} kVA"
-            problems.add(element, "s_max_kva", float(rating), f"{least}; raise s_max_kva or widen the ranges to zero")
+        elif resources.p_min_kw[index] > rating:
+            problems.add(element, "p_min_kw", float(resources.p_min_kw[index]), f"is above s_max_kva = {rating:g}")
+        else:
+            check_reach(resources, index, float(rating), problems)
         _check_power_range(resources, index, problems)
 
 
-def _least_power(resources: Resources, index: int) -> float:
-    """Smallest apparent power [kVA] in the box of a resource's ranges, over all intervals."""
+def check_reach(resources: Resources, index: int, reach_kva: float, problems: Problems) -> None:
+    """Check that the ranges of a resource come within `reach_kva` of zero at every interval."""
     p_kw = np.clip(0.0, resources.p_min_kw[index], resources.p_max_kw[:, index])
     q_kvar = np.clip(0.0, resources.q_min_kvar[index], resources.q_max_kvar[index])
-    return float(np.hypot(p_kw, q_kvar).max(initial=0.0))
+    least = float(np.hypot(p_kw, q_kvar).max(initial=0.0))
+    if least > reach_kva:
+        remedy = f"its ranges of p and q need {least:g} kVA and the rating allows {reach_kva:g}; widen them or raise it"
+        problems.add(f"resource {resources.name[index]}", "s_max_kva", float(resources.s_max_kva[index]), remedy)
 
 
 def _ordered(low: float, high: float) -> bool:

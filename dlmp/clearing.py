@@ -94,14 +94,14 @@ class Clearing:
         bought = (substation.price_usd_per_mwh[interval], substation.q_price_usd_per_mvarh[interval])
         rest = (energy[0] - bought[0], energy[1] - bought[1])
         rows: list[tuple[str, str, str, float | None, str, float, float]] = [
-            ("energy", "substation price", "", None, "", *bought)
+            ("energy", "substation price", "-", None, "", *bought)
         ]
         if abs(rest[0]) > self.settings.tolerance_usd_per_mwh:
-            rows.append(("energy", REAL_IMPORT, "", None, "kW", rest[0], 0.0))
+            rows.append(("energy", REAL_IMPORT, "-", None, "kW", rest[0], 0.0))
         if abs(rest[1]) > self.settings.tolerance_usd_per_mwh:
-            rows.append(("energy", REACTIVE_IMPORT, "", None, "kvar", 0.0, rest[1]))
+            rows.append(("energy", REACTIVE_IMPORT, "-", None, "kvar", 0.0, rest[1]))
         lost = (self.prices.loss[interval, node], self.prices.loss_q[interval, node])
-        rows.append(("loss", "network losses", "", None, "", *lost))
+        rows.append(("loss", "network losses", "-", None, "", *lost))
         row = weights.limits[[interval]].tocoo()
         gradient = work.point.limit_gradients(np.full(row.nnz, interval), row.col, np.array([node]))[:, :, 0]
         bound = np.where(row.data > 0, limits.lower[row.col], limits.upper[row.col])
@@ -172,7 +172,7 @@ class Clearing:
                         "interval": binding,
                         "component": "energy",
                         "element": element,
-                        "end": "",
+                        "end": "-",
                         "limit": bound[binding],
                         "unit": unit,
                         "shadow_price_usd_per_h": np.abs(rent[binding]) / KW_PER_MW,

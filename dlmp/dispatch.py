@@ -21,7 +21,7 @@ from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, violatio
 from dlmp.network.model import FloatArray
 from dlmp.newton import ActiveSet, Multipliers, Optimum, newton_finish
 from dlmp.settings import Settings
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, NONBASIC_FREE, Basis, LinearProgram, LpSolution, solve_lp
+from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, LpSolution, StatusArray, solve_lp
 from dlmp.timing import PhaseClock
 
 FIRST_NEWTON_PASS = 2
@@ -29,6 +29,8 @@ STALLED_PASSES, STALLED_SHARE = 4, 0.05
 """The elastic LP must break 5 % less within 4 passes, or the case is infeasible."""
 MAX_ROUNDS = 10
 """Most rounds of predicted limits in a pass."""
+AT_BOUND_PU = 1e-9
+"""A column this close to its bound is at it [pu]."""
 SMALLEST_SHARE = 1e-3
 """Smallest part of an LP's step that is tried where the power flow fails."""
 INVENTED_PU = 1e-6
@@ -130,6 +132,7 @@ class _Passes:
         self.unmet: list[float] = []
         self.lp_solves = 0
         self.optimum: Optimum | None = None
+        self.is_damped = np.zeros(market.intervals, bool)
 
     def _first_point(self) -> OperatingPoint:
         """Find the state without awards, or with all supply where the feeder cannot carry its load alone."""
@@ -279,7 +282,7 @@ class _Passes:
                     raise PowerFlowError(
                         f"no AC state near the dispatch in intervals {np.flatnonzero(share < 1).tolist()}"
                     )
-        self.x, self.point = tried, point
+        self.x, self.point, self.is_damped = tried, point, share < 1.0
 
     def _report(self, number: int, before: FloatArray, x: FloatArray) -> PassReport:
         columns = self.market.network_columns
@@ -308,7 +311,7 @@ class _Passes:
             solution.basis.row[:rows] == AT_LOWER, -1, np.where(solution.basis.row[:rows] == AT_UPPER, 1, 0)
         )
         active = ActiveSet(
-            np.where(solution.basis.column == NONBASIC_FREE, BASIC, solution.basis.column).astype(np.int8),
+            self._column_states(solution),
             binding.astype(np.int8),
             (-np.sign(limit)).astype(np.int8),
         )
@@ -326,9 +329,16 @@ class _Passes:
                 self.optimum,
             )
 
+    def _column_states(self, solution: LpSolution) -> StatusArray:
+        """Basis status of the market's columns; one that only a step bound holds counts as free."""
+        x, status = solution.x[: len(self.x)], solution.basis.column[: len(self.x)]
+        at_lower = (status == AT_LOWER) & (x <= self.market.columns.lower.ravel() + AT_BOUND_PU)
+        at_upper = (status == AT_UPPER) & (x >= self.market.columns.upper.ravel() - AT_BOUND_PU)
+        return np.where(at_lower, AT_LOWER, np.where(at_upper, AT_UPPER, BASIC)).astype(np.int8)
+
     def _note_invented_losses(self, x: FloatArray) -> None:
         """Hold intervals whose LP import lies above the AC import to their tangent, with a shrinking step."""
-        gap = x[self.market.block("import_p").ravel()] - self.point.import_pu.real
+        gap = np.where(self.is_damped, 0.0, x[self.market.block("import_p").ravel()] - self.point.import_pu.real)
         columns = self.market.network_columns
         step = self.x[columns] - self.x_before[columns]
         reverses = (step * self.last_step).sum(axis=(1, 2)) < 0

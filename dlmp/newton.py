@@ -428,12 +428,15 @@ class _System:
 
 
 def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settings) -> npt.NDArray[np.bool_]:
-    """Move columns, rows and limits between the sets as signs and violations say; (t,) where any moved."""
+    """Move columns, rows and limits between the sets as signs and violations say; (t,) where any should move.
+
+    A column that was `held` in the last step gets one step's grace.
+    """
     market, active, multipliers = system.market, system.active, system.multipliers
     tolerance, slack = settings.tolerance_usd_per_mwh, settings.tolerance_pu
     wrong_sign = np.where(active.column == AT_LOWER, -system.reduced, system.reduced) > tolerance
-    release = (active.column != BASIC) & ~system.fixed & ~held & wrong_sign
-    active.column[release] = BASIC
+    wrong = (active.column != BASIC) & ~system.fixed & wrong_sign
+    active.column[wrong & ~held] = BASIC
     bounds = (market.row_lower, market.row_upper)
     moved = _correct_rows(
         active.row, multipliers.row, market.matrix @ system.x, bounds, tolerance, slack, system.equality
@@ -444,7 +447,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     value = np.where(worst, system.point.limit_value, np.clip(system.point.limit_value, *bounds))
     moved_limits = _correct_rows(active.limit, multipliers.limit, value, bounds, tolerance, slack)
     changed = np.asarray(moved_limits.any(axis=1))
-    changed[system.column_interval[release]] = True
+    changed[system.column_interval[wrong]] = True
     changed[system.row_interval[moved]] = True
     return changed
 

@@ -1,6 +1,6 @@
 """What the command line prints of cases and clearings: rows of text, tables and a chart, without printing them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from dlmp.certificate import FEASIBLE_PU, Certificate
+from dlmp.certificate import FEASIBLE_KW, FEASIBLE_PU, Certificate
 from dlmp.clearing import CONVERGED, Clearing
 from dlmp.errors import PowerFlowError
 from dlmp.formulation.ac_tangent import AcTangent
@@ -84,16 +84,25 @@ def verdict(certificate: Certificate, currency: str) -> Rows:
             faults.append(f"voltage {excess:.2g} pu out of its band: {certificate.worst_voltage}")
         if certificate.worst_loading_percent > 100 * (1 + FEASIBLE_PU):
             faults.append(f"loading {certificate.worst_loading_percent:.5g} %: {certificate.worst_loading}")
+        if certificate.worst_range_violation_kw > FEASIBLE_KW:
+            faults.append(f"an award or the import is {certificate.worst_range_violation_kw:.4g} kW out of its range")
     if not certificate.is_supported:
         gap = f"{certificate.worst_bid_gap_usd:.4g} {currency}"
         faults.append(f"another quantity would earn {gap} more: {certificate.worst_bid}")
     rows = [("certificate", "does not hold" if faults else "holds: feasible in AC, each award best for its bidder")]
     rows += [("", f"- {fault}") for fault in faults]
     if certificate.price_ranges:
-        runs = _runs(np.array([price_range.interval for price_range in certificate.price_ranges]))
-        intervals = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
-        rows.append(("", f"prices are not unique in intervals {intervals}"))
+        named = _named(sorted({price_range.interval for price_range in certificate.price_ranges}))
+        rows.append(("", f"prices are not unique in intervals {named}"))
+    if certificate.negative_import_value:
+        named = _named(certificate.negative_import_value)
+        rows.append(("", f"import has a negative value in intervals {named}: a local optimum, perhaps not the best"))
     return rows
+
+
+def _named(intervals: Sequence[int]) -> str:
+    """Intervals as text, ``0-2, 5``."""
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in _runs(np.array(intervals)))
 
 
 def _runs(intervals: IntArray) -> list[tuple[int, int]]:

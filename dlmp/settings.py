@@ -42,7 +42,7 @@ class Settings:
         problems = Problems()
         if self.losses not in LOSS_MODELS:
             problems.add("settings", "losses", self.losses, f"must be one of {', '.join(LOSS_MODELS)}")
-        for name, least in (("max_passes", 1), ("circle_sides", 24)):
+        for name, least in (("max_passes", 1), ("circle_sides", 4)):
             value = getattr(self, name)
             if value < least:
                 problems.add("settings", name, value, f"must be at least {least}")

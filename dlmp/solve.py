@@ -16,7 +16,7 @@ from dlmp.network.model import FloatArray
 
 StatusArray = npt.NDArray[np.int8]
 
-AT_LOWER, BASIC, AT_UPPER, NONBASIC_FREE = 0, 1, 2, 3
+AT_LOWER, BASIC, AT_UPPER = 0, 1, 2
 """Basis statuses, numbered as HiGHS numbers them."""
 
 _NUMERICAL_FAILURES = (
@@ -61,10 +61,12 @@ class Basis:
 
 @dataclass(frozen=True, eq=False)
 class LpSolution:
-    """An optimum: values, duals by row, and the basis."""
+    """An optimum: values, duals by row, cost, simplex iterations, and the basis."""
 
     x: FloatArray
     row_dual: FloatArray
+    objective: float
+    iterations: int
     basis: Basis
 
 
@@ -101,6 +103,8 @@ def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: f
     return LpSolution(
         x=np.array(solution.col_value),
         row_dual=np.array(solution.row_dual) * scale,
+        objective=float(solver.getInfo().objective_function_value),
+        iterations=int(solver.getInfo().simplex_iteration_count),
         basis=Basis(_statuses(found.col_status), _statuses(found.row_status)),
     )
 

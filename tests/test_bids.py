@@ -93,7 +93,20 @@ def test_nobody_may_bid():
             "must be finite",
         ),
         ({"s_max_kva": np.array([0.0, np.inf])}, "resource G", "s_max_kva", 0.0, "must be above zero; leave it blank"),
-        ({"s_max_kva": np.array([19.0, np.inf])}, "resource G", "p_min_kw", 20.0, "is above s_max_kva = 19"),
+        (
+            {"s_max_kva": np.array([19.0, np.inf])},
+            "resource G",
+            "s_max_kva",
+            19.0,
+            "its ranges of p and q need at least 20 kVA",
+        ),
+        (
+            {"s_max_kva": np.array([24.9, np.inf]), "q_min_kvar": np.array([15.0, 0.0]), "q_max_kvar": np.array([20.0, 0.0])},
+            "resource G",
+            "s_max_kva",
+            24.9,
+            "its ranges of p and q need at least 25 kVA",
+        ),
         (
             {"p_max_kw": np.array([[100.0, 50.0], [19.0, 50.0]])},
             "resource G",

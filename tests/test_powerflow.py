@@ -138,14 +138,6 @@ def test_several_sources_are_all_held():
     assert mismatch(network, v, power) < 1e-12
 
 
-def test_a_network_of_sources_only_has_their_voltages():
-    """Every bus is held: there is nothing to solve."""
-    network = feeder([Branch("a", "b", 0.02, 0.04)], source={"a": 1.02, "b": 1.0})
-    v, converged = PowerFlow(network).solve(np.zeros((1, 2), dtype=complex))
-    assert converged.all()
-    assert v[0].tolist() == [1.02, 1.0]
-
-
 def jacobian(scale: float) -> tuple[PowerFlow, Jacobian]:
     """The Jacobian of two intervals at loads of `scale`."""
     network = feeder33(meshed=True)

@@ -131,7 +131,7 @@ def test_times_of_more_than_a_day_have_their_date():
 
 def test_a_case_is_described():
     rows = dict(case_rows(CASES["transformer_cigre"]()))
-    assert rows["branches"] == "15 lines, 2 transformers; 17 rated"
+    assert rows["branches"] == "12 lines, 2 transformers; 14 rated"
     assert rows["topology"] == "radial"
     assert rows["base voltage"] == "110 kV, 20 kV"
     assert rows["source"] == "Bus 0 at 1.03 pu"

@@ -180,7 +180,7 @@ class AcTangent:
         voltage = np.ones(len(node))
         self.limits = Limits(
             element=np.r_[_named("bus", network.bus[node]), network.branch[branch]],
-            end=np.r_[np.full(len(node), ""), _ends(at_from, at_to)],
+            end=np.r_[np.full(len(node), "-"), _ends(at_from, at_to)],
             cause=np.r_[np.full(len(node), VOLTAGE), np.full(len(branch), CONGESTION)],
             lower=np.r_[network.v_min_pu[node], np.full(len(branch), -np.inf)],
             upper=np.r_[network.v_max_pu[node], network.rating_from_pu[at_from], network.rating_to_pu[at_to]],
@@ -205,8 +205,8 @@ def _same_at_both_ends(network: Network) -> npt.NDArray[np.bool_]:
 
 
 def _ends(at_from: IntArray, at_to: IntArray) -> npt.NDArray[np.str_]:
-    """Which end each limit is at, for branches that are limited at both."""
-    return np.r_[np.where(np.isin(at_from, at_to), "from", ""), np.where(np.isin(at_to, at_from), "to", "")]
+    """Which end each limit is at; ``both`` for a branch whose ends share one."""
+    return np.r_[np.where(np.isin(at_from, at_to), "from", "both"), np.full(len(at_to), "to")]
 
 
 def _named(kind: str, names: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:

@@ -26,7 +26,8 @@ class Limits:
     element
         (k,) What is limited: ``bus 18`` or ``line 5-6``.
     end
-        (k,) ``from`` or ``to`` where both ends of a branch are limited, else empty.
+        (k,) ``from`` or ``to`` where the ends of a branch have limits of their own, ``both`` where they
+        share one, and ``-`` for a bus.
     cause
         (k,) `VOLTAGE` or `CONGESTION`: the price component that the limit makes.
     lower, upper
@@ -61,8 +62,9 @@ class Limits:
         return len(self.element)
 
     def name(self, limit: int) -> str:
-        """Element, with its end where there are two."""
-        return f"{self.element[limit]} ({self.end[limit]} end)" if self.end[limit] else str(self.element[limit])
+        """Element, with its end where the ends differ."""
+        end = str(self.end[limit])
+        return f"{self.element[limit]} ({end} end)" if end in ("from", "to") else str(self.element[limit])
 
     def physical(self, limit: IntArray, value: FloatArray) -> FloatArray:
         """Value of `limit` in its unit for people."""

@@ -324,7 +324,7 @@ def _limits(
     )
     limits = Limits(
         element=np.r_[np.array([f"bus {bus}" for bus in network.bus[node]], dtype=str), network.branch[branch]],
-        end=np.full(len(node) + len(branch), ""),
+        end=np.r_[np.full(len(node), "-"), np.full(len(branch), "both")],
         cause=np.r_[np.full(len(node), VOLTAGE), np.full(len(branch), CONGESTION)],
         lower=np.r_[network.v_min_pu[node] ** 2, np.full(len(branch), -np.inf)],
         upper=np.r_[network.v_max_pu[node] ** 2, rating[branch] * np.cos(np.pi / circle_sides)],

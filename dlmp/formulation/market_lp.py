@@ -7,6 +7,8 @@ import numpy as np
 import pyomo.environ as pyo
 from scipy import sparse
 
+from dlmp.bids import check_reach
+from dlmp.errors import Problems
 from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
@@ -120,7 +122,18 @@ class MarketLp:
 
 
 def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
-    """Write the market of one interval in Pyomo, compile it and repeat it over the horizon."""
+    """Write the market of one interval in Pyomo, compile it and repeat it over the horizon.
+
+    Raises
+    ------
+    InputError
+        When a resource must run beyond the polygon inscribed in its rating.
+    """
+    problems = Problems()
+    for index in np.flatnonzero(np.isfinite(case.resources.s_max_kva)):
+        reach_kva = float(case.resources.s_max_kva[index] * np.cos(np.pi / circle_sides))
+        check_reach(case.resources, int(index), reach_kva, problems)
+    problems.raise_if_any()
     with collector_paused():
         model = pyo.ConcreteModel()
         declare_energy(model, case, [0], circle_sides)

@@ -30,12 +30,15 @@ class Template:
         (rows, columns) Coefficients.
     row_lower, row_upper
         (rows,) Bounds.
+    row_name
+        (rows,) Pyomo's name of each row, for messages.
     """
 
     blocks: Mapping[str, slice]
     matrix: sparse.csr_array
     row_lower: FloatArray
     row_upper: FloatArray
+    row_name: list[str]
 
     @property
     def column_count(self) -> int:
@@ -63,6 +66,7 @@ def compile_template(model: pyo.ConcreteModel, variables: list[str]) -> Template
         matrix=matrix,
         row_lower=np.where(sense <= 0, form.rhs, -np.inf),
         row_upper=np.where(sense >= 0, form.rhs, np.inf),
+        row_name=[row.constraint.name for row in form.rows],
     )
 
 

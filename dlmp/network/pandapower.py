@@ -184,6 +184,12 @@ def _check_supported(net: pandapower.pandapowerNet, problems: Problems) -> None:
                 "cannot be represented; replace by lines, transformers, loads or static generators, "
                 "and offer generators as resources",
             )
+    for table in INJECTIONS:
+        for index, row in net[table][net[table].in_service].iterrows():
+            for column in ("p_mw", "q_mvar", "scaling"):
+                if not np.isfinite(row[column]):
+                    name = row["name"] if row["name"] else index
+                    problems.add(f"{table} {name}", column, float(row[column]), "must be a finite number")
     for column in net.load.columns[net.load.columns.str.startswith("const_")]:
         for index in net.load.index[(net.load[column] != 0) & net.load.in_service]:
             problems.add(
@@ -242,7 +248,10 @@ def _branches(net: pandapower.pandapowerNet, bus: np.ndarray) -> tuple[np.ndarra
             rated = (frame.sn_mva * KW_PER_MW / BASE_KVA * derate).to_numpy()
             rating_from[rows] = rated * net.bus.vn_kv.loc[frame.hv_bus].to_numpy() / frame.vn_hv_kv.to_numpy()
             rating_to[rows] = rated * net.bus.vn_kv.loc[frame.lv_bus].to_numpy() / frame.vn_lv_kv.to_numpy()
-    return names.astype(str), kinds.astype(str), rating_from, rating_to
+    names, kinds = names.astype(str), kinds.astype(str)
+    shared = np.isin(names, repeated(names))
+    names = np.where(shared, np.char.add(np.char.add(kinds, " "), names), names)
+    return names, kinds, rating_from, rating_to
 
 
 def _element_names(frame: pd.DataFrame, kind: str) -> np.ndarray:

@@ -60,13 +60,15 @@ def test_four_buses_held_by_a_voltage_worked_by_hand():
 
 
 def test_four_buses_held_by_a_branch_worked_by_hand():
-    """The square inscribed in a rating of 1.5 sqrt(2) pu allows a real flow of 1.5 pu on branch 0-1, of 2.0 wanted.
+    """Loads of 0.4, 1.0 and 0.6 pu without reactive power: branch 0-1 is wanted to carry 2.0.
 
+    The polygon of 24 sides inscribed in a rating of 1.5 / cos(pi / 24) has a side across a real flow of 1.5 pu.
     The generator gives the other 0.5 pu; behind the branch everybody pays its 50, before it 20.
     Cost: 20 x 1.5 x 0.1 + 50 x 0.5 x 0.1 = 5.5 per hour.
     """
-    tree = [replace(TREE[0], rating=1.5 * 2**0.5), *TREE[1:]]
-    found = clear(market(feeder(tree, LOAD), 20.0, GENERATOR), replace(LOSSLESS, circle_sides=4))
+    tree = [replace(TREE[0], rating=1.5 / np.cos(np.pi / 24)), *TREE[1:]]
+    load = {bus: (p_kw, 0) for bus, (p_kw, _) in LOAD.items()}
+    found = clear(market(feeder(tree, load), 20.0, GENERATOR), replace(LOSSLESS, circle_sides=24))
     assert found.objective == pytest.approx(5.5, rel=1e-12)
     assert found.awards.net_injection_kw[0, 0] == pytest.approx(50.0, rel=1e-12)
     np.testing.assert_allclose(found.prices.lmp_usd_per_mwh[0], [20, 50, 50, 50], rtol=1e-12)

@@ -143,7 +143,7 @@ def test_limits_that_a_step_is_predicted_to_break_are_added_once():
     x[rows.market.block("p")] = 60.0
     assert rows.add_predicted(point, x)
     limit = np.flatnonzero(rows.watched[0])
-    assert len(limit) == MOST_PER_INTERVAL
+    assert 0 < len(limit) <= MOST_PER_INTERVAL
     assert "bus 17" in set(rows.formulation.limits.element[limit])
     (added,) = (block for block in rows.all_rows() if block.kind == LIMIT and len(block.interval))
     broken = (added.gradient[:, 0, 0] * 60.0 > added.upper) | (added.gradient[:, 0, 0] * 60.0 < added.lower)

@@ -119,6 +119,11 @@ def test_a_network_needs_a_source():
         replace(THREE, source=np.array([], dtype=np.int64), source_v_pu=np.array([], dtype=complex))
 
 
+def test_a_network_needs_a_bus_that_is_no_source():
+    with pytest.raises(InputError, match=r"a network needs at least one bus that is no source"):
+        feeder([Branch("a", "b", 0.01, 0.02)], source={"a": 1.0, "b": 1.0})
+
+
 def test_every_bus_without_a_path_to_a_source_is_named():
     apart = [Branch("a", "b", 0.01, 0.02), Branch("c", "d", 0.01, 0.02)]
     with pytest.raises(InputError) as caught:

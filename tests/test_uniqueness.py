@@ -1,0 +1,121 @@
+"""Prices that are not the only ones: found with both ends, and not where they are unique."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import CASES, feeder33, market, resource
+from feeders import Branch, feeder
+
+from dlmp import MarketCase, Settings, clear
+from dlmp.uniqueness import PriceRange
+
+LINE = [Branch("a", "b", 0.02, 0.04)]
+
+
+def ranges(case, **settings: object) -> tuple[PriceRange, ...]:
+    found = clear(case, Settings(**settings))
+    assert found.status == "converged"
+    return found.certificate.price_ranges
+
+
+def curve(bus: str, *blocks: tuple[float, float]):
+    return resource("g", bus, supply=blocks)
+
+
+def test_an_offer_that_ends_just_at_the_demand_leaves_its_price_and_the_next():
+    """A feeder on its own: a load of 100 kW, and 100 kW offered at 10, 100 more at 30."""
+    network = feeder(LINE, {"a": (100, 0)})
+    (found,) = ranges(market(network, 20.0, curve("a", (100, 10), (100, 30)), p_min_kw=0.0, p_max_kw=0.0))
+    assert found.interval == 0
+    assert found.low_usd_per_mwh == pytest.approx(10.0, abs=1e-4)
+    assert found.high_usd_per_mwh == pytest.approx(30.0, abs=1e-4)
+
+
+def test_an_import_that_may_not_rise_leaves_its_price_and_the_next_offer():
+    """Export at 20 is open, so less than 20 is no price."""
+    network = feeder(LINE, {"a": (100, 0)})
+    (found,) = ranges(market(network, 20.0, curve("a", (100, 10), (100, 30)), p_max_kw=0.0))
+    assert (found.low_usd_per_mwh, found.high_usd_per_mwh) == pytest.approx((20.0, 30.0), abs=1e-4)
+
+
+def test_a_lossless_model_has_the_range_at_the_end_of_the_feeder():
+    network = feeder(LINE, {"b": (100, 0)})
+    (found,) = ranges(
+        market(network, 20.0, curve("b", (100, 10), (100, 30)), p_min_kw=0.0, p_max_kw=0.0),
+        formulation="lindistflow",
+        losses="none",
+    )
+    assert (found.low_usd_per_mwh, found.high_usd_per_mwh) == pytest.approx((10.0, 30.0), abs=1e-4)
+
+
+def test_demand_that_is_just_served_leaves_what_it_would_pay():
+    """A buyer of 100 kW at 50 and an offer of 200 kW at 10, half of which is the load's: 10 is the only price.
+
+    With 100 kW offered to 100 kW wanted, everything from 10 to 50 is a price.
+    """
+    network = feeder(LINE)
+    buyer = resource("d", "a", kind="load", demand=[(100, 50)])
+    island = {"p_min_kw": 0.0, "p_max_kw": 0.0}
+    (found,) = ranges(market(network, 20.0, curve("a", (100, 10)), buyer, **island))
+    assert (found.low_usd_per_mwh, found.high_usd_per_mwh) == pytest.approx((10.0, 50.0), abs=1e-4)
+    assert ranges(market(network, 20.0, curve("a", (200, 10)), buyer, **island)) == ()
+
+
+def test_only_the_interval_that_has_a_range_is_told():
+    network = feeder(LINE, {"a": (100, 0)})
+    offer = resource("g", "a", supply=[([100, 90, 100], 10), (100, 30)])
+    case = market(network, [20.0, 20.0, 20.0], offer, load=[0.9, 1.0, 1.0], p_min_kw=0.0, p_max_kw=0.0)
+    (found,) = ranges(case)
+    assert found.interval == 2
+    assert (found.low_usd_per_mwh, found.high_usd_per_mwh) == pytest.approx((10.0, 30.0), abs=1e-4)
+
+
+def test_the_price_that_is_published_lies_in_its_range():
+    network = feeder(LINE, {"a": (100, 0)})
+    found = clear(market(network, 20.0, curve("a", (100, 10), (100, 30)), p_min_kw=0.0, p_max_kw=0.0))
+    (price_range,) = found.certificate.price_ranges
+    node = found.case.network.node(price_range.bus)
+    price = found.prices.lmp_usd_per_mwh[0, node]
+    assert price_range.low_usd_per_mwh - 1e-6 <= price <= price_range.high_usd_per_mwh + 1e-6
+
+
+def test_a_resource_full_where_a_limit_begins_to_bind_leaves_a_range():
+    """The voltage just holds at the last kilowatt of the cheap block: both its own and the dear block's price support it."""
+    network = feeder33(v_min_pu=0.93)
+    full = clear(market(network, 20.0, resource("south", 32, supply=[(900, 30)]), resource("far", 17, supply=[(900, 31)])))
+    kw = full.awards.net_injection_kw[0]
+    assert (kw > 1).all()
+    blocks = [
+        resource("south", 32, supply=[(kw[0], 30), (500, 60)]),
+        resource("far", 17, supply=[(kw[1], 31), (500, 70)]),
+    ]
+    case = market(network, 20.0, *blocks)
+    for found in ranges(case):
+        assert found.high_usd_per_mwh - found.low_usd_per_mwh > 1.0
+        low, high = one_sided_prices(case, found)
+        assert (found.low_usd_per_mwh, found.high_usd_per_mwh) == pytest.approx((low, high), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_prices_inside_a_block_are_unique(name: str):
+    assert ranges(CASES[name]()) == ()
+
+
+def one_sided_prices(case: MarketCase, found: PriceRange, step_kw: float = 0.1) -> tuple[float, float]:
+    """What a little less demand saves and a little more costs where `found` is, per MWh or MVArh."""
+    field = "load_q_kvar" if found.is_reactive else "load_p_kw"
+    here = clear(case).objective
+    costs = []
+    for change in (-step_kw, step_kw):
+        load = np.array(getattr(case, field))
+        load[found.interval, case.network.node(found.bus)] += change
+        costs.append(clear(replace(case, **{field: load})).objective)
+    return (here - costs[0]) / step_kw * 1000, (costs[1] - here) / step_kw * 1000
+
+
+def test_the_ends_of_a_range_are_what_less_demand_saves_and_more_costs():
+    network = feeder(LINE, {"a": (100, 0)})
+    case = market(network, 20.0, curve("a", (100, 10), (100, 30)), p_min_kw=0.0, p_max_kw=0.0)
+    (found,) = ranges(case)
+    assert (found.low_usd_per_mwh, found.high_usd_per_mwh) == pytest.approx(one_sided_prices(case, found), rel=1e-6)
