@@ -330,8 +330,8 @@ class _Passes:
             )
 
     def _column_states(self, solution: LpSolution) -> StatusArray:
-        """Basis status of the market's columns; one that only a step bound holds counts as free."""
-        x, status = solution.x[: len(self.x)], solution.basis.column[: len(self.x)]
+        """Basis status of the columns; one that a step bound or a shortened step keeps off its bound is free."""
+        x, status = self.x, solution.basis.column[: len(self.x)]
         at_lower = (status == AT_LOWER) & (x <= self.market.columns.lower.ravel() + AT_BOUND_PU)
         at_upper = (status == AT_UPPER) & (x >= self.market.columns.upper.ravel() - AT_BOUND_PU)
         return np.where(at_lower, AT_LOWER, np.where(at_upper, AT_UPPER, BASIC)).astype(np.int8)

@@ -6,10 +6,16 @@ from functools import cache, partial
 import pandapower
 import pandapower.networks
 import pytest
+import simbench
 
 from dlmp.network.model import Network
 from dlmp.network.pandapower import from_pandapower
-from dlmp.network.simbench import from_simbench
+
+REAL_FEEDERS = ["mv_oberrhein", "1-MV-rural--0-sw", "1-LV-rural3--0-sw", "1-MV-urban--0-sw"]
+"""pandapower's mv_oberrhein and three SimBench codes."""
+
+OLD_SAMPLE = pytest.mark.filterwarnings("ignore:tap_dependency_table is missing:DeprecationWarning")
+"""pandapower warns of the format of its own mv_oberrhein."""
 
 
 @cache
@@ -23,6 +29,12 @@ def oberrhein() -> pandapower.pandapowerNet:
 
 
 @cache
+def real_net(name: str) -> pandapower.pandapowerNet:
+    """The net of one of `REAL_FEEDERS`; leave it as it is."""
+    return oberrhein() if name == "mv_oberrhein" else simbench.get_simbench_net(name)
+
+
+@cache
 def real_feeder(name: str) -> Network:
-    """``mv_oberrhein`` or a SimBench code."""
-    return from_pandapower(oberrhein()) if name == "mv_oberrhein" else from_simbench(name)
+    """The network of one of `REAL_FEEDERS`."""
+    return from_pandapower(real_net(name))

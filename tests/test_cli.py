@@ -207,7 +207,7 @@ def test_a_load_beyond_the_feeder_exits_4(run, case: Path, tmp_path: Path):
     change("load_profile.csv", "1,1.5", "1,5000")(case)
     code, _, err = run("clear", case, "--out", tmp_path / "out")
     assert code == 4
-    assert "no solution without bids in intervals [1]" in err
+    assert "no solution in intervals [1], neither without bids nor with all supply" in err
 
 
 def test_every_error_of_dlmp_has_an_exit_code():

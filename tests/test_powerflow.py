@@ -8,7 +8,7 @@ import pandapower.networks
 import pytest
 from cases import feeder33
 from feeders import Branch, feeder
-from real_feeders import oberrhein
+from real_feeders import OLD_SAMPLE, oberrhein
 
 from dlmp import powerflow
 from dlmp.network.model import ComplexArray, Network
@@ -29,7 +29,7 @@ def mismatch(network: Network, v: ComplexArray, power: ComplexArray) -> float:
     return float(np.abs(given - power)[:, ~network.is_source].max())
 
 
-@pytest.mark.filterwarnings("ignore:tap_dependency_table is missing:DeprecationWarning")
+@OLD_SAMPLE
 @pytest.mark.parametrize("make", [pandapower.networks.case33bw, oberrhein, pandapower.networks.create_cigre_network_mv])
 def test_voltages_are_pandapower_s(make):
     """mv_oberrhein and CIGRE have transformers with taps and a phase shift, and lines with capacitance."""

@@ -8,7 +8,7 @@ import pandapower as pp
 import pandapower.networks
 import pandapower.toolbox
 import pytest
-from real_feeders import oberrhein
+from real_feeders import OLD_SAMPLE, oberrhein
 
 from dlmp.errors import InputError
 from dlmp.formulation.ac_tangent import AcTangent
@@ -78,8 +78,8 @@ def cigre_with_der() -> pp.pandapowerNet:
     return pandapower.networks.create_cigre_network_mv(with_der="pv_wind")
 
 
-OLD_SAMPLE = pytest.mark.filterwarnings("ignore:tap_dependency_table is missing:DeprecationWarning")
-"""pandapower warns of the format of its own mv_oberrhein."""
+
+
 
 NETS = [pandapower.networks.case33bw, case33bw_closed, cigre_with_der, oberrhein, everything]
 

@@ -1,0 +1,187 @@
+"""The certificate finds what is falsified: awards, voltages, loadings, prices; and is content with what is right."""
+
+import json
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from cases import CASES, banded, cigre, market, rated, resource
+from feeders import Branch, feeder
+
+from dlmp import Clearing, clear
+from dlmp.certificate import Certificate, bid_gaps, certify, independent_power_flow
+from dlmp.formulation.ac_tangent import AcTangent
+
+
+@cache
+def cleared(name: str) -> Clearing:
+    return clear(CASES[name]())
+
+
+def certified(found: Clearing, **change: object) -> Certificate:
+    """The certificate of a clearing of which records were altered: ``case``, ``awards``, ``prices`` or ``voltages``."""
+    records = {name: change.get(name, getattr(found, name)) for name in ("case", "prices", "awards", "voltages")}
+    return certify(records["case"], found._dispatch, records["prices"], records["awards"], records["voltages"])
+
+
+def with_injection(found: Clearing, name: str, change_kw: float, change_kvar: float = 0.0):
+    """The awards with the power of one resource altered."""
+    index = list(found.case.resources.name).index(name)
+    p_kw, q_kvar = found.awards.net_injection_kw.copy(), found.awards.q_kvar.copy()
+    p_kw[0, index] += change_kw
+    q_kvar[0, index] += change_kvar
+    return replace(found.awards, net_injection_kw=p_kw, q_kvar=q_kvar)
+
+
+def test_what_is_right_is_certified():
+    found = cleared("undervoltage_reactive_33")
+    certificate = certified(found)
+    assert certificate.is_feasible
+    assert certificate.is_supported
+    assert certificate.ac_converged
+    assert certificate.voltage_mismatch_pu < 1e-9
+    assert certificate.import_mismatch_kw < 1e-4
+    assert certificate.loss_mismatch_kw < 1e-4
+    assert certificate.worst_bid_gap_usd < 1e-6
+
+
+def test_a_falsified_award_shows_in_import_voltage_and_feasibility():
+    """Fifty kilowatts less at the end of the feeder: the import makes them up, and the voltage falls."""
+    found = cleared("undervoltage_33")
+    south = list(found.case.resources.name).index("south")
+    assert found.awards.net_injection_kw[0, south] > 50
+    certificate = certified(found, awards=with_injection(found, "south", -50.0))
+    assert 50 < certificate.import_mismatch_kw < 60
+    assert certificate.loss_mismatch_kw > 0.1
+    assert certificate.voltage_mismatch_pu > 1e-3
+    assert not certificate.is_feasible
+    assert certificate.worst_voltage.startswith("bus 3")
+
+
+def test_a_falsified_reactive_award_shows_in_the_voltages():
+    found = cleared("undervoltage_reactive_33")
+    certificate = certified(found, awards=with_injection(found, "south", 0.0, -60.0))
+    assert certificate.voltage_mismatch_pu > 1e-4
+    assert not certificate.is_feasible
+
+
+@pytest.mark.parametrize(("change_kw", "excess_kw"), [(1e4, 9e3), (-1e4, 9e3)])
+def test_an_award_outside_the_range_of_its_resource_is_not_feasible(change_kw: float, excess_kw: float):
+    network = feeder([Branch("0", "1", 1e-6, 1e-6)], {"0": (100, 0)})
+    found = clear(market(network, 20.0, resource("g", "0", supply=[(50, 10)])))
+    certificate = certified(found, awards=with_injection(found, "g", change_kw))
+    assert certificate.worst_range_violation_kw > excess_kw
+    assert not certificate.is_feasible
+
+
+def test_a_violated_voltage_is_named_with_its_excess_and_interval():
+    found = cleared("day_33")
+    case = found.case
+    highest = found.voltages.v_pu[1].max()
+    certificate = certified(found, case=replace(case, network=banded(case.network, 0.9, highest - 0.004)))
+    assert certificate.worst_voltage_violation_pu == pytest.approx(0.004, abs=1e-8)
+    assert certificate.worst_voltage.endswith("interval 1") or certificate.worst_voltage.endswith("interval 2")
+    assert not certificate.is_feasible
+    assert certificate.is_supported
+
+
+@pytest.mark.parametrize(
+    ("name", "narrow"),
+    [
+        ("congestion_current_33", lambda network: rated(network, "line 2", ampere=80.0)),
+        ("congestion_power_33", lambda network: rated(network, "line 0", kva=2880.0)),
+    ],
+)
+def test_an_overloaded_branch_is_named_with_its_loading(name: str, narrow):
+    """Full at its own rating, a branch is loaded to 125 % of four fifths of it."""
+    found = cleared(name)
+    certificate = certified(found, case=replace(found.case, network=narrow(found.case.network)))
+    assert certificate.worst_loading_percent == pytest.approx(125.0, rel=1e-6)
+    assert certificate.worst_loading.startswith("line ")
+    assert not certificate.is_feasible
+    assert certified(found).worst_loading_percent == pytest.approx(100.0, rel=1e-6)
+
+
+def test_awards_that_no_ac_state_carries_are_not_feasible():
+    found = cleared("undervoltage_33")
+    certificate = certified(found, awards=with_injection(found, "far", -1e6))
+    assert not certificate.ac_converged
+    assert not certificate.is_feasible
+
+
+def test_a_price_at_which_a_resource_would_sell_more_is_not_supporting():
+    """At 5 above the price of its last, half-accepted block, a generator forgoes 5 for each kW that it has left."""
+    found = cleared("undervoltage_33")
+    awards, bids = found.awards.segment_kw[0], found.case.bids
+    inside = np.flatnonzero((awards > 1) & (awards < bids.quantity_kw[0] - 1))
+    (marginal,) = inside
+    owner = bids.resource[marginal]
+    dearer = np.array(found.prices.lmp_usd_per_mwh)
+    dearer[0, found.case.resources.node[owner]] += 5.0
+    certificate = certified(found, prices=replace(found.prices, lmp_usd_per_mwh=dearer))
+    left_kw = bids.quantity_kw[0, marginal] - awards[marginal]
+    assert certificate.worst_bid_gap_usd == pytest.approx(5 * left_kw / 1000, rel=1e-6)
+    assert certificate.worst_bid == f"{found.case.resources.name[owner]}, interval 0"
+    assert not certificate.is_supported
+    assert certificate.is_feasible
+
+
+def test_a_price_below_a_full_offer_does_not_support_it():
+    """At 3 below its offer of 10 a generator of 50 kW would rather stand still."""
+    network = feeder([Branch("0", "1", 0.01, 0.01)], {"1": (100, 0)})
+    found = clear(market(network, 20.0, resource("g", "1", supply=[(50, 10)])))
+    cheap = np.full_like(found.prices.lmp_usd_per_mwh, 7.0)
+    gap, traded = bid_gaps(found._dispatch, replace(found.prices, lmp_usd_per_mwh=cheap))
+    assert gap == pytest.approx(np.array([[3 * 50 / 1000]]), rel=1e-9)
+    assert traded == pytest.approx(7 * 50 / 1000, rel=1e-9)
+
+
+def test_a_buyer_s_gap_is_what_he_pays_too_much():
+    network = feeder([Branch("0", "1", 0.01, 0.01)], {"1": (100, 0)})
+    found = clear(market(network, 20.0, resource("d", "1", kind="load", demand=[(40, 25)])))
+    dear = np.full_like(found.prices.lmp_usd_per_mwh, 30.0)
+    gap, _ = bid_gaps(found._dispatch, replace(found.prices, lmp_usd_per_mwh=dear))
+    assert gap == pytest.approx(np.array([[5 * 40 / 1000]]), rel=1e-9)
+
+
+def test_a_reactive_price_that_a_resource_would_answer_is_not_supporting():
+    """An inverter with 100 kvar of room at either side forgoes them at a price of 4."""
+    network = feeder([Branch("0", "1", 1e-6, 1e-6)], {"0": (100, 0)})
+    found = clear(market(network, 20.0, resource("v", "0", supply=[(10, 90)], q_kvar=(-100.0, 100.0))))
+    priced = np.full_like(found.prices.lmp_q_usd_per_mvarh, 4.0)
+    gap, _ = bid_gaps(found._dispatch, replace(found.prices, lmp_q_usd_per_mvarh=priced))
+    assert gap[0, 0] == pytest.approx(4 * (100 - found.awards.q_kvar[0, 0]) / 1000, rel=1e-9)
+
+
+def test_intervals_in_which_import_is_worth_money_are_told():
+    assert cleared("negative_price_33").certificate.negative_import_value == (0,)
+    assert cleared("undervoltage_33").certificate.negative_import_value == ()
+
+
+def test_the_independent_power_flow_agrees_with_the_engine_s_on_transformers():
+    """With taps and a phase shift of 150 degrees, and for two intervals."""
+    network = cigre()
+    p_kw, q_kvar = network.element_loads()
+    load = -np.outer([1.0, 0.4], p_kw + 1j * q_kvar)
+    v, import_kw, converged = independent_power_flow(network, load)
+    point = AcTangent(network).operate(load / 100.0)
+    assert converged
+    np.testing.assert_allclose(v, point.v_pu, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(import_kw, point.import_pu.real * 100.0, rtol=0, atol=1e-4)
+
+
+def test_the_summary_is_json_without_nan_or_infinity():
+    for name in ("undervoltage_33", "base_33", "negative_price_33"):
+        text = json.dumps(cleared(name).certificate.summary(), allow_nan=False)
+        assert json.loads(text)["feasible"] is True
+        assert json.loads(text)["bids_supported"] is True
+
+
+def test_the_summary_tells_where_prices_are_not_unique():
+    network = feeder([Branch("0", "1", 0.01, 0.01)], {"0": (100, 0)})
+    offer = resource("g", "0", supply=[(100, 10), (100, 30)])
+    found = clear(market(network, 20.0, offer, p_min_kw=0.0, p_max_kw=0.0))
+    (told,) = found.certificate.summary()["intervals_with_price_ranges"]
+    assert told["interval"] == 0
+    assert (told["low_usd_per_mwh"], told["high_usd_per_mwh"]) == pytest.approx((10.0, 30.0), abs=1e-4)
