@@ -101,7 +101,11 @@ def test_nobody_may_bid():
             "its ranges of p and q need at least 20 kVA",
         ),
         (
-            {"s_max_kva": np.array([24.9, np.inf]), "q_min_kvar": np.array([15.0, 0.0]), "q_max_kvar": np.array([20.0, 0.0])},
+            {
+                "s_max_kva": np.array([24.9, np.inf]),
+                "q_min_kvar": np.array([15.0, 0.0]),
+                "q_max_kvar": np.array([20.0, 0.0]),
+            },
             "resource G",
             "s_max_kva",
             24.9,
@@ -223,7 +227,10 @@ def test_the_order_of_rows_does_not_matter_but_that_of_segments():
 
 def test_the_price_of_a_segment_without_quantity_does_not_count():
     empty = at(bids().quantity_kw, 0, 0, to=0.0)
-    assert problems_of(offered=bids(quantity_kw=empty, price_usd_per_mwh=at(bids().price_usd_per_mwh, 0, 0, to=99.0))) == []
+    assert (
+        problems_of(offered=bids(quantity_kw=empty, price_usd_per_mwh=at(bids().price_usd_per_mwh, 0, 0, to=99.0)))
+        == []
+    )
 
 
 def test_an_empty_segment_between_two_does_not_hide_that_the_third_is_cheaper_than_the_first():
@@ -267,7 +274,14 @@ def test_all_problems_of_all_resources_are_found_at_once():
 def test_every_kind_is_accepted_by_a_case(kind: str):
     network = feeder([Branch("0", "1", 0.01, 0.01)])
     one = Resources(
-        np.array(["r"]), np.array([kind]), np.array([1]), np.zeros(1), np.zeros((1, 1)), np.zeros(1), np.zeros(1), np.ones(1)
+        np.array(["r"]),
+        np.array([kind]),
+        np.array([1]),
+        np.zeros(1),
+        np.zeros((1, 1)),
+        np.zeros(1),
+        np.zeros(1),
+        np.ones(1),
     )
     assert simple_case(network, 20.0, resources=one, bids=no_resources(1)[1]).resources.kind[0] == kind
 

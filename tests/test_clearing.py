@@ -366,7 +366,9 @@ def test_an_explanation_tells_the_substation_s_price_from_its_limit():
     table = explained(clearing("import_cap_33"), "0")
     energy = table[table.component == "energy"].set_index("element").share_usd_per_mwh
     assert energy["substation price"] == 20.0
-    assert energy["substation import of real power"] == pytest.approx(clearing("import_cap_33").prices.energy[0, 0] - 20.0)
+    assert energy["substation import of real power"] == pytest.approx(
+        clearing("import_cap_33").prices.energy[0, 0] - 20.0
+    )
     without = explained(clearing("base_33"), "17")
     assert without.element.tolist() == ["substation price", "network losses"]
 
@@ -502,7 +504,11 @@ class TestInfeasible:
 
     def test_only_the_interval_that_cannot_be_met_is_named(self, formulation: str):
         case = market(
-            feeder33(), [20.0, 20.0, 20.0], resource("far", 17, supply=[(50, 31)]), p_max_kw=2500.0, load=[0.5, 1.0, 0.5]
+            feeder33(),
+            [20.0, 20.0, 20.0],
+            resource("far", 17, supply=[(50, 31)]),
+            p_max_kw=2500.0,
+            load=[0.5, 1.0, 0.5],
         )
         with pytest.raises(InfeasibleError) as caught:
             clear(case, Settings(formulation=formulation))
@@ -629,7 +635,9 @@ def test_two_resources_at_one_node_are_served_by_merit():
 @pytest.mark.parametrize("base_kv", [0.4, 110.0])
 def test_prices_do_not_depend_on_the_voltage_that_per_unit_stands_for(base_kv: float):
     branches = [Branch("0", "1", 0.02, 0.04), Branch("1", "2", 0.03, 0.02)]
-    found = agrees(market(feeder(branches, {"2": (90, 40)}, base_kv=base_kv), 20.0, resource("g", "1", supply=[(60, 20.05)])))
+    found = agrees(
+        market(feeder(branches, {"2": (90, 40)}, base_kv=base_kv), 20.0, resource("g", "1", supply=[(60, 20.05)]))
+    )
     assert found.awards.net_injection_kw[0, 0] == pytest.approx(60.0)
 
 
@@ -653,7 +661,11 @@ def test_residuals_of_a_converged_result_are_within_the_tolerances(name: str):
 def test_summary_tells_status_cost_residuals_and_seconds():
     found = clearing("day_33")
     summary = found.summary()
-    assert (summary["status"], summary["objective"], summary["passes"]) == ("converged", found.objective, len(found.passes))
+    assert (summary["status"], summary["objective"], summary["passes"]) == (
+        "converged",
+        found.objective,
+        len(found.passes),
+    )
     assert (summary["nodes"], summary["resources"], summary["intervals"]) == (33, 4, 3)
     assert summary["formulation"] == "ac_tangent"
     assert set(summary["seconds"]) == {"build", "power_flow", "gradients", "solver", "newton"}

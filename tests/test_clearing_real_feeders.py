@@ -53,9 +53,7 @@ def cleared(name: str) -> tuple[Clearing, AcOpf]:
     """A heavy interval and one of little load at a higher price."""
     size_kw, band, left = TIGHTENED[name]
     network = banded(real_feeder(name), *band)
-    network = replace(
-        network, rating_from_pu=left * network.rating_from_pu, rating_to_pu=left * network.rating_to_pu
-    )
+    network = replace(network, rating_from_pu=left * network.rating_from_pu, rating_to_pu=left * network.rating_to_pu)
     case = market(network, [PRICE, 1.4 * PRICE], *bidders(network, size_kw), load=[1.0, 0.6])
     return clear(case), solve_acopf(case)
 

@@ -50,5 +50,5 @@ def test_nothing_is_raised_where_no_problem_was_found():
     problems = Problems()
     problems.raise_if_any()
     problems.add("bus 7", "base_kv", 0.0, "must be above zero")
-    with pytest.raises(InputError, match="bus 7, base_kv = 0.0"):
+    with pytest.raises(InputError, match=r"bus 7, base_kv = 0\.0"):
         problems.raise_if_any()

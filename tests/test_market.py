@@ -112,7 +112,9 @@ def test_a_load_of_the_wrong_shape_is_refused(case, field):
     assert problem.message == "must be intervals x nodes = (2, 3)"
 
 
-@pytest.mark.parametrize(("owner", "field"), [("resources", "p_max_kw"), ("bids", "quantity_kw"), ("bids", "price_usd_per_mwh")])
+@pytest.mark.parametrize(
+    ("owner", "field"), [("resources", "p_max_kw"), ("bids", "quantity_kw"), ("bids", "price_usd_per_mwh")]
+)
 def test_resources_and_bids_cover_every_interval(case, owner, field):
     short = replace(getattr(case, owner), **{field: getattr(getattr(case, owner), field)[:1]})
     (problem,) = problems_of(case, **{owner: short})
@@ -128,7 +130,9 @@ def test_a_bid_of_an_unknown_resource_is_refused(case, index):
 
 
 def test_problems_of_different_parts_are_told_together(case):
-    problems = problems_of(case, substation=replace(case.substation, p_min_kw=9.0, p_max_kw=1.0), load_p_kw=np.zeros((1, 1)))
+    problems = problems_of(
+        case, substation=replace(case.substation, p_min_kw=9.0, p_max_kw=1.0), load_p_kw=np.zeros((1, 1))
+    )
     assert [problem.element for problem in problems] == ["import", "load"]
     problems = problems_of(
         case,
@@ -149,7 +153,9 @@ def test_intervals_are_half_open_and_equally_long():
     assert horizon.interval_hours == pytest.approx(1 / 12, rel=1e-15)
     assert horizon.starts[0] == START
     assert horizon.starts[-1] + timedelta(minutes=5) == START + timedelta(days=1)
-    assert {after - before for before, after in zip(horizon.starts, horizon.starts[1:], strict=False)} == {timedelta(minutes=5)}
+    assert {after - before for before, after in zip(horizon.starts, horizon.starts[1:], strict=False)} == {
+        timedelta(minutes=5)
+    }
 
 
 def test_the_market_s_clock_leaps_where_daylight_saving_begins():

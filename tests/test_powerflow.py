@@ -131,7 +131,9 @@ def test_a_start_is_kept_where_there_is_no_solution_and_does_not_matter_where_th
 
 
 def test_several_sources_are_all_held():
-    network = feeder([Branch("a", "b", 0.02, 0.04), Branch("b", "c", 0.02, 0.04)], source={"a": 1.02, "c": 0.99 - 0.01j})
+    network = feeder(
+        [Branch("a", "b", 0.02, 0.04), Branch("b", "c", 0.02, 0.04)], source={"a": 1.02, "c": 0.99 - 0.01j}
+    )
     power = np.array([[0.0, -0.8 - 0.3j, 0.0]])
     v, _ = PowerFlow(network).solve(power)
     assert v[0, [0, 2]].tolist() == [1.02, 0.99 - 0.01j]

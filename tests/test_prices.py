@@ -78,7 +78,9 @@ def test_a_lower_voltage_limit_prices_demand_by_how_much_it_lowers_the_voltage()
     _, _, point = two_buses()
     flow, v = point.import_pu[0], abs(point.v_pu[0, 1])
     slope = 2 / (1 - 2 * (0.02 * flow.real + 0.04 * flow.imag))
-    fall = (2 * (0.02 * (1 + 0.02 * slope * flow.real) + 0.04 * 0.04 * slope * flow.real) - 0.002 * slope * flow.real) / (2 * v)
+    fall = (
+        2 * (0.02 * (1 + 0.02 * slope * flow.real) + 0.04 * 0.04 * slope * flow.real) - 0.002 * slope * flow.real
+    ) / (2 * v)
     weights = Weights(np.zeros(1), np.zeros(1), no_limits(1) + sparse.csr_array(np.array([[300.0]])))
     prices = priced(weights)
     np.testing.assert_allclose(prices.voltage[0], [0.0, 300 * fall], rtol=1e-9, atol=1e-12)
@@ -94,7 +96,9 @@ def test_a_full_branch_prices_demand_by_the_current_that_it_adds():
     slope = 2 / (1 - 2 * (0.02 * flow.real + 0.04 * flow.imag))
     weights = Weights(np.zeros(1), np.zeros(1), no_limits(2) + sparse.csr_array(np.array([[0.0, -40.0]])))
     prices = priced(weights, rating=1.2)
-    np.testing.assert_allclose(prices.congestion[0], [0.0, 40 * slope * flow.real / (2 * abs(flow))], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        prices.congestion[0], [0.0, 40 * slope * flow.real / (2 * abs(flow))], rtol=1e-9, atol=1e-12
+    )
     assert not prices.voltage.any()
 
 
@@ -152,6 +156,8 @@ def test_prices_of_nothing_are_zero():
 
 def test_no_price_is_ever_nan_where_a_branch_carries_nothing():
     """The gradient of a magnitude has no direction at zero."""
-    network = feeder([Branch("a", "b", 0.02, 0.04, rating=1.5), Branch("b", "c", 0.01, 0.01, rating=1.0)], {"b": (100, 0)})
+    network = feeder(
+        [Branch("a", "b", 0.02, 0.04, rating=1.5), Branch("b", "c", 0.01, 0.01, rating=1.0)], {"b": (100, 0)}
+    )
     prices = clear(market(network, 20.0, resource("g", "b", supply=[(30, 15)]))).prices
     assert np.isfinite(prices.table()[COLUMNS[4:]].to_numpy()).all()

@@ -43,7 +43,7 @@ def small() -> Network:
 NETWORKS = {
     "small": small,
     "33 meshed": lambda: feeder33(meshed=True),
-    "cigre": lambda: cigre(),
+    "cigre": cigre,
 }
 
 

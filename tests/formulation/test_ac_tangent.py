@@ -48,7 +48,10 @@ def test_every_voltage_but_the_source_s_is_limited_and_every_rated_end():
 
 def test_a_rating_at_one_end_only_is_a_limit_at_that_end():
     rated = replace(
-        feeder(BRANCHES[:1]), rating_from_pu=np.array([np.inf]), rating_to_pu=np.array([2.5]), shunt_to_pu=np.array([0.1j])
+        feeder(BRANCHES[:1]),
+        rating_from_pu=np.array([np.inf]),
+        rating_to_pu=np.array([2.5]),
+        shunt_to_pu=np.array([0.1j]),
     )
     limits = AcTangent(rated).limits
     assert (limits.element.tolist(), limits.end.tolist(), limits.upper[1]) == (["bus b", "a-b"], ["", ""], 2.5)

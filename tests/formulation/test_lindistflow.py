@@ -176,7 +176,9 @@ def test_gradients_are_the_differences_of_a_linear_model():
             there[0, node] += step
             moved = model.operate(there)
             change = moved.import_pu[0] - point.import_pu[0]
-            assert (real[0, part, node], reactive[0, part, node]) == pytest.approx((change.real, change.imag), abs=1e-12)
+            assert (real[0, part, node], reactive[0, part, node]) == pytest.approx(
+                (change.real, change.imag), abs=1e-12
+            )
             np.testing.assert_allclose(of_limits[:, part, node], (moved.limit_value - point.limit_value)[0], atol=1e-12)
 
 
@@ -194,7 +196,9 @@ def whole_model(case: MarketCase, settings: Settings) -> tuple[float, FloatArray
     declare_lindistflow(model, network, intervals, losses)
     nodes = range(network.node_count)
     here = [np.flatnonzero(case.resources.node == node).tolist() for node in nodes]
-    balance = pyo.Constraint(intervals, nodes, rule=lambda m, t, n: injected(m.p, t, n) - m.node_p[t, n] == load_p[t, n])
+    balance = pyo.Constraint(
+        intervals, nodes, rule=lambda m, t, n: injected(m.p, t, n) - m.node_p[t, n] == load_p[t, n]
+    )
     load_p, load_q = case.load_p_kw / BASE_KVA, case.load_q_kvar / BASE_KVA
 
     def injected(power, t, node):

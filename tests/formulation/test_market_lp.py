@@ -17,7 +17,11 @@ def test_every_variable_of_every_interval_has_columns_of_its_own():
 
 def test_injections_are_resources_less_loads_and_add_up_at_a_node():
     case = market(
-        feeder33(), [20.0, 30.0], resource("a", 5, supply=[(100, 1)]), resource("b", 5, supply=[(100, 1)]), load=[1.0, 0.5]
+        feeder33(),
+        [20.0, 30.0],
+        resource("a", 5, supply=[(100, 1)]),
+        resource("b", 5, supply=[(100, 1)]),
+        load=[1.0, 0.5],
     )
     lp = build_market_lp(case, 8)
     x = np.zeros(2 * lp.width)

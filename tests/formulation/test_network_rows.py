@@ -47,7 +47,9 @@ def values(limits, lower: float, upper: float) -> np.ndarray:
 def test_violation_is_the_distance_to_the_nearer_bound():
     network = feeder([Branch("a", "b", 0.02, 0.04, rating=2.0, is_current=True)], band=(0.9, 1.1))
     limits = AcTangent(network).limits
-    np.testing.assert_allclose(violation(limits, np.array([[0.85, 1.5], [1.0, 2.0], [1.12, 2.3]])), [[0.05, 0], [0, 0], [0.02, 0.3]])
+    np.testing.assert_allclose(
+        violation(limits, np.array([[0.85, 1.5], [1.0, 2.0], [1.12, 2.3]])), [[0.05, 0], [0, 0], [0.02, 0.3]]
+    )
 
 
 def test_a_limit_is_watched_from_within_its_margin(rows: NetworkRows):

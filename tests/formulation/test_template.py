@@ -73,7 +73,9 @@ def declare_network(model: pyo.ConcreteModel, intervals: range) -> None:
     declare_lindistflow(model, network, intervals, losses_around(network, -(p_kw + 1j * q_kvar) / 100.0))
 
 
-@pytest.mark.parametrize(("declare", "variables"), [(declare_market, VARIABLES), (declare_network, STATES + INJECTIONS)])
+@pytest.mark.parametrize(
+    ("declare", "variables"), [(declare_market, VARIABLES), (declare_network, STATES + INJECTIONS)]
+)
 def test_one_interval_repeated_is_the_horizon_compiled(declare, variables):
     intervals = 3
     one, all_of_them = pyo.ConcreteModel(), pyo.ConcreteModel()

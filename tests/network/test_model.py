@@ -102,8 +102,22 @@ def test_a_network_cannot_be_changed():
         ("tap", 0, 0j, "line a-b", "tap_ratio", "must be above zero"),
         ("tap", 0, complex(np.nan), "line a-b", "tap", "must be a finite number"),
         ("shunt_to_pu", 0, complex(0, np.inf), "line a-b", "shunt", "must be a finite number"),
-        ("rating_from_pu", 0, 0.0, "line a-b", "rating at its from end", "must be above zero; leave it blank for no limit"),
-        ("rating_to_pu", 1, np.nan, "line b-c", "rating at its to end", "must be above zero; leave it blank for no limit"),
+        (
+            "rating_from_pu",
+            0,
+            0.0,
+            "line a-b",
+            "rating at its from end",
+            "must be above zero; leave it blank for no limit",
+        ),
+        (
+            "rating_to_pu",
+            1,
+            np.nan,
+            "line b-c",
+            "rating at its to end",
+            "must be above zero; leave it blank for no limit",
+        ),
         ("from_node", 1, 2, "line b-c", "to_bus", "a branch must join two different buses"),
         ("element_p_kw", 0, np.nan, "element load b", "p_kw", "must be a finite number"),
         ("element_q_kvar", 1, np.inf, "element load c", "q_kvar", "must be a finite number"),
@@ -128,7 +142,10 @@ def test_every_bus_without_a_path_to_a_source_is_named():
     apart = [Branch("a", "b", 0.01, 0.02), Branch("c", "d", 0.01, 0.02)]
     with pytest.raises(InputError) as caught:
         feeder(apart)
-    assert [(problem.element, problem.field) for problem in caught.value.problems] == [("bus c", "island"), ("bus d", "island")]
+    assert [(problem.element, problem.field) for problem in caught.value.problems] == [
+        ("bus c", "island"),
+        ("bus d", "island"),
+    ]
 
 
 def test_an_alias_must_not_repeat_a_bus():

@@ -20,7 +20,9 @@ from dlmp.units import BASE_KVA, KW_PER_MW
 
 def solved(net: pp.pandapowerNet, start: np.ndarray | None = None) -> pp.pandapowerNet:
     """Solve `net`, from the voltages `start` [pu] where phase shifts are hidden in impedances."""
-    begin = {"init": "dc"} if start is None else {"init_vm_pu": np.abs(start), "init_va_degree": np.angle(start, deg=True)}
+    begin = (
+        {"init": "dc"} if start is None else {"init_vm_pu": np.abs(start), "init_va_degree": np.angle(start, deg=True)}
+    )
     pp.runpp(net, numba=False, calculate_voltage_angles=True, tolerance_mva=1e-9, max_iteration=30, **begin)
     return net
 
@@ -42,8 +44,8 @@ def everything() -> pp.pandapowerNet:
         tap_changer_type="Ratio", name="grid transformer",
     )  # fmt: skip
     pp.create_transformer_from_parameters(
-        net, north, lv, sn_mva=0.4, vn_hv_kv=20, vn_lv_kv=0.41, vkr_percent=1.4, vk_percent=6, pfe_kw=1.35, i0_percent=0.3,
-        shift_degree=0, parallel=2, df=0.9, max_loading_percent=80, name="village transformer",
+        net, north, lv, sn_mva=0.4, vn_hv_kv=20, vn_lv_kv=0.41, vkr_percent=1.4, vk_percent=6, pfe_kw=1.35,
+        i0_percent=0.3, shift_degree=0, parallel=2, df=0.9, max_loading_percent=80, name="village transformer",
     )  # fmt: skip
     for name, start, end, km, extra in (
         ("a", mv2, north, 6.0, {"parallel": 2, "df": 0.8, "max_loading_percent": 70}),
@@ -78,9 +80,6 @@ def cigre_with_der() -> pp.pandapowerNet:
     return pandapower.networks.create_cigre_network_mv(with_der="pv_wind")
 
 
-
-
-
 NETS = [pandapower.networks.case33bw, case33bw_closed, cigre_with_der, oberrhein, everything]
 
 
@@ -95,7 +94,9 @@ def voltages(net: pp.pandapowerNet, network: Network) -> tuple[np.ndarray, np.nd
     names = net.bus.name[live.index].astype(str)
     if not set(names) <= set(network.node_of_bus):
         names = live.index.astype(str)
-    return (live.vm_pu * np.exp(1j * np.deg2rad(live.va_degree))).to_numpy(), np.array([network.node(name) for name in names])
+    return (live.vm_pu * np.exp(1j * np.deg2rad(live.va_degree))).to_numpy(), np.array(
+        [network.node(name) for name in names]
+    )
 
 
 @OLD_SAMPLE
