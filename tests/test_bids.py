@@ -96,9 +96,9 @@ def test_nobody_may_bid():
         (
             {"s_max_kva": np.array([19.0, np.inf])},
             "resource G",
-            "s_max_kva",
-            19.0,
-            "its ranges of p and q need at least 20 kVA",
+            "p_min_kw",
+            20.0,
+            "is above s_max_kva = 19",
         ),
         (
             {
@@ -109,7 +109,7 @@ def test_nobody_may_bid():
             "resource G",
             "s_max_kva",
             24.9,
-            "its ranges of p and q need at least 25 kVA",
+            "its ranges of p and q need 25 kVA and the rating allows 24.9",
         ),
         (
             {"p_max_kw": np.array([[100.0, 50.0], [19.0, 50.0]])},

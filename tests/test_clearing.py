@@ -678,6 +678,6 @@ def test_summary_tells_status_cost_residuals_and_seconds():
 def test_settings_of_the_polygon_reach_the_dispatch():
     """A coarser polygon leaves an inverter less room."""
     case = CASES["reactive_price_33"]()
-    coarse, fine = (clear(case, Settings(circle_sides=sides)).objective for sides in (24, 96))
-    assert coarse == pytest.approx(solve_acopf(case, circle_sides=24).cost, rel=1e-6)
-    assert fine < coarse - 0.01
+    coarse, fine = (clear(case, Settings(circle_sides=sides)).objective for sides in (8, 96))
+    assert coarse == pytest.approx(solve_acopf(case, circle_sides=8).cost, rel=1e-6)
+    assert fine < coarse - 0.1

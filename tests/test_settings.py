@@ -13,7 +13,7 @@ from dlmp.settings import LOSS_MODELS, Settings
     [
         ({"losses": "quadratic"}, "must be one of linear, none"),
         ({"max_passes": 0}, "must be at least 1"),
-        ({"circle_sides": 23}, "must be at least 24"),
+        ({"circle_sides": 3}, "must be at least 4"),
         ({"tolerance_pu": 0.0}, "must be above zero"),
         ({"tolerance_usd_per_mwh": -1e-6}, "must be above zero"),
         ({"tolerance_pu": float("nan")}, "must be above zero"),
@@ -40,7 +40,7 @@ def test_every_loss_model_is_a_valid_setting(losses: str):
     assert Settings(losses=losses).losses == losses
 
 
-@pytest.mark.parametrize("change", [{"max_passes": 1}, {"circle_sides": 24}, {"tolerance_pu": 1e-300}])
+@pytest.mark.parametrize("change", [{"max_passes": 1}, {"circle_sides": 4}, {"tolerance_pu": 1e-300}])
 def test_the_smallest_permitted_values_are_permitted(change: dict[str, float]):
     Settings(**change)
 

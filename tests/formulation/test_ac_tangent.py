@@ -54,7 +54,7 @@ def test_a_rating_at_one_end_only_is_a_limit_at_that_end():
         shunt_to_pu=np.array([0.1j]),
     )
     limits = AcTangent(rated).limits
-    assert (limits.element.tolist(), limits.end.tolist(), limits.upper[1]) == (["bus b", "a-b"], ["", ""], 2.5)
+    assert (limits.element.tolist(), limits.end.tolist(), limits.upper[1]) == (["bus b", "a-b"], ["-", "to"], 2.5)
 
 
 def test_limited_quantities_are_what_ohm_and_kirchhoff_say():
