@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandapower.networks
 
-from dlmp.bids import Bids, Resources
+from dlmp.bids import Bids, Resources, at_ports
 from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network.pandapower import from_pandapower
 
@@ -47,7 +47,7 @@ def build(spec: Spec) -> MarketCase:
     resources = Resources(
         name=np.array([f"resource {index}" for index in range(count)]),
         kind=np.array(["solar", "generator", "load"])[kind],
-        node=node,
+        share=at_ports(node, network.port_count),
         p_min_kw=p_min_kw,
         p_max_kw=p_max_kw,
         q_min_kvar=np.where(is_source, -0.3 * size_kw, 0.0),

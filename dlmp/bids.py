@@ -9,12 +9,14 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from dlmp.errors import Problems
-from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, repeated, some_of
+from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, frozen_rows, repeated, some_of
 
 RESOURCE_KINDS = ("solar", "wind", "generator", "load", "demand_response", "ev", "other")
 MAX_SEGMENTS = 20
+SHARE_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +27,8 @@ class Resources:
     ----------
     name, kind
         (r,) Name and kind, one of `RESOURCE_KINDS`.
-    node
-        (r,) Node where each injects.
+    share
+        (r, p) Part of its power that each injects at each port of the network; every row adds up to 1.
     p_min_kw, p_max_kw
         (r,) and (t, r) Range of the injection [kW], positive into the grid; the upper end follows
         the availability of each interval.
@@ -38,7 +40,7 @@ class Resources:
 
     name: TextArray
     kind: TextArray
-    node: IntArray
+    share: sparse.csr_array
     p_min_kw: FloatArray
     p_max_kw: FloatArray
     q_min_kvar: FloatArray
@@ -50,6 +52,17 @@ class Resources:
 
     def __len__(self) -> int:
         return len(self.name)
+
+    @property
+    def first_port(self) -> IntArray:
+        """(r,) First port of each: the only one of a resource on one phase or at a balanced bus."""
+        return np.asarray(self.share.indices[self.share.indptr[:-1]], dtype=np.int64)
+
+
+def at_ports(port: npt.ArrayLike, port_count: int) -> sparse.csr_array:
+    """Shares (r, `port_count`) of resources that each stand at one port."""
+    place = np.asarray(port, dtype=np.int64)
+    return sparse.csr_array((np.ones(len(place)), place, np.arange(len(place) + 1)), shape=(len(place), port_count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,27 +99,34 @@ class Bids:
 def _freeze(record: object) -> None:
     for field in fields(record):  # type: ignore[arg-type]
         value = getattr(record, field.name)
-        object.__setattr__(record, field.name, frozen(value, value.dtype))
+        if isinstance(value, np.ndarray):
+            object.__setattr__(record, field.name, frozen(value, value.dtype))
+        elif sparse.issparse(value):
+            object.__setattr__(record, field.name, frozen_rows(value))
 
 
-def no_resources(intervals: int) -> tuple[Resources, Bids]:
-    """Return empty tables: a feeder of which nothing bids."""
+def no_resources(intervals: int, port_count: int) -> tuple[Resources, Bids]:
+    """Return empty tables: a feeder of `port_count` ports of which nothing bids."""
     none, text = np.zeros(0), np.zeros(0, dtype=str)
     index = np.zeros(0, dtype=np.int64)
-    resources = Resources(text, text, index, none, np.zeros((intervals, 0)), none, none, none)
+    resources = Resources(text, text, at_ports(index, port_count), none, np.zeros((intervals, 0)), none, none, none)
     return resources, Bids(index, np.zeros(0, bool), index, np.zeros((intervals, 0)), np.zeros((intervals, 0)))
 
 
-def check_resources(resources: Resources, node_count: int, problems: Problems) -> None:
-    """Add to `problems` everything that is wrong with `resources` on a network of `node_count` nodes."""
+def check_resources(resources: Resources, port_count: int, problems: Problems) -> None:
+    """Add to `problems` everything that is wrong with `resources` on a network of `port_count` ports."""
+    if resources.share.shape != (len(resources), port_count):
+        problems.add("resources", "share", f"shape {resources.share.shape}", f"must be {(len(resources), port_count)}")
+        return
+    total = np.asarray(resources.share.sum(axis=1)).ravel()
     for name in repeated(resources.name):
         problems.add(f"resource {name}", "resource", name, "stands more than once; names must be unique")
     for index, name in enumerate(resources.name):
         element = f"resource {name}"
         if resources.kind[index] not in RESOURCE_KINDS:
             problems.add(element, "kind", str(resources.kind[index]), f"must be one of {some_of(RESOURCE_KINDS, 20)}")
-        if not 0 <= resources.node[index] < node_count:
-            problems.add(element, "node", int(resources.node[index]), f"must be 0 to {node_count - 1}")
+        if not abs(total[index] - 1.0) <= SHARE_TOLERANCE:
+            problems.add(element, "share", float(total[index]), "the shares of a resource must add up to 1")
         if not _ordered(resources.q_min_kvar[index], resources.q_max_kvar[index]):
             band = (float(resources.q_min_kvar[index]), float(resources.q_max_kvar[index]))
             problems.add(element, "q_min_kvar, q_max_kvar", band, "must be finite with q_min_kvar <= q_max_kvar")

@@ -107,15 +107,15 @@ def _prices(substation: "Substation") -> pd.DataFrame:
 def _loads(case: "MarketCase") -> pd.DataFrame:
     """One row per interval and bus, of the buses with any load in the case or in the tables of its network."""
     own_p, own_q = case.network.element_loads()
-    loaded = np.flatnonzero(
+    columns = np.flatnonzero(
         (case.load_p_kw != 0).any(axis=0) | (case.load_q_kvar != 0).any(axis=0) | (own_p != 0) | (own_q != 0)
     )
     return pd.DataFrame(
         {
-            "interval": np.repeat(np.arange(case.horizon.intervals), len(loaded)),
-            "bus": np.tile(case.network.bus[loaded], case.horizon.intervals),
-            "p_kw": case.load_p_kw[:, loaded].ravel(),
-            "q_kvar": case.load_q_kvar[:, loaded].ravel(),
+            "interval": np.repeat(np.arange(case.horizon.intervals), len(columns)),
+            "bus": np.tile(case.network.bus[columns], case.horizon.intervals),
+            "p_kw": case.load_p_kw[:, columns].ravel(),
+            "q_kvar": case.load_q_kvar[:, columns].ravel(),
         }
     )
 
@@ -124,7 +124,7 @@ def _resources(resources: Resources, network: Network) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "resource": resources.name,
-            "bus": network.bus[resources.node],
+            "bus": network.port_bus[resources.first_port],
             "phase": "",
             "kind": resources.kind,
             "p_min_kw": resources.p_min_kw,

@@ -1,6 +1,7 @@
 """Checks of a clearing that share no code with the engine that made it.
 
-* An AC power flow by pandapower's Newton solver at the awards: voltages, loadings, import, losses.
+* An AC power flow at the awards by another program: voltages, loadings, import, losses.  pandapower solves
+  balanced networks, and OpenDSS those that were read from its circuits.
 * Bid support: at the published prices every resource would choose what it was awarded.
 * Uniqueness: intervals where other multipliers meet the same optimality conditions, and the prices
   at the two ends.
@@ -9,19 +10,19 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import pandapower
 
 from dlmp.dispatch import Dispatch
-from dlmp.errors import SolverError
+from dlmp.errors import InputError, Problem, SolverError
 from dlmp.market import MarketCase
-from dlmp.network.model import ComplexArray, FloatArray, Network
-from dlmp.network.pandapower import to_pandapower
-from dlmp.powerflow import PowerFlow
+from dlmp.network.checked import CheckedFlow
+from dlmp.network.model import BalancedNetwork, ComplexArray, FloatArray, Network, UnbalancedNetwork
+from dlmp.network.opendss.check import opendss_flow
+from dlmp.network.pandapower_check import pandapower_flow
 from dlmp.prices import Prices
 from dlmp.results import Awards, Voltages
 from dlmp.solve import LinearProgram, solve_lp
 from dlmp.uniqueness import PriceRange, price_ranges
-from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
+from dlmp.units import BASE_KVA, money_per_price_pu
 
 FEASIBLE_KW = 1e-3
 """Largest excursion of a feasible result from the range of a resource or of the import [kW]."""
@@ -39,16 +40,21 @@ class Certificate:
 
     Parameters
     ----------
+    program
+        Which one solved the AC power flow.
     ac_converged
-        True when pandapower solved every interval.
+        True when it solved every interval.
     worst_voltage_violation_pu, worst_voltage
-        Largest excursion from a voltage band [pu], and where; 0 and "" when all hold.
+        Largest excursion from a voltage band [pu], and where; 0 and "" when all hold.  Where the voltage
+        to ground is not determined, that between phases counts.
     worst_loading_percent, worst_loading
-        Largest loading of a rated branch [%], and which.
+        Largest loading of a rated conductor [%], and which.
+    worst_unbalance_violation_pu, worst_unbalance
+        Largest excess over the limit of negative- by positive-sequence voltage, and where; 0 and "" when all hold.
     voltage_mismatch_pu
-        Largest difference between the engine's voltage magnitudes and pandapower's [pu].
+        Largest difference between the engine's voltage magnitudes and the program's [pu].
     import_mismatch_kw, loss_mismatch_kw
-        Largest difference of import and of network losses in any interval [kW].
+        Largest difference of import and of the branches' losses in any interval [kW].
     worst_bid_gap_usd, worst_bid
         Most that any resource could have earned on top by another quantity at the published price
         [currency per interval], and which.
@@ -63,11 +69,14 @@ class Certificate:
         Largest excursion of an award, a resource or the import from its own range [kW, kvar, kVA].
     """
 
+    program: str
     ac_converged: bool
     worst_voltage_violation_pu: float
     worst_voltage: str
     worst_loading_percent: float
     worst_loading: str
+    worst_unbalance_violation_pu: float
+    worst_unbalance: str
     voltage_mismatch_pu: float
     import_mismatch_kw: float
     loss_mismatch_kw: float
@@ -85,6 +94,7 @@ class Certificate:
             self.ac_converged
             and self.worst_voltage_violation_pu <= FEASIBLE_PU
             and self.worst_loading_percent <= 100 * (1 + FEASIBLE_PU)
+            and self.worst_unbalance_violation_pu <= FEASIBLE_PU
             and self.worst_range_violation_kw <= FEASIBLE_KW
         )
 
@@ -96,12 +106,15 @@ class Certificate:
     def summary(self) -> dict[str, object]:
         """Return the figures for `summary.json`."""
         return {
+            "program": self.program,
             "ac_converged": self.ac_converged,
             "feasible": self.is_feasible,
             "worst_voltage_violation_pu": self.worst_voltage_violation_pu,
             "worst_voltage": self.worst_voltage,
             "worst_loading_percent": self.worst_loading_percent,
             "worst_loading": self.worst_loading,
+            "worst_unbalance_violation_pu": self.worst_unbalance_violation_pu,
+            "worst_unbalance": self.worst_unbalance,
             "voltage_mismatch_pu": self.voltage_mismatch_pu,
             "import_mismatch_kw": self.import_mismatch_kw,
             "loss_mismatch_kw": self.loss_mismatch_kw,
@@ -114,83 +127,85 @@ class Certificate:
 
 
 def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, voltages: Voltages) -> Certificate:
-    """Check a clearing; see `Certificate`."""
+    """Check a clearing; see `Certificate`.
+
+    Raises
+    ------
+    InputError
+        When no other program knows the network.
+    """
     network = case.network
-    injection = _injection_kva(case, awards)
-    v, import_kw, converged = independent_power_flow(network, injection)
+    flow = independent_power_flow(network, awards.injection_kva(), case.law_pu * BASE_KVA)
     gap, traded = bid_gaps(found, prices)
     worst_gap = np.unravel_index(np.argmax(gap), gap.shape) if gap.size else None
-    engine_loss = found.point.import_pu.real * BASE_KVA + injection.real.sum(axis=1)
-    loss = import_kw + injection.real.sum(axis=1)
-    voltage, where_voltage = _worst_voltage(network, v)
-    loading, where_loading = _worst_loading(network, v)
+    voltage, where_voltage = flow.worst_voltage()
+    loading, where_loading = flow.worst_loading()
+    unbalance, where_unbalance = flow.worst_unbalance()
+    at_from, at_to = found.point.branch_power()
+    loss_pu = (at_from + at_to).real.sum(axis=1)
     return Certificate(
-        ac_converged=converged,
+        program=flow.program,
+        ac_converged=flow.converged,
         worst_voltage_violation_pu=voltage,
         worst_voltage=where_voltage,
         worst_loading_percent=loading,
         worst_loading=where_loading,
-        voltage_mismatch_pu=float(np.abs(np.abs(v) - voltages.v_pu).max()),
-        import_mismatch_kw=float(np.abs(import_kw - found.point.import_pu.real * BASE_KVA).max()),
-        loss_mismatch_kw=float(np.abs(loss - engine_loss).max()),
+        worst_unbalance_violation_pu=unbalance,
+        worst_unbalance=where_unbalance,
+        voltage_mismatch_pu=_voltage_mismatch(flow, found, voltages),
+        import_mismatch_kw=float(np.abs(flow.import_kva.real - found.point.import_pu.real * BASE_KVA).max()),
+        loss_mismatch_kw=float(np.abs(flow.branch_loss_pu() - loss_pu).max() * BASE_KVA),
         worst_bid_gap_usd=float(gap.max(initial=0.0)),
         worst_bid="" if worst_gap is None else f"{case.resources.name[worst_gap[1]]}, interval {worst_gap[0]}",
         traded_usd=traded,
         price_ranges=price_ranges(found, prices),
         negative_import_value=tuple(np.flatnonzero(found.weights.import_p < -NEGATIVE_USD_PER_MWH).tolist()),
-        worst_range_violation_kw=_worst_range(case, awards, import_kw, found.point.import_pu.imag * BASE_KVA),
+        worst_range_violation_kw=_worst_range(case, awards, flow.import_kva),
     )
 
 
-def _injection_kva(case: MarketCase, awards: Awards) -> ComplexArray:
-    """(t, n) Complex injection of awards and loads [kVA]."""
-    injection = -(case.load_p_kw + 1j * case.load_q_kvar)
-    np.add.at(injection.T, case.resources.node, (awards.net_injection_kw + 1j * awards.q_kvar).T)
-    return injection
+def independent_power_flow(network: Network, injection_kva: ComplexArray, law_kva: ComplexArray) -> CheckedFlow:
+    """Solve every interval with the program that knows `network`.
 
+    Parameters
+    ----------
+    network
+        Balanced, or read from an OpenDSS circuit.
+    injection_kva
+        (t, p) Complex injection at every port [kVA].
+    law_kva
+        (t, w) Nominal consumption of every load that follows its voltage [kVA].
 
-def independent_power_flow(network: Network, injection_kva: ComplexArray) -> tuple[ComplexArray, FloatArray, bool]:
-    """Solve every interval with pandapower's Newton method.
-
-    Returns voltages (t, n) [pu], import (t,) [kW], and whether all intervals were solved; an interval
-    that was not has the voltages without load and an import of zero.
+    Raises
+    ------
+    InputError
+        For another network, and when OpenDSS cannot read the circuit again.
     """
-    net = to_pandapower(network)
-    start = PowerFlow(network).no_load_pu
-    v = np.tile(start, (len(injection_kva), 1))
-    import_kw, converged = np.zeros(len(injection_kva)), True
-    for interval, power in enumerate(injection_kva / KW_PER_MW):
-        net.sgen["p_mw"], net.sgen["q_mvar"] = power.real, power.imag
-        try:
-            pandapower.runpp(
-                net,
-                calculate_voltage_angles=True,
-                init_vm_pu=np.abs(start),
-                init_va_degree=np.rad2deg(np.angle(start)),
-                tolerance_mva=1e-9,
-                max_iteration=50,
-                numba=False,
-            )
-        except pandapower.LoadflowNotConverged:
-            converged = False
-            continue
-        v[interval] = net.res_bus.vm_pu * np.exp(1j * np.deg2rad(net.res_bus.va_degree))
-        import_kw[interval] = net.res_ext_grid.p_mw.sum() * KW_PER_MW
-    return v, import_kw, converged
+    if isinstance(network, BalancedNetwork):
+        return pandapower_flow(network, injection_kva)
+    if isinstance(network, UnbalancedNetwork) and network.origin:
+        return opendss_flow(network, injection_kva, law_kva)
+    message = "no other program knows it, as it was not read from a file; clear without the certificate"
+    raise InputError([Problem("certificate", "network", network.name, message)])
 
 
-def _worst_voltage(network: Network, v: ComplexArray) -> tuple[float, str]:
-    size = np.abs(v)
-    broken = np.maximum(network.v_min_pu - size, size - network.v_max_pu)
-    broken[:, network.is_source] = 0.0
-    interval, node = np.unravel_index(np.argmax(broken), broken.shape)
-    if broken[interval, node] <= 0:
-        return 0.0, ""
-    return float(broken[interval, node]), f"bus {network.bus[node]}, interval {interval}"
+def _voltage_mismatch(flow: CheckedFlow, found: Dispatch, voltages: Voltages) -> float:
+    """Largest difference of voltage magnitudes; between phases at nodes that float [pu]."""
+    network, size = flow.network, flow.port_voltage()
+    to_ground = np.abs(size[:, : network.node_count] - voltages.v_pu)[:, ~network.is_floating]
+    pairs = network.node_count + np.flatnonzero(network.is_priced[network.node_count :])
+    port_of = {(f"bus {network.port_bus[port]}", str(network.port_phase[port])): port for port in pairs}
+    limits = found.formulation.limits
+    keys = zip(limits.element.tolist(), limits.phase.tolist(), strict=True)
+    place = [(limit, port_of[key]) for limit, key in enumerate(keys) if key in port_of]
+    limit, port = np.array(place, dtype=np.int64).reshape(len(place), 2).T
+    between = np.abs(size[:, port] - limits.physical(limit, found.point.limit_value[:, limit]))
+    return max(float(to_ground.max(initial=0.0)), float(between.max(initial=0.0)))
 
 
-def _worst_range(case: MarketCase, awards: Awards, import_kw: FloatArray, import_kvar: FloatArray) -> float:
+def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> float:
     """Largest excursion of awards, resources and import from their ranges [kW]."""
+    import_kw, import_kvar = import_kva.real, import_kva.imag
     resources, substation = case.resources, case.substation
     excess = [
         -awards.segment_kw,
@@ -208,18 +223,6 @@ def _worst_range(case: MarketCase, awards: Awards, import_kw: FloatArray, import
     return max(0.0, *(float(part.max(initial=0.0)) for part in excess))
 
 
-def _worst_loading(network: Network, v: ComplexArray) -> tuple[float, str]:
-    at_from, at_to = np.abs((network.from_admittance @ v.T).T), np.abs((network.to_admittance @ v.T).T)
-    power = ~network.rating_is_current
-    at_from[:, power] *= np.abs(v[:, network.from_node[power]])
-    at_to[:, power] *= np.abs(v[:, network.to_node[power]])
-    loading = 100 * np.maximum(at_from / network.rating_from_pu, at_to / network.rating_to_pu)
-    if not loading.size or loading.max() <= 0:
-        return 0.0, ""
-    interval, branch = np.unravel_index(np.argmax(loading), loading.shape)
-    return float(loading[interval, branch]), f"{network.branch[branch]}, interval {interval}"
-
-
 def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     """Profit that each resource forgoes at the published prices.
 
@@ -233,14 +236,15 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
         Sum of what all resources are paid or pay, in absolute value [currency].
     """
     market = found.market
-    node = market.case.resources.node
+    share = market.case.resources.share
+    price, q_price = prices.lmp_usd_per_mwh @ share.T, prices.lmp_q_usd_per_mvarh @ share.T
     columns = market.columns
     cost = columns.cost.copy()
     blocks = market.template.blocks
     for name in ("import_p", "import_q"):
         cost[:, blocks[name]] = 0.0
-    cost[:, blocks["p"]] -= prices.lmp_usd_per_mwh[:, node]
-    cost[:, blocks["q"]] -= prices.lmp_q_usd_per_mvarh[:, node]
+    cost[:, blocks["p"]] -= price
+    cost[:, blocks["q"]] -= q_price
     best = solve_lp(
         LinearProgram(
             cost.ravel(),
@@ -257,7 +261,7 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     shape = (market.intervals, market.width)
     profit = [-(cost * x.reshape(shape)) for x in (best.x, found.x)]
     per_resource = [_by_resource(found, values) for values in profit]
-    paid = np.abs(found.x[market.block("p")] * prices.lmp_usd_per_mwh[:, node]).sum()
+    paid = np.abs(found.x[market.block("p")] * price).sum()
     return np.maximum(per_resource[0] - per_resource[1], 0.0) * money, float(paid * money)
 
 

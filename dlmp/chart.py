@@ -42,7 +42,7 @@ def price_chart(clearing: Clearing, width: int, height: int = 20, marks: Marks =
     marks
         Characters to draw with.
     """
-    price, bought = clearing.prices.lmp_usd_per_mwh, clearing.case.substation.price_usd_per_mwh
+    price, bought = clearing.prices.published, clearing.case.substation.price_usd_per_mwh
     room = max(width - AXIS_WIDTH, 2)
     columns = np.array_split(np.arange(len(bought)), min(len(bought), room // 2))
     low = np.array([price[column].min() for column in columns])

@@ -15,7 +15,7 @@ from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
 from dlmp.formulation.market_lp import build_market_lp
 from dlmp.market import MarketCase
-from dlmp.network.model import FloatArray
+from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
 from dlmp.prices import Prices, decompose
 from dlmp.results import Awards, Flows, Voltages
 from dlmp.settings import Settings
@@ -79,56 +79,63 @@ class Clearing:
         interval
             Interval, from 0.
         phase
-            Phase; default: the only phase of a balanced bus.
+            Phase, or pair of phases such as ``12``; default: the only one of the bus.
 
         Returns
         -------
-        Rows with ``component, element, end, limit, unit`` and the shares ``share_usd_per_mwh`` and
+        Rows with ``component, element, phase, end, limit, unit`` and the shares ``share_usd_per_mwh`` and
         ``share_q_usd_per_mvarh``, which add up to the node's prices.
         """
-        node = self._node(bus, interval, phase)
+        if not 0 <= interval < self.case.horizon.intervals:
+            raise InputError(
+                [Problem("explain", "interval", interval, f"must be 0 to {self.case.horizon.intervals - 1}")]
+            )
+        node = self.case.network.node(bus, phase)
         work = self._dispatch
         weights, limits = work.weights, work.formulation.limits
         substation = self.case.substation
         energy = (self.prices.energy[interval, node], self.prices.energy_q[interval, node])
         bought = (substation.price_usd_per_mwh[interval], substation.q_price_usd_per_mvarh[interval])
         rest = (energy[0] - bought[0], energy[1] - bought[1])
-        rows: list[tuple[str, str, str, float | None, str, float, float]] = [
-            ("energy", "substation price", "-", None, "", *bought)
+        rows: list[tuple[str, str, str, str, float | None, str, float, float]] = [
+            ("energy", "substation price", "-", "-", None, "", *bought)
         ]
         if abs(rest[0]) > self.settings.tolerance_usd_per_mwh:
-            rows.append(("energy", REAL_IMPORT, "-", None, "kW", rest[0], 0.0))
+            rows.append(("energy", REAL_IMPORT, "-", "-", None, "kW", rest[0], 0.0))
         if abs(rest[1]) > self.settings.tolerance_usd_per_mwh:
-            rows.append(("energy", REACTIVE_IMPORT, "-", None, "kvar", 0.0, rest[1]))
+            rows.append(("energy", REACTIVE_IMPORT, "-", "-", None, "kvar", 0.0, rest[1]))
         lost = (self.prices.loss[interval, node], self.prices.loss_q[interval, node])
-        rows.append(("loss", "network losses", "-", None, "", *lost))
+        rows.append(("loss", "network losses", "-", "-", None, "", *lost))
         row = weights.limits[[interval]].tocoo()
         gradient = work.point.limit_gradients(np.full(row.nnz, interval), row.col, np.array([node]))[:, :, 0]
         bound = np.where(row.data > 0, limits.lower[row.col], limits.upper[row.col])
         shown = limits.physical(row.col, bound)
         for limit, weight, at, share in zip(row.col, row.data, shown, gradient, strict=True):
-            label = (str(limits.cause[limit]), str(limits.element[limit]), str(limits.end[limit]))
-            rows.append((*label, float(at), str(limits.unit[limit]), weight * share[0], weight * share[1]))
-        columns = ["component", "element", "end", "limit", "unit", "share_usd_per_mwh", "share_q_usd_per_mvarh"]
-        return pd.DataFrame(rows, columns=columns)
-
-    def _node(self, bus: str, interval: int, phase: str | None) -> int:
-        node = self.case.network.node(bus)
-        own = str(self.case.network.phase[node])
-        if phase not in (None, "", own):
-            raise InputError([Problem(f"bus {bus}", "phase", phase, f"has phase {own}")])
-        if not 0 <= interval < self.case.horizon.intervals:
-            raise InputError(
-                [Problem("explain", "interval", interval, f"must be 0 to {self.case.horizon.intervals - 1}")]
+            label = (
+                str(limits.cause[limit]),
+                str(limits.element[limit]),
+                str(limits.phase[limit]),
+                str(limits.end[limit]),
             )
-        return node
+            rows.append((*label, float(at), str(limits.unit[limit]), weight * share[0], weight * share[1]))
+        columns = [
+            "component",
+            "element",
+            "phase",
+            "end",
+            "limit",
+            "unit",
+            "share_usd_per_mwh",
+            "share_q_usd_per_mvarh",
+        ]
+        return pd.DataFrame(rows, columns=columns)
 
     def binding_limits(self) -> pd.DataFrame:
         """Every voltage, branch and import limit that binds, with its shadow price.
 
         Returns
         -------
-        Rows with ``interval_start, interval, component, element, end, limit, unit`` and
+        Rows with ``interval_start, interval, component, element, phase, end, limit, unit`` and
         ``shadow_price_usd_per_h``: what one more `unit` of room would save [currency/h].
         """
         limits, weights = self._dispatch.formulation.limits, self._dispatch.weights.limits.tocoo()
@@ -141,13 +148,15 @@ class Clearing:
                 "interval": interval,
                 "component": limits.cause[limit].astype(object),
                 "element": limits.element[limit].astype(object),
+                "phase": limits.phase[limit].astype(object),
                 "end": limits.end[limit].astype(object),
                 "limit": shown,
                 "unit": limits.unit[limit].astype(object),
                 "shadow_price_usd_per_h": np.abs(weights.data) * by_unit * BASE_KVA / KW_PER_MW,
             }
         )
-        frame = pd.concat([self._binding_imports(), frame]).sort_values(["interval", "component", "element", "end"])
+        frame = pd.concat([self._binding_imports(), frame])
+        frame = frame.sort_values(["interval", "component", "element", "phase", "end"])
         starts = pd.DatetimeIndex(self.case.horizon.starts)
         frame.insert(0, "interval_start", starts[frame.interval.to_numpy(dtype=int)])
         return frame.reset_index(drop=True)
@@ -172,6 +181,7 @@ class Clearing:
                         "interval": binding,
                         "component": "energy",
                         "element": element,
+                        "phase": "-",
                         "end": "-",
                         "limit": bound[binding],
                         "unit": unit,
@@ -193,6 +203,7 @@ class Clearing:
             "nodes": self.case.network.node_count,
             "resources": len(self.case.resources),
             "formulation": self.settings.formulation,
+            **_frozen(self.case.network),
             "passes": len(self.passes),
             "lp_solves": self._dispatch.lp_solves,
             "residuals": {
@@ -203,6 +214,13 @@ class Clearing:
             },
             "seconds": dict(self.seconds),
         }
+
+
+def _frozen(network: Network) -> dict[str, object]:
+    """Taps and notes of a network that another program's file was made into."""
+    if not isinstance(network, UnbalancedNetwork):
+        return {}
+    return {"taps": network.taps, "notes": list(network.notes)}
 
 
 def _or_none(value: float) -> float | None:
@@ -254,15 +272,15 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
     found = dispatch(market, formulation, settings, clock, progress)
     with clock.phase("gradients"):
         prices = decompose(case.network, case.horizon, formulation.limits, found.point, found.weights)
-    node = case.resources.node
+    share = case.resources.share
     power = found.x[market.network_columns] * BASE_KVA
     awards = Awards(
         case,
         segment_kw=found.x[market.block("award")] * BASE_KVA,
         net_injection_kw=power[:, 0],
         q_kvar=power[:, 1],
-        lmp_usd_per_mwh=prices.lmp_usd_per_mwh[:, node],
-        lmp_q_usd_per_mvarh=prices.lmp_q_usd_per_mvarh[:, node],
+        lmp_usd_per_mwh=prices.lmp_usd_per_mwh @ share.T,
+        lmp_q_usd_per_mvarh=prices.lmp_q_usd_per_mvarh @ share.T,
     )
     at_from, at_to = found.point.branch_power()
     return Clearing(

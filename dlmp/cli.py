@@ -21,11 +21,13 @@ from dlmp.dispatch import PassReport
 from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
 from dlmp.formulation import FORMULATIONS
 from dlmp.market import MarketCase
+from dlmp.network.model import BALANCED_PHASE
 from dlmp.output import RESULT_FILES, check_folder, check_parquet, write_files, write_results
 from dlmp.plot import feeder, price_stack
-from dlmp.report import case_rows, clearing_rows, limits_table, lines, power_flow_rows, price_table
+from dlmp.report import case_rows, clearing_rows, limits_table, lines, power_flow_rows, price_table, tap_rows
 from dlmp.settings import LOSS_MODELS, Settings
 from dlmp.shipped import shipped_case, shipped_cases
+from dlmp.taps import TapClearing, clear_with_taps
 
 EXIT_CODES: dict[type[DlmpError], int] = {InputError: 2, InfeasibleError: 3, PowerFlowError: 4, SolverError: 4}
 NOT_CONVERGED_CODE = 4
@@ -67,6 +69,9 @@ def clear_command(
     max_passes: Annotated[int, typer.Option(metavar="N", help="Most LPs before giving up.")] = Settings.max_passes,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write the tables as Parquet too.")] = False,
     certificate: Annotated[bool, typer.Option(help="Check the result independently.")] = True,
+    taps: Annotated[
+        bool, typer.Option("--taps", help="Settle the regulators of an OpenDSS circuit at what is cleared.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Clear a case into prices, awards, flows and voltages."""
@@ -75,12 +80,19 @@ def clear_command(
     check_folder(out, RESULT_FILES)
     if parquet:
         check_parquet()
-    clearing = _clear(case, settings, certificate, quiet)
+    clearing, settling = _clear(case, settings, certificate, quiet, with_taps=taps)
     wall_seconds = time.perf_counter() - began
-    write_results(clearing, out, parquet=parquet, with_certificate=certificate, wall_seconds=wall_seconds)
+    write_results(
+        clearing,
+        out,
+        parquet=parquet,
+        with_certificate=certificate,
+        taps_settled=settling.settled if settling else None,
+        wall_seconds=wall_seconds,
+    )
     if not quiet:
         rows = clearing_rows(clearing, clearing.certificate if certificate else None, wall_seconds)
-        _print_rows([*rows, ("results", str(out))])
+        _print_rows([*rows, *(tap_rows(settling) if settling else []), ("results", str(out))])
     _exit_unless_converged(clearing)
 
 
@@ -111,7 +123,7 @@ def demo_command(
     """Clear the shipped day; show and draw its prices."""
     began = time.perf_counter()
     check_folder(out, DEMO_FILES)
-    clearing = _clear(shipped_case(DEMO_CASE), Settings(), with_certificate=True, quiet=False)
+    clearing, _ = _clear(shipped_case(DEMO_CASE), Settings(), with_certificate=True, quiet=False)
     console = _stdout()
     console.print(price_table(clearing))
     console.print(limits_table(clearing) if len(clearing.binding_limits()) else "No network limit binds.\n")
@@ -128,16 +140,23 @@ def _read(case: Path) -> MarketCase:
     return read_case(shipped_case(str(case)) if is_name else case)
 
 
-def _clear(case: Path, settings: Settings, with_certificate: bool, quiet: bool) -> Clearing:
+def _clear(
+    case: Path, settings: Settings, with_certificate: bool, quiet: bool, *, with_taps: bool = False
+) -> tuple[Clearing, TapClearing | None]:
     with _progress(quiet) as show:
         show("reading the case")
         market_case = _read(case)
         show("clearing")
-        clearing = clear(market_case, settings, progress=lambda report: show(_pass_text(report)))
+
+        def show_pass(report: PassReport) -> None:
+            show(_pass_text(report))
+
+        settling = clear_with_taps(market_case, settings, show_pass) if with_taps else None
+        clearing = settling.clearing if settling else clear(market_case, settings, show_pass)
         if with_certificate:
             show("checking the result")
             _ = clearing.certificate
-    return clearing
+    return clearing, settling
 
 
 @contextmanager
@@ -173,10 +192,12 @@ def _chart(clearing: Clearing, console: Console) -> Text:
 
 def _draw(clearing: Clearing, out: Path) -> None:
     """Write the feeder at its interval of most different prices, and the price of the dearest bus there."""
-    price = clearing.prices.lmp_usd_per_mwh
+    price = clearing.prices.published
     interval = int((price.max(axis=1) - price.min(axis=1)).argmax())
-    bus = str(clearing.case.network.bus[price[interval].argmax()])
-    figures = [axes.figure.canvas.figure for axes in (feeder(clearing, interval), price_stack(clearing, bus))]
+    network, dearest = clearing.case.network, clearing.prices.ports[price[interval].argmax()]
+    bus, phase = str(network.port_bus[dearest]), str(network.port_phase[dearest])
+    stack = price_stack(clearing, bus, phase=None if phase == BALANCED_PHASE else phase)
+    figures = [axes.figure.canvas.figure for axes in (feeder(clearing, interval), stack)]
     write_files(out, {name: figure.savefig for name, figure in zip(DEMO_FILES, figures, strict=True)}, DEMO_FILES)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
-from dlmp.network.model import FloatArray, Network, frozen
+from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
+from dlmp.units import BASE_KVA
 
 INTERVAL_MINUTES = (1, 5, 10, 15, 30, 60)
 MAX_INTERVALS = 10_000
@@ -92,7 +93,8 @@ class MarketCase:
     network, horizon, substation
         Where, when, and what the upstream grid charges.
     load_p_kw, load_q_kvar
-        (t, n) Fixed net consumption of every node [kW], [kvar].
+        (t, l) Fixed net consumption of every load column of the network [kW], [kvar]: constant power at
+        each port, then what the loads that follow their voltage would draw at their nominal one.
     resources, bids
         Who may be dispatched, and at which prices.
 
@@ -121,9 +123,23 @@ class MarketCase:
         _check_loads(self, problems)
         _check_shapes(self, problems)
         problems.raise_if_any()
-        check_resources(self.resources, self.network.node_count, problems)
+        check_resources(self.resources, self.network.port_count, problems)
         check_bids(self.bids, self.resources, problems)
         problems.raise_if_any()
+
+    @property
+    def load_pu(self) -> ComplexArray:
+        """(t, p) Constant-power consumption at every port [pu]."""
+        ports = self.network.port_count
+        load_kva = self.load_p_kw[:, :ports] + 1j * self.load_q_kvar[:, :ports]
+        return np.asarray(load_kva / BASE_KVA, dtype=complex)
+
+    @property
+    def law_pu(self) -> ComplexArray:
+        """(t, w) Nominal consumption of the loads that follow their voltage, one column each [pu]."""
+        ports = self.network.port_count
+        law_kva = self.load_p_kw[:, ports:] + 1j * self.load_q_kvar[:, ports:]
+        return np.asarray(law_kva / BASE_KVA, dtype=complex)
 
     def write(self, folder: Path | str) -> None:
         """Write the case into a new folder that `dlmp.read_case` gives back; see `dlmp.casewriter.write_case`."""
@@ -153,7 +169,7 @@ def simple_case(
     """
     price = np.atleast_1d(np.asarray(price_usd_per_mwh, dtype=float))
     if resources is None or bids is None:
-        resources, bids = no_resources(len(price))
+        resources, bids = no_resources(len(price), network.port_count)
     p_kw, q_kvar = network.element_loads()
     return MarketCase(
         name=name or network.name,
@@ -196,16 +212,17 @@ def check_substation(substation: Substation, intervals: int, problems: Problems)
 
 
 def _check_loads(case: MarketCase, problems: Problems) -> None:
-    shape = (case.horizon.intervals, case.network.node_count)
+    network = case.network
+    shape = (case.horizon.intervals, len(network.load_port))
     for field in ("load_p_kw", "load_q_kvar"):
         value = getattr(case, field)
         if value.shape != shape:
-            problems.add("load", field, f"shape {value.shape}", f"must be intervals x nodes = {shape}")
+            problems.add("load", field, f"shape {value.shape}", f"must be intervals x load columns = {shape}")
             continue
-        for interval, node in np.argwhere(~np.isfinite(value))[:20]:
-            bus = case.network.bus[node]
+        for interval, column in np.argwhere(~np.isfinite(value))[:20]:
+            bus = network.port_bus[network.load_port[column]]
             problems.add(
-                f"load at bus {bus}, interval {interval}", field, float(value[interval, node]), "must be finite"
+                f"load at bus {bus}, interval {interval}", field, float(value[interval, column]), "must be finite"
             )
 
 

@@ -20,16 +20,20 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from dlmp.formulation.interface import CONGESTION, VOLTAGE, Formulation, Limits, OperatingPoint, Weights
+from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Formulation, Limits, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import violation
 from dlmp.network.model import FloatArray
-from dlmp.quadratic import QuadraticModel, injection_hessian
+from dlmp.quadratic import Curvature, QuadraticModel
 from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray
 from dlmp.timing import PhaseClock
 
 MAX_STEPS, MAX_QUADRATIC_STEPS, STEPS_AFTER_QUADRATIC = 8, 8, 3
+FEW_REACTIVE = 60
+"""Among more free reactive powers than this the sets go in circles: begin with the quadratic programme."""
+NEAR_PRICE = 0.03
+"""A bid this near to its price may be accepted in part, relative to the dearest price."""
 PROXIMAL = 1e-9
 """Damping of both blocks, which vanishes at the solution: keeps the system regular."""
 RANK_TOLERANCE = 1e-9
@@ -157,7 +161,9 @@ def newton_finish(
         search.restore(_State(known.x, known.active, known.multipliers), ~known.is_open)
         search.is_open &= known.is_open
     start = search.state()
-    search.settle(MAX_STEPS)
+    search.find_marginal()
+    if search.curvature.movable[:, 1].sum(axis=1).max(initial=0) <= FEW_REACTIVE:
+        search.settle(MAX_STEPS)
     search.restore(start, search.is_open)
     for _ in range(MAX_QUADRATIC_STEPS):
         if not (search.is_open & ~search.has_failed).any():
@@ -205,6 +211,7 @@ class _Search:
     ):
         self.market, self.formulation, self.settings, self.clock = market, formulation, settings, clock
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
+        self.curvature = Curvature(market)
         self.is_open = np.ones(market.intervals, bool)
         self.has_failed = np.zeros(market.intervals, bool)
 
@@ -230,13 +237,31 @@ class _Search:
     def system(self, is_open: npt.NDArray[np.bool_]) -> "_System":
         """Optimality conditions of the intervals in `is_open`, here and now."""
         return _System(
-            self.market, self.formulation, self.clock, self.x, self.point, self.active, self.multipliers, is_open
+            self.market,
+            self.formulation,
+            self.curvature,
+            self.clock,
+            self.x,
+            self.point,
+            self.active,
+            self.multipliers,
+            is_open,
         )
+
+    def find_marginal(self) -> None:
+        """Note what the quadratic model must know to curve: reactive power, and bids near their price."""
+        market = self.market
+        system = self.system(self.is_open)
+        near = np.abs(system.reduced) <= NEAR_PRICE * np.abs(market.columns.cost).max(initial=1.0)
+        column = np.where(near, BASIC, self.active.column).astype(np.int8)
+        column[market.network_columns[:, 0].ravel()] = BASIC
+        self.curvature.likely = self.curvature.wanted(column)
+        self.curvature.likely[:, 1] = self.curvature.movable[:, 1]
 
     def settle(self, steps: int) -> None:
         """Step and correct the sets of open intervals until all are solved or the sets repeat."""
         seen: set[bytes] = set()
-        held = np.zeros(len(self.x), bool)
+        held, last_moves = np.zeros(len(self.x), bool), np.inf
         for step in range(steps + 1):
             trying = self.is_open & ~self.has_failed
             if not trying.any():
@@ -246,10 +271,11 @@ class _Search:
                 changed = _correct_sets(system, held, self.settings)
                 self.is_open &= ~(trying & ~changed & system.solved_intervals(self.settings))
                 trying = self.is_open & ~self.has_failed
-                key = self.active.key()
-                if not trying.any() or (changed.any() and key in seen):
+                key, moves = self.active.key(), system.moves
+                if not trying.any() or (changed.any() and (key in seen or moves > last_moves)):
                     return
                 seen.add(key)
+                last_moves = moves
                 system = self.system(trying)
             moved = system.step()
             if moved is None:
@@ -274,10 +300,12 @@ class _Search:
     def quadratic_step(self) -> None:
         """Replace open intervals by the optimum of their quadratic model; one that has none is given up."""
         market = self.market
-        model = QuadraticModel(market, self.formulation, self.x, self.point, self.multipliers.weights(), self.clock)
+        weights = self.multipliers.weights()
+        model = QuadraticModel(market, self.formulation, self.x, self.point, weights, self.curvature, self.clock)
         trying = np.flatnonzero(self.is_open & ~self.has_failed)
         solutions = model.solve_all(trying, self.active.limit != 0)
         self.has_failed[np.setdiff1d(trying, list(solutions))] = True
+        self.curvature.expire(trying)
         before = self.state()
         rows = len(market.template.row_lower)
         for interval, found in solutions.items():
@@ -307,6 +335,7 @@ class _System:
         self,
         market: MarketLp,
         formulation: Formulation,
+        curvature: Curvature,
         clock: PhaseClock,
         x: FloatArray,
         point: OperatingPoint,
@@ -314,11 +343,12 @@ class _System:
         multipliers: Multipliers,
         is_open: npt.NDArray[np.bool_],
     ):
-        self.market, self.formulation, self.clock = market, formulation, clock
+        self.market, self.formulation, self.curvature, self.clock = market, formulation, curvature, clock
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
+        self.moves = 0
         limits = formulation.limits
         self.equality = market.row_lower == market.row_upper
-        self.fixed = market.columns.lower.ravel() == market.columns.upper.ravel()
+        self.fixed = ~market.is_movable
         self.column_interval = np.repeat(np.arange(market.intervals), market.width)
         self.row_interval = np.repeat(np.arange(market.intervals), len(market.template.row_lower))
         self.rows = np.flatnonzero((self.equality | (active.row != 0)) & is_open[self.row_interval])
@@ -356,8 +386,8 @@ class _System:
         """Gradients of ``P0 - f`` and ``Q0 - f`` of every open interval, and of the active limits."""
         market = self.market
         with self.clock.phase("gradients"):
-            real, reactive = (market.spread(g[self.open]) for g in self.point.import_gradients(market.nodes))
-            bound = market.spread(self.point.limit_gradients(self.interval, self.limit, market.nodes))
+            real, reactive = (market.spread(g[self.open]) for g in self.point.import_gradients(market.ports))
+            bound = market.spread(self.point.limit_gradients(self.interval, self.limit, market.ports))
         return sparse.csr_array(
             sparse.vstack(
                 [
@@ -373,7 +403,7 @@ class _System:
         error, broken = np.zeros(self.market.intervals), np.zeros(self.market.intervals)
         np.maximum.at(error, self.column_interval[self.free], np.abs(self.reduced[self.free]))
         np.maximum.at(broken, self.dual_interval, np.abs(self.residual))
-        return (error <= settings.tolerance_usd_per_mwh) & (broken <= settings.tolerance_pu / 10)
+        return (error <= settings.tolerance_usd_per_mwh) & (broken <= settings.tolerance_pu / 3)
 
     def step(self) -> tuple[FloatArray, Multipliers] | None:
         """Take one Newton step on the free columns; None when the system is singular."""
@@ -403,8 +433,10 @@ class _System:
         parts = []
         with self.clock.phase("gradients"):
             lagrangian = self.point.lagrangian(self.multipliers.weights())
+            wanted = self.curvature.wanted(self.active.column)
             for interval in self.open:
-                place, block = injection_hessian(self.market, lagrangian, int(interval), position)
+                block = self.curvature.block(lagrangian, int(interval), wanted[interval])
+                place = position[self.market.network_columns[interval][wanted[interval]]]
                 parts.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
         value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
         return sparse.csr_array((value, (row, column)), shape=(len(self.free), len(self.free)))
@@ -447,6 +479,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     value = np.where(worst, system.point.limit_value, np.clip(system.point.limit_value, *bounds))
     moved_limits = _correct_rows(active.limit, multipliers.limit, value, bounds, tolerance, slack)
     changed = np.asarray(moved_limits.any(axis=1))
+    system.moves = int(wrong.sum() + moved.sum() + moved_limits.sum())
     changed[system.column_interval[wrong]] = True
     changed[system.row_interval[moved]] = True
     return changed
@@ -456,7 +489,7 @@ def _worst_of_each_cause(limits: Limits, value: FloatArray) -> npt.NDArray[np.bo
     """(t, k) True for the most broken voltage and the most broken flow of each interval."""
     broken = violation(limits, value)
     worst = np.zeros(value.shape, bool)
-    for cause in (VOLTAGE, CONGESTION):
+    for cause in (VOLTAGE, CONGESTION, UNBALANCE):
         own = np.flatnonzero(limits.cause == cause)
         if len(own):
             worst[np.arange(len(value)), own[np.argmax(broken[:, own], axis=1)]] = True

@@ -1,4 +1,4 @@
-"""Where the nodes and branches of a one-line diagram go: a network to coordinates, without drawing anything."""
+"""Where the buses and branches of a one-line diagram go: a network to coordinates, without drawing anything."""
 
 from dataclasses import dataclass
 
@@ -14,20 +14,20 @@ class Diagram:
     Parameters
     ----------
     xy
-        (n, 2) Place of every node: hops from its source, and lane.
+        (n, 2) Place of every bus: hops from its source, and lane.
     paths
-        Points (i, 2) of every branch.
+        Points (i, 2) of every branch, its conductors together.
     ends
-        Nodes from which the tree goes nowhere: the ends of laterals.
+        Buses from which the tree goes nowhere: the ends of laterals.
     """
 
     xy: FloatArray
     paths: list[FloatArray]
     ends: list[int]
 
-    def place(self, node: int) -> tuple[float, float]:
-        """Coordinates of a node."""
-        return float(self.xy[node, 0]), float(self.xy[node, 1])
+    def place(self, bus: int) -> tuple[float, float]:
+        """Coordinates of a bus."""
+        return float(self.xy[bus, 0]), float(self.xy[bus, 1])
 
     def middle(self, branch: int) -> tuple[float, float]:
         """Coordinates of the middle of a branch, or of its part along a lane."""
@@ -40,7 +40,7 @@ def diagram(network: Network) -> Diagram:
     """Lay out `network`."""
     tree = spanning_tree(network)
     xy = layout(tree)
-    paths = [branch_path(network, tree, xy, branch) for branch in range(network.branch_count)]
+    paths = [branch_path(ends, tree, xy, branch) for branch, ends in enumerate(branch_ends(network))]
     return Diagram(xy, paths, sorted(set(tree.order) - set(tree.parent.tolist())))
 
 
@@ -48,8 +48,8 @@ def diagram(network: Network) -> Diagram:
 class Tree:
     """Shortest paths from the sources.
 
-    `order` lists the nodes, parents before children; `parent` and `branch` are those towards the source
-    of each node, -1 at a source; `depth` is the hops from there.
+    `order` lists the buses, parents before children; `parent` and `branch` are those towards the source
+    of each bus, -1 at a source; `depth` is the hops from there.
     """
 
     order: list[int]
@@ -58,14 +58,23 @@ class Tree:
     depth: IntArray
 
 
+def branch_ends(network: Network) -> list[tuple[int, int]]:
+    """Numbers of the buses at the ends of every branch, in the order of `Network.branch_number`."""
+    _, first = np.unique(network.branch, return_index=True)
+    first = np.sort(first)
+    ends = (network.bus_of_port[node[first]].tolist() for node in (network.from_node, network.to_node))
+    return list(zip(*ends, strict=True))
+
+
 def spanning_tree(network: Network) -> Tree:
     """Find the tree by breadth-first search; of a radial feeder it is the feeder."""
-    neighbours: list[list[tuple[int, int]]] = [[] for _ in range(network.node_count)]
-    for branch, (start, end) in enumerate(zip(network.from_node.tolist(), network.to_node.tolist(), strict=True)):
+    count = len(network.buses)
+    neighbours: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+    for branch, (start, end) in enumerate(branch_ends(network)):
         neighbours[start].append((end, branch))
         neighbours[end].append((start, branch))
-    parent, towards, depth = (np.full(network.node_count, value) for value in (-1, -1, 0))
-    order = network.source.tolist()
+    parent, towards, depth = (np.full(count, value) for value in (-1, -1, 0))
+    order = list(dict.fromkeys(network.bus_of_port[network.source].tolist()))
     reached = set(order)
     for node in order:
         for other, branch in neighbours[node]:
@@ -77,7 +86,7 @@ def spanning_tree(network: Network) -> Tree:
 
 
 def layout(tree: Tree) -> FloatArray:
-    """Place every node, (n, 2): x is the hops from its source, y a lane.
+    """Place every bus, (n, 2): x is the hops from its source, y a lane.
 
     The longest way onward goes straight; laterals take the nearest lane, above or below, that is free
     along their whole length and up to their parent's column (after Reingold and Tilford, 1981).
@@ -105,9 +114,8 @@ def layout(tree: Tree) -> FloatArray:
     return np.column_stack([tree.depth, y[:root]]).astype(float)
 
 
-def branch_path(network: Network, tree: Tree, xy: FloatArray, branch: int) -> FloatArray:
+def branch_path(ends: tuple[int, int], tree: Tree, xy: FloatArray, branch: int) -> FloatArray:
     """Points of a branch: a branch of the tree turns at its parent's column, one that closes a loop bows out."""
-    ends = int(network.from_node[branch]), int(network.to_node[branch])
     for parent, child in (ends, ends[::-1]):
         if tree.branch[child] == branch:
             return np.array([xy[parent], (xy[parent][0], xy[child][1]), xy[child]])

@@ -36,7 +36,13 @@ Writer = Callable[[Path], object]
 
 
 def write_results(
-    clearing: Clearing, folder: Path, *, parquet: bool = False, with_certificate: bool = True, wall_seconds: float
+    clearing: Clearing,
+    folder: Path,
+    *,
+    parquet: bool = False,
+    with_certificate: bool = True,
+    taps_settled: bool | None = None,
+    wall_seconds: float,
 ) -> None:
     """Write all tables and the summary of `clearing` into `folder`.
 
@@ -50,6 +56,8 @@ def write_results(
         Write the tables as Parquet too.
     with_certificate
         Put the certificate into the summary; without it ``certificate`` is null there.
+    taps_settled
+        Whether the regulators rest at this clearing (`dlmp.taps`); left out of the summary where it is None.
     wall_seconds
         Time that the clearing took [s].
 
@@ -69,7 +77,8 @@ def write_results(
         if parquet:
             writers[f"{name}.parquet"] = _parquet_writer(table)
     certificate = clearing.certificate.summary() if with_certificate else None
-    summary = clearing.summary() | {"wall_seconds": wall_seconds, "certificate": certificate}
+    settled = {} if taps_settled is None else {"taps_settled": taps_settled}
+    summary = clearing.summary() | settled | {"wall_seconds": wall_seconds, "certificate": certificate}
     text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
     writers[SUMMARY] = lambda path: path.write_text(text + "\n", "utf-8")
     write_files(folder, writers, RESULT_FILES)
@@ -85,8 +94,8 @@ def finite(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Return `table` without negative zeros; raise `SolverError` if any number is not finite."""
     table = table.copy()
     for column in table.columns[[dtype.kind == "f" for dtype in table.dtypes]]:
-        values = table[column].to_numpy()
-        if not np.isfinite(values).all():
+        values = table[column]
+        if not np.isfinite(values.dropna().to_numpy(float)).all() or (values.dtype == float and values.hasnans):
             raise SolverError(f"{name}, {column}: the result is not finite; nothing was written")
         table[column] = values + 0.0
     return table

@@ -9,6 +9,7 @@ from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import Normalize
@@ -18,13 +19,19 @@ from matplotlib.lines import Line2D
 
 from dlmp.clearing import Clearing
 from dlmp.errors import InputError, Problem
-from dlmp.formulation.interface import CONGESTION, VOLTAGE
+from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
 from dlmp.labels import Label, write_labels
-from dlmp.network.model import FloatArray, Network
+from dlmp.network.model import BALANCED_PHASE, FloatArray, Network
 from dlmp.oneline import Diagram, diagram
-from dlmp.prices import COMPONENTS, Prices
+from dlmp.prices import Prices
 
-COLOURS = {"energy": "#0072B2", "loss": "#E69F00", "congestion": "#CC79A7", "voltage": "#009E73"}
+COLOURS = {
+    "energy": "#0072B2",
+    "loss": "#E69F00",
+    "congestion": "#CC79A7",
+    "voltage": "#009E73",
+    "unbalance": "#56B4E9",
+}
 """Of the price components: Okabe and Ito's, which the colour-blind can tell apart."""
 BINDING = "#D55E00"
 """Of limits that bind."""
@@ -36,7 +43,7 @@ RING = 1.6
 
 
 def feeder(clearing: Clearing, interval: int = 0, component: str = "lmp_usd_per_mwh", ax: Axes | None = None) -> Axes:
-    """Draw the feeder at one interval, every node in the colour of its price.
+    """Draw the feeder at one interval, every bus in the colour of its price, the mean of its phases'.
 
     Sources are squares; a line is as wide as its loading, or in a feeder without ratings as its share of
     the largest apparent power; limits that bind are marked and named.
@@ -52,8 +59,8 @@ def feeder(clearing: Clearing, interval: int = 0, component: str = "lmp_usd_per_
     ax
         Where to draw; default: a figure of its own.
     """
-    values = _prices(clearing, interval, component)
     network = clearing.case.network
+    values = _bus_means(network, _prices(clearing, interval, component))
     drawing = diagram(network)
     ax = ax or _figure(*_feeder_size(drawing))
     binding = _Binding.at(clearing, interval)
@@ -69,7 +76,7 @@ def feeder(clearing: Clearing, interval: int = 0, component: str = "lmp_usd_per_
     return ax
 
 
-def price_stack(clearing: Clearing, bus: str, ax: Axes | None = None) -> Axes:
+def price_stack(clearing: Clearing, bus: str, ax: Axes | None = None, phase: str | None = None) -> Axes:
     """Draw the price of a bus over the horizon as the sum of its components [currency/MWh].
 
     Parameters
@@ -80,14 +87,16 @@ def price_stack(clearing: Clearing, bus: str, ax: Axes | None = None) -> Axes:
         Bus, or an alias of it.
     ax
         Where to draw; default: a figure of its own.
+    phase
+        Phase, or pair of phases such as ``12``; default: the only one of the bus.
     """
     case, prices = clearing.case, clearing.prices
-    node, zone = case.network.node(bus), ZoneInfo(case.horizon.timezone)
+    node, zone = case.network.node(bus, phase), ZoneInfo(case.horizon.timezone)
     ax = ax or _figure(8.0, 3.8)
     step = timedelta(minutes=case.horizon.interval_minutes)
     edges = date2num([*case.horizon.starts, case.horizon.starts[-1] + step])
     above, below = np.zeros(case.horizon.intervals), np.zeros(case.horizon.intervals)
-    for name in COMPONENTS:
+    for name in prices.components_in_use:
         value = getattr(prices, name)[:, node]
         bottom = np.where(value >= 0, above, below)
         ax.bar(edges[:-1], value, np.diff(edges), bottom, align="edge", color=COLOURS[name], label=name)
@@ -103,7 +112,7 @@ def price_stack(clearing: Clearing, bus: str, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(case.horizon.timezone)
     ax.set_ylabel(_axis_label(clearing, "lmp_usd_per_mwh"))
     ax.set_title(
-        f"{case.name}: price at bus {bus}, {case.horizon.local(0):%a %Y-%m-%d}",
+        f"{case.name}: price at bus {bus if phase is None else f'{bus}.{phase}'}, {case.horizon.local(0):%a %Y-%m-%d}",
         loc="left",
         fontsize=10,
         parse_math=False,
@@ -119,23 +128,33 @@ def _figure(width: float, height: float) -> Axes:
 
 @dataclass(frozen=True)
 class _Binding:
-    """What binds at an interval: nodes and branches, each with its limit as text."""
+    """What binds at an interval: buses and branches by number, each with its limits as text."""
 
-    nodes: dict[int, str]
+    buses: dict[int, str]
     branches: dict[int, str]
 
     @classmethod
     def at(cls, clearing: Clearing, interval: int) -> "_Binding":
         network, limits = clearing.case.network, clearing.binding_limits()
         limits = limits[limits.interval == interval]
-        branch_of_name = {str(name): index for index, name in enumerate(network.branch)}
-        nodes, branches = {}, {}
-        for cause, element, limit, unit in limits[["component", "element", "limit", "unit"]].itertuples(index=False):
-            if cause == VOLTAGE:
-                nodes[network.node(element.removeprefix("bus "))] = f"{limit:.4g} {unit}"
-            if cause == CONGESTION:
-                branches[branch_of_name[element]] = f"{limit:.4g} {unit}"
-        return cls(nodes, branches)
+        buses: dict[int, dict[str, str]] = {}
+        branches: dict[int, dict[str, str]] = {}
+        columns = ["component", "element", "phase", "limit", "unit"]
+        for cause, element, phase, limit, unit in limits[columns].itertuples(index=False):
+            if cause in (VOLTAGE, UNBALANCE):
+                place = buses.setdefault(network.bus_number[element.removeprefix("bus ")], {})
+            elif cause == CONGESTION:
+                place = branches.setdefault(network.branch_number[element], {})
+            else:
+                continue
+            of_phase = "" if phase == BALANCED_PHASE else f" on {phase}"
+            place.setdefault(f"{limit:.4g} {unit}", of_phase)
+        return cls(*({key: _joined(texts) for key, texts in part.items()} for part in (buses, branches)))
+
+
+def _joined(limits: dict[str, str]) -> str:
+    """Limits and what goes with each, one below the other."""
+    return "\n".join(f"{limit}{phase}" for limit, phase in limits.items())
 
 
 def _draw_branches(ax: Axes, drawing: Diagram, share: FloatArray, binding: _Binding) -> None:
@@ -145,13 +164,11 @@ def _draw_branches(ax: Axes, drawing: Diagram, share: FloatArray, binding: _Bind
 
 
 def _draw_nodes(ax: Axes, network: Network, drawing: Diagram, values: FloatArray, diameter: float) -> PathCollection:
-    """Draw a dot for every node and a square for every source, all on one scale of colours."""
+    """Draw a dot for every bus and a square for every source, all on one scale of colours."""
     norm = _norm(values)
     drawn = {}
-    for gid, nodes, marker, share in (
-        ("nodes", ~network.is_source, "o", 1.0),
-        ("sources", network.is_source, "s", 1.5),
-    ):
+    is_source = _is_source(network)
+    for gid, nodes, marker, share in (("nodes", ~is_source, "o", 1.0), ("sources", is_source, "s", 1.5)):
         x, y = drawing.xy[nodes].T
         drawn[gid] = ax.scatter(
             x,
@@ -170,7 +187,7 @@ def _draw_nodes(ax: Axes, network: Network, drawing: Diagram, values: FloatArray
 
 
 def _draw_rings(ax: Axes, drawing: Diagram, binding: _Binding, diameter: float) -> None:
-    x, y = drawing.xy[list(binding.nodes)].T
+    x, y = drawing.xy[list(binding.buses)].T
     ax.scatter(x, y, diameter**2, facecolors="none", edgecolors=BINDING, linewidths=1.6, zorder=4, gid="binding")
 
 
@@ -180,11 +197,28 @@ def _is_rated(network: Network) -> bool:
 
 
 def _branch_share(clearing: Clearing, interval: int) -> FloatArray:
-    """(m,) Loading, or unless everything is rated apparent power over the largest."""
-    if _is_rated(clearing.case.network):
-        return np.asarray(clearing.flows.loading[interval])
-    size = np.abs(clearing.flows.from_kva[interval])
-    return np.asarray(size / max(float(size.max(initial=0.0)), 1e-9))
+    """Loading of each branch, or unless everything is rated its apparent power over the largest."""
+    network = clearing.case.network
+    number = np.array([network.branch_number[str(name)] for name in network.branch], dtype=np.int64)
+    share = np.zeros(len(network.branch_number))
+    if _is_rated(network):
+        np.maximum.at(share, number, clearing.flows.loading[interval])
+        return share
+    np.add.at(share, number, np.abs(clearing.flows.from_kva[interval]))
+    return np.asarray(share / max(float(share.max(initial=0.0)), 1e-9))
+
+
+def _is_source(network: Network) -> npt.NDArray[np.bool_]:
+    """True for the buses of sources."""
+    return np.isin(np.arange(len(network.buses)), network.bus_of_port[network.source])
+
+
+def _bus_means(network: Network, values: FloatArray) -> FloatArray:
+    """Mean over the priced ports of every bus of values by port; the mean of all where a bus has none."""
+    ports = np.flatnonzero(network.is_priced)
+    count = np.bincount(network.bus_of_port[ports], minlength=len(network.buses))
+    total = np.bincount(network.bus_of_port[ports], values[ports], len(network.buses))
+    return np.where(count > 0, total / np.maximum(count, 1), values[ports].mean())
 
 
 def _prices(clearing: Clearing, interval: int, component: str) -> FloatArray:
@@ -222,7 +256,7 @@ def _column_points(ax: Axes) -> float:
 
 
 def _feeder_title(clearing: Clearing, interval: int, values: FloatArray) -> str:
-    bus, when = clearing.case.network.bus, clearing.case.horizon.local(interval)
+    bus, when = clearing.case.network.buses, clearing.case.horizon.local(interval)
     low, high = int(values.argmin()), int(values.argmax())
     extremes = f"lowest {values[low]:.2f} at {bus[low]}, highest {values[high]:.2f} at {bus[high]}"
     return f"{clearing.case.name}, {when:%a %Y-%m-%d %H:%M %Z}\n{extremes}"
@@ -234,7 +268,7 @@ def _legend(network: Network, binding: _Binding) -> list[Line2D]:
         Line2D([], [], linestyle="", marker="s", color=GREY, label="source"),
         Line2D([], [], color=GREY, linewidth=3, label=f"width: {width}"),
     ]
-    if binding.nodes or binding.branches:
+    if binding.buses or binding.branches:
         entries.append(Line2D([], [], color=BINDING, marker="o", markerfacecolor="none", label="limit binds"))
     return entries
 
@@ -250,15 +284,15 @@ def _frame(ax: Axes, drawing: Diagram, title: str, legend: list[Line2D]) -> None
 
 def _labels(network: Network, drawing: Diagram, values: FloatArray, binding: _Binding, radius: float) -> list[Label]:
     """Limits that bind, the extreme prices and the sources; then every bus, of a large feeder only its ends."""
-    labels = []
-    for node, limit in binding.nodes.items():
-        labels.append(Label(drawing.place(node), f"{network.bus[node]}\n{limit}", RING * radius, colour=BINDING))
+    labels, names, is_source = [], list(network.branch_number), _is_source(network)
+    for node, limit in binding.buses.items():
+        labels.append(Label(drawing.place(node), f"{network.buses[node]}\n{limit}", RING * radius, colour=BINDING))
     for branch, limit in binding.branches.items():
-        labels.append(Label(drawing.middle(branch), f"{network.branch[branch]}\n{limit}", 2.0, colour=BINDING))
-    notable = [int(values.argmax()), int(values.argmin()), *network.source.tolist()]
+        labels.append(Label(drawing.middle(branch), f"{names[branch]}\n{limit}", 2.0, colour=BINDING))
+    notable = [int(values.argmax()), int(values.argmin()), *np.flatnonzero(is_source).tolist()]
     rest = range(len(values)) if len(values) <= MOST_NAMES else drawing.ends
     for node in dict.fromkeys([*notable, *rest]):
-        if node not in binding.nodes:
-            size = 1.5 * radius if network.is_source[node] else radius
-            labels.append(Label(drawing.place(node), str(network.bus[node]), size, is_needed=node in notable))
+        if node not in binding.buses:
+            size = 1.5 * radius if is_source[node] else radius
+            labels.append(Label(drawing.place(node), str(network.buses[node]), size, is_needed=node in notable))
     return labels

@@ -6,7 +6,7 @@ The price of a node is the derivative of the least cost by demand there.  With t
     price[n] = -sum_t w dP0/dP_n + sum_m y_m dg_m/dP_n
 
 (Bai et al., IEEE Trans. Smart Grid 9(5), 2018, for the decomposition): ``energy`` is ``w`` itself,
-``loss`` the rest of the first sum, ``congestion`` and ``voltage`` the limits' share.  Reactive
+``loss`` the rest of the first sum, ``congestion``, ``voltage`` and ``unbalance`` the limits' shares.  Reactive
 prices follow with dQ for dP, their ``energy`` being the marginal cost of reactive import.
 """
 
@@ -16,16 +16,16 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from dlmp.formulation.interface import CONGESTION, VOLTAGE, Limits, OperatingPoint, Weights
+from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Limits, OperatingPoint, Weights
 from dlmp.market import Horizon
 from dlmp.network.model import FloatArray, IntArray, Network, frozen
 
-COMPONENTS = ("energy", "loss", "congestion", "voltage")
+COMPONENTS = ("energy", "loss", "congestion", "voltage", "unbalance")
 
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """Nodal prices of real [currency/MWh] and reactive power [currency/MVArh], each array (t, n)."""
+    """Prices of real [currency/MWh] and reactive power [currency/MVArh] at every port, each array (t, p)."""
 
     network: Network = field(repr=False)
     horizon: Horizon
@@ -34,26 +34,47 @@ class Prices:
     loss: FloatArray
     congestion: FloatArray
     voltage: FloatArray
+    unbalance: FloatArray
     lmp_q_usd_per_mvarh: FloatArray
     energy_q: FloatArray
     loss_q: FloatArray
     congestion_q: FloatArray
     voltage_q: FloatArray
+    unbalance_q: FloatArray
+
+    @property
+    def components_in_use(self) -> tuple[str, ...]:
+        """`COMPONENTS`, without that of voltage unbalance where nothing limits it."""
+        return tuple(name for name in COMPONENTS if name != "unbalance" or self.unbalance.any())
+
+    @property
+    def ports(self) -> IntArray:
+        """(k,) Ports whose price is published."""
+        return np.flatnonzero(self.network.is_priced)
+
+    @property
+    def published(self) -> FloatArray:
+        """(t, k) Price of real power at `ports`."""
+        return np.asarray(self.lmp_usd_per_mwh[:, self.ports])
 
     def table(self) -> pd.DataFrame:
-        """One row per interval and node: keys, price and components."""
-        frame = node_keys(self.network, self.horizon)
+        """One row per interval and priced port: keys, price and components.
+
+        A port is a node; where the voltage to ground is not determined it is a pair of phases (``12``).
+        """
+        ports = self.ports
+        frame = port_keys(self.network, self.horizon, ports)
         for item in fields(self):
             if item.name not in ("network", "horizon"):
-                frame[item.name] = getattr(self, item.name).ravel()
+                frame[item.name] = getattr(self, item.name)[:, ports].ravel()
         return frame
 
 
-def node_keys(network: Network, horizon: Horizon) -> pd.DataFrame:
-    """Columns ``interval_start, interval, bus, phase`` of a table over (t, n)."""
-    frame = interval_keys(horizon, network.node_count)
-    frame["bus"] = np.tile(network.bus.astype(object), horizon.intervals)
-    frame["phase"] = np.tile(network.phase.astype(object), horizon.intervals)
+def port_keys(network: Network, horizon: Horizon, ports: IntArray) -> pd.DataFrame:
+    """Columns ``interval_start, interval, bus, phase`` of a table over (t, ports)."""
+    frame = interval_keys(horizon, len(ports))
+    frame["bus"] = np.tile(network.port_bus[ports].astype(object), horizon.intervals)
+    frame["phase"] = np.tile(network.port_phase[ports].astype(object), horizon.intervals)
     return frame
 
 
@@ -66,20 +87,22 @@ def interval_keys(horizon: Horizon, width: int) -> pd.DataFrame:
 
 
 def decompose(network: Network, horizon: Horizon, limits: Limits, point: OperatingPoint, weights: Weights) -> Prices:
-    """Price every node at `point` from the multipliers `weights`.
+    """Price every port at `point` from the multipliers `weights`.
 
     The total comes from one adjoint of the whole Lagrangian, the components from one adjoint each.
     """
-    nodes = np.arange(network.node_count)
-    imports = import_share(point, weights, nodes)
+    ports = np.arange(network.port_count)
+    imports = import_share(point, weights, ports)
     energy = np.stack([weights.import_p, weights.import_q], axis=1)[:, :, None] + np.zeros_like(imports)
     parts = {
         "energy": energy,
         "loss": imports - energy,
-        "congestion": point.weighted_limit_gradient(_only(weights.limits, limits, CONGESTION), nodes),
-        "voltage": point.weighted_limit_gradient(_only(weights.limits, limits, VOLTAGE), nodes),
+        **{
+            cause: point.weighted_limit_gradient(_only(weights.limits, limits, cause), ports)
+            for cause in (CONGESTION, VOLTAGE, UNBALANCE)
+        },
     }
-    total = -point.lagrangian(weights).gradient(nodes)
+    total = -point.lagrangian(weights).gradient(ports)
     return Prices(
         network,
         horizon,
@@ -90,9 +113,9 @@ def decompose(network: Network, horizon: Horizon, limits: Limits, point: Operati
     )
 
 
-def import_share(point: OperatingPoint, weights: Weights, nodes: IntArray) -> FloatArray:
-    """Energy and loss together, (t, 2, nodes)."""
-    real, reactive = point.import_gradients(nodes)
+def import_share(point: OperatingPoint, weights: Weights, ports: IntArray) -> FloatArray:
+    """Energy and loss together, (t, 2, ports)."""
+    real, reactive = point.import_gradients(ports)
     return -weights.import_p[:, None, None] * real - weights.import_q[:, None, None] * reactive
 
 

@@ -19,6 +19,7 @@ from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, LinearProgram, StatusArray, so
 from dlmp.timing import PhaseClock
 
 AT_BOUND_PU = 1e-9
+MOST_USES = 4
 MAX_ROUNDS = 8
 """Most rounds of predicted limits."""
 
@@ -36,23 +37,66 @@ class QuadraticSolution:
     limit_dual: FloatArray
 
 
-def injection_hessian(
-    market: MarketLp, lagrangian: Lagrangian, interval: int, position: IntArray
-) -> tuple[IntArray, FloatArray]:
-    """Second derivatives by the injections of one interval that have a `position`, which is -1 for none.
+class Curvature:
+    """Second derivatives of the Lagrangian by the injections, kept from step to step.
 
-    Returns
-    -------
-    The positions (i,), and the (i, i) matrix [currency/MWh/pu].
+    Attributes
+    ----------
+    movable, likely
+        (t, 2, r) Injections with room to move, and those that are made along with any others.
+
+    Notes
+    -----
+    They change slowly: a step with somewhat old ones still goes nearly all the way, for the first derivatives are
+    always new.  A block is made again after `MOST_USES` steps, and when an injection is wanted that it lacks.
     """
-    where = position[market.network_columns[interval]]
-    reactive, resource = np.nonzero(where >= 0)
-    block = lagrangian.hessian(interval, market.case.resources.node[resource], reactive == 1)
-    return where[reactive, resource], block
+
+    def __init__(self, market: MarketLp):
+        self.market = market
+        self.movable = market.is_movable[market.network_columns]
+        self.likely = np.zeros_like(self.movable)
+        self._known: dict[int, tuple[npt.NDArray[np.bool_], FloatArray, int]] = {}
+
+    def wanted(self, column: StatusArray) -> npt.NDArray[np.bool_]:
+        """(t, 2, r) Injections that can move when the columns with status `BASIC` do.
+
+        A real injection is the sum of its awards: without a free one it stays, whatever its own status.
+        """
+        is_free = (column == BASIC) & self.market.is_movable
+        wanted = self.movable & is_free[self.market.network_columns]
+        by_award = np.zeros_like(wanted[:, 0])
+        award = is_free[self.market.block("award")]
+        np.logical_or.at(by_award.T, self.market.case.bids.resource, award.T)
+        wanted[:, 0] &= by_award
+        return wanted
+
+    def expire(self, intervals: IntArray) -> None:
+        """Make the blocks of `intervals` again when they are next wanted."""
+        for interval in intervals.tolist():
+            known, whole, _ = self._known[interval]
+            self._known[interval] = (known, whole, MOST_USES)
+
+    def block(self, lagrangian: Lagrangian, interval: int, wanted: npt.NDArray[np.bool_]) -> FloatArray:
+        """(i, i) Derivatives by the `wanted` (2, r) real and reactive injections, in that order [currency/MWh/pu]."""
+        known, whole, uses = self._known.get(interval, (np.zeros_like(wanted), np.zeros((0, 0)), MOST_USES))
+        if (wanted & ~known).any():
+            known = wanted | known | self.likely[interval]
+            uses = MOST_USES
+        elif uses >= MOST_USES:
+            known = wanted
+        if uses >= MOST_USES:
+            reactive, resource = np.nonzero(known)
+            whole, uses = lagrangian.hessian(interval, self.market.case.resources.share[resource], reactive == 1), 0
+        self._known[interval] = (known, whole, uses + 1)
+        place = np.flatnonzero(wanted[known])
+        return whole[np.ix_(place, place)]
 
 
 class QuadraticModel:
-    """Quadratic models of all intervals around a dispatch `x` and its state."""
+    """Quadratic models of all intervals around a dispatch `x` and its state.
+
+    Only the likely injections have their curvature: the others move all the way or not at all.
+    """
 
     def __init__(
         self,
@@ -61,11 +105,13 @@ class QuadraticModel:
         x: FloatArray,
         point: OperatingPoint,
         weights: Weights,
+        curvature: Curvature,
         clock: PhaseClock,
     ):
         self.market, self.formulation, self.x, self.point, self.clock = market, formulation, x, point, clock
+        self.curvature = curvature
         self.lagrangian = point.lagrangian(weights)
-        self.import_gradients = [market.spread(g) for g in point.import_gradients(market.nodes)]
+        self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
     def solve_all(self, intervals: IntArray, active: npt.NDArray[np.bool_]) -> dict[int, QuadraticSolution]:
         """Minimise the model of each interval, adding limits until its solution is predicted to keep all.
@@ -143,7 +189,7 @@ class QuadraticModel:
         market, point = self.market, self.point
         power = self.x[market.network_columns[interval]]
         with self.clock.phase("gradients"):
-            bound = market.spread(point.limit_gradients(np.full(len(limit), interval), limit, market.nodes))
+            bound = market.spread(point.limit_gradients(np.full(len(limit), interval), limit, market.ports))
         real, reactive = (g[[interval]] for g in self.import_gradients)
         gradient = np.concatenate([real, reactive, bound])
         value = np.concatenate(
@@ -163,11 +209,10 @@ class QuadraticModel:
     def _hessian(self, interval: int) -> FloatArray:
         """Convex part of the curvature by all columns of one interval, (width, width)."""
         market = self.market
-        position = np.full(self.x.shape, -1)
-        movable = (market.columns.lower[interval] < market.columns.upper[interval]).nonzero()[0]
-        position[interval * market.width + movable] = movable
+        wanted = self.curvature.likely[interval]
         with self.clock.phase("gradients"):
-            place, block = injection_hessian(market, self.lagrangian, interval, position)
+            block = self.curvature.block(self.lagrangian, interval, wanted)
+        place = market.network_columns[interval][wanted] - interval * market.width
         value, vector = np.linalg.eigh(block)
         full = np.zeros((market.width, market.width))
         full[np.ix_(place, place)] = (vector * np.maximum(value, 0.0)) @ vector.T

@@ -1,6 +1,6 @@
 """What the command line prints of cases and clearings: rows of text, tables and a chart, without printing them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -14,10 +14,10 @@ from dlmp.certificate import FEASIBLE_KW, FEASIBLE_PU, Certificate
 from dlmp.clearing import CONVERGED, Clearing
 from dlmp.errors import PowerFlowError
 from dlmp.formulation.ac_tangent import AcTangent
-from dlmp.formulation.interface import VOLTAGE
+from dlmp.formulation.interface import UNBALANCE, VOLTAGE
 from dlmp.market import Horizon, MarketCase
-from dlmp.network.model import FloatArray, IntArray, Network, some_of
-from dlmp.prices import COMPONENTS
+from dlmp.network.model import BALANCED_PHASE, FloatArray, IntArray, Network, UnbalancedNetwork, some_of
+from dlmp.taps import TapClearing
 from dlmp.units import BASE_KVA
 
 Rows = list[tuple[str, str]]
@@ -34,7 +34,7 @@ def lines(rows: Rows) -> Text:
 
 def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seconds: float) -> Rows:
     """Sum up a clearing: status, cost, extreme prices, what binds, and the verdict of the certificate."""
-    currency, price = clearing.case.horizon.currency, clearing.prices.lmp_usd_per_mwh
+    currency, price = clearing.case.horizon.currency, clearing.prices.published
     status = clearing.status.replace("_", " ")
     rows = [
         ("case", clearing.case.name),
@@ -50,14 +50,15 @@ def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seco
 
 
 def _price_at(clearing: Clearing, flat: int) -> str:
-    price, horizon = clearing.prices.lmp_usd_per_mwh, clearing.case.horizon
-    interval, node = divmod(flat, price.shape[1])
+    price, horizon = clearing.prices.published, clearing.case.horizon
+    interval, place = divmod(flat, price.shape[1])
+    port = int(clearing.prices.ports[place])
     when = f"{horizon.local(interval):%Y-%m-%d %H:%M %Z} (interval {interval})"
-    return f"{price[interval, node]:.2f} {horizon.currency}/MWh at {_bus(clearing.case.network, node)}, {when}"
+    return f"{price[interval, place]:.2f} {horizon.currency}/MWh at {_bus(clearing.case.network, port)}, {when}"
 
 
-def _bus(network: Network, node: int) -> str:
-    name = str(network.bus[node])
+def _bus(network: Network, port: int) -> str:
+    name = network.place(port)
     return name if name.lower().startswith("bus") else f"bus {name}"
 
 
@@ -77,19 +78,23 @@ def verdict(certificate: Certificate, currency: str) -> Rows:
     """Say whether the certificate holds, and then each fault and where prices are not unique."""
     faults = []
     if not certificate.ac_converged:
-        faults.append("an independent AC power flow at the awards has no solution")
+        faults.append(f"the AC power flow of {certificate.program} at the awards has no solution")
     elif not certificate.is_feasible:
         excess = certificate.worst_voltage_violation_pu
         if excess > FEASIBLE_PU:
             faults.append(f"voltage {excess:.2g} pu out of its band: {certificate.worst_voltage}")
         if certificate.worst_loading_percent > 100 * (1 + FEASIBLE_PU):
             faults.append(f"loading {certificate.worst_loading_percent:.5g} %: {certificate.worst_loading}")
+        if certificate.worst_unbalance_violation_pu > FEASIBLE_PU:
+            excess = 100 * certificate.worst_unbalance_violation_pu
+            faults.append(f"voltage unbalance {excess:.2g} % above its limit: {certificate.worst_unbalance}")
         if certificate.worst_range_violation_kw > FEASIBLE_KW:
             faults.append(f"an award or the import is {certificate.worst_range_violation_kw:.4g} kW out of its range")
     if not certificate.is_supported:
         gap = f"{certificate.worst_bid_gap_usd:.4g} {currency}"
         faults.append(f"another quantity would earn {gap} more: {certificate.worst_bid}")
-    rows = [("certificate", "does not hold" if faults else "holds: feasible in AC, each award best for its bidder")]
+    holds = f"holds: AC-feasible ({certificate.program}), awards best for each bidder"
+    rows = [("certificate", "does not hold" if faults else holds)]
     rows += [("", f"- {fault}") for fault in faults]
     if certificate.price_ranges:
         named = _named(sorted({price_range.interval for price_range in certificate.price_ranges}))
@@ -98,6 +103,17 @@ def verdict(certificate: Certificate, currency: str) -> Rows:
         named = _named(certificate.negative_import_value)
         rows.append(("", f"import has a negative value in intervals {named}: a local optimum, perhaps not the best"))
     return rows
+
+
+def tap_rows(found: TapClearing) -> Rows:
+    """The taps that a clearing ended with, and whether the regulators leave them there."""
+    rounds = _count(len(found.rounds), "clearing")
+    rest = f"rest after {rounds}" if found.settled else f"do not rest after {rounds}; these are the taps of the last"
+    return [("taps", _taps(found.taps)), ("", f"the regulators {rest}")]
+
+
+def _taps(taps: Mapping[str, float]) -> str:
+    return ", ".join(f"{name}: {tap:.7g}" for name, tap in taps.items()) or "none"
 
 
 def _named(intervals: Sequence[int]) -> str:
@@ -117,7 +133,7 @@ def case_rows(case: MarketCase) -> Rows:
     loops = network.branch_count - network.node_count + len(network.source)
     rated = int(np.isfinite(np.minimum(network.rating_from_pu, network.rating_to_pu)).sum())
     segments = _count(len(case.bids), "bid segment")
-    return [
+    rows = [
         ("case", case.name),
         ("network", network.name),
         ("buses", f"{len(set(network.bus.tolist()))}, {_count(network.node_count, 'node')}"),
@@ -133,6 +149,9 @@ def case_rows(case: MarketCase) -> Rows:
         ("horizon", f"{horizon.intervals} x {horizon.interval_minutes} min from {horizon.start:%Y-%m-%dT%H:%M:%SZ}"),
         ("load in horizon", f"{p_kw.min():,.1f} to {p_kw.max():,.1f} kW"),
     ]
+    if isinstance(network, UnbalancedNetwork):
+        rows += [("taps", _taps(network.taps)), *(("note", note) for note in network.notes)]
+    return rows
 
 
 def _by_kind(kinds: Iterable[str], plural: str = "") -> str:
@@ -168,23 +187,24 @@ def power_flow_rows(case: MarketCase) -> Rows:
         When it has no solution.
     """
     network = case.network
-    formulation = AcTangent(network)
+    formulation = AcTangent(network, case.law_pu[:1])
     load_kva = case.load_p_kw[:1] + 1j * case.load_q_kvar[:1]
-    point = formulation.operate(np.asarray(-load_kva / BASE_KVA, dtype=np.complex128))
+    point = formulation.operate(-case.load_pu[:1])
     if not point.converged.all():
         raise PowerFlowError("the AC power flow has no solution at the load of interval 0; check the units of loads")
-    v_pu = point.voltage()[0]
-    losses_kw = float(point.import_pu.real[0]) * BASE_KVA - float(load_kva.real.sum())
-    low, high = int(v_pu.argmin()), int(v_pu.argmax())
     limits = formulation.limits
+    voltages = np.flatnonzero(limits.cause == VOLTAGE)
+    v_pu = point.limit_value[0, voltages]
+    low, high = (str(limits.name(int(voltages[place(v_pu)]))) for place in (np.argmin, np.argmax))
+    losses_kw = BASE_KVA * float(point.losses_pu[0])
     rated = np.flatnonzero(limits.branch >= 0)
     loading = 100 * point.limit_value[0, rated] / limits.upper[rated]
     worst = f"{loading.max():.1f} % of {limits.element[rated[loading.argmax()]]}" if len(rated) else "nothing is rated"
     return [
         ("AC power flow", f"at the load of interval 0: {load_kva.real.sum():,.1f} kW, {load_kva.imag.sum():,.1f} kvar"),
         ("losses", f"{losses_kw:,.2f} kW"),
-        ("lowest voltage", f"{v_pu[low]:.5f} pu at {_bus(network, low)}"),
-        ("highest voltage", f"{v_pu[high]:.5f} pu at {_bus(network, high)}"),
+        ("lowest voltage", f"{v_pu.min():.5f} pu at {low}"),
+        ("highest voltage", f"{v_pu.max():.5f} pu at {high}"),
         ("highest loading", worst),
     ]
 
@@ -194,18 +214,19 @@ def price_table(clearing: Clearing) -> Table:
     prices, horizon = clearing.prices, clearing.case.horizon
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, title_justify="left", title_style="bold")
     table.title = f"Prices on {horizon.local(0):%a %Y-%m-%d} [{horizon.currency}/MWh], and what makes the highest"
-    names = ("time", "substation", "lowest", "mean", "highest", "at bus", *COMPONENTS)
+    components = prices.components_in_use
+    names = ("time", "substation", "lowest", "mean", "highest", "at bus", *components)
     for name in names:
         table.add_column(name, justify="left" if name in ("time", "at bus") else "right", no_wrap=name != "at bus")
-    price = prices.lmp_usd_per_mwh
-    for interval, node in enumerate(price.argmax(axis=1)):
+    price = prices.published
+    for interval, port in enumerate(prices.ports[price.argmax(axis=1)]):
         here = price[interval]
-        parts = [getattr(prices, name)[interval, node] for name in COMPONENTS]
+        parts = [getattr(prices, name)[interval, port] for name in components]
         bought = clearing.case.substation.price_usd_per_mwh[interval]
         table.add_row(
             _time(horizon, interval),
             *(_money(value) for value in (bought, here.min(), here.mean(), here.max())),
-            f"{clearing.case.network.bus[node]}",
+            clearing.case.network.place(int(port)),
             *(_money(value) for value in parts),
         )
     return table
@@ -224,26 +245,33 @@ def limits_table(clearing: Clearing) -> Table:
     for name in ("limit", "at", "cause", f"{currency}/MWh", "when"):
         table.add_column(name, justify="right" if name == f"{currency}/MWh" else "left", no_wrap=name != "when")
     limits = clearing.binding_limits()
-    for _, rows in limits.groupby(["component", "element", "limit", "unit"], sort=True):
-        cause, element, limit, unit = rows[["component", "element", "limit", "unit"]].iloc[0]
+    for _, rows in limits.groupby(["component", "element", "phase", "limit", "unit"], sort=True):
+        cause, element, phase, limit, unit = rows[["component", "element", "phase", "limit", "unit"]].iloc[0]
         intervals = np.unique(rows.interval)
-        shares = [_share(clearing, cause, element, int(interval)) for interval in intervals]
+        shares = [_share(clearing, cause, element, phase, int(interval)) for interval in intervals]
         worst = shares[int(np.abs(shares).argmax())]
-        table.add_row(element, f"{limit:.5g} {unit}", cause, _money(worst), _clock(clearing.case.horizon, intervals))
+        name = element if phase in ("-", BALANCED_PHASE) else f"{element}.{phase}"
+        table.add_row(name, f"{limit:.5g} {unit}", cause, _money(worst), _clock(clearing.case.horizon, intervals))
     return table
 
 
-def _share(clearing: Clearing, cause: str, element: str, interval: int) -> float:
+def _share(clearing: Clearing, cause: str, element: str, phase: str, interval: int) -> float:
     """Share of a limit in a price [currency/MWh]: at its bus, at its branch's to bus, at a source for the import."""
     network = clearing.case.network
-    if cause == VOLTAGE:
-        bus = element.removeprefix("bus ")
+    if cause in (VOLTAGE, UNBALANCE):
+        ports = np.flatnonzero(network.port_bus == element.removeprefix("bus "))
     elif cause == "energy":
-        bus = str(network.bus[network.source[0]])
+        ports = network.source
     else:
-        bus = str(network.bus[network.to_node[np.flatnonzero(network.branch == element)[0]]])
-    parts = clearing.explain(bus, interval)
-    return float(parts.share_usd_per_mwh[(parts.component == cause) & (parts.element == element)].sum())
+        own = network.conductors_of(element)
+        own = own[network.phase[network.from_node[own]] == phase]
+        ports = np.flatnonzero(network.port_bus == network.bus[network.to_node[own[0]]])
+    ports = ports[network.is_priced[ports]]
+    named = ports[network.port_phase[ports] == phase]
+    port = int(named[0] if len(named) else ports[0])
+    parts = clearing.explain(str(network.port_bus[port]), interval, str(network.port_phase[port]))
+    own_rows = (parts.component == cause) & (parts.element == element) & (parts.phase == phase)
+    return float(parts.share_usd_per_mwh[own_rows].sum())
 
 
 def _clock(horizon: Horizon, intervals: IntArray) -> str:

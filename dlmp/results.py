@@ -3,11 +3,14 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from dlmp.bids import Resources
 from dlmp.market import Horizon, MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, Network
-from dlmp.prices import interval_keys, node_keys
+from dlmp.prices import interval_keys, port_keys
+from dlmp.units import BASE_KVA
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,7 @@ class Awards:
     net_injection_kw, q_kvar
         (t, r) Power of each resource into the grid [kW], [kvar].
     lmp_usd_per_mwh, lmp_q_usd_per_mvarh
-        (t, r) Prices at its node.
+        (t, r) Prices where it stands: the mean over its phases, each by its share.
     """
 
     case: MarketCase = field(repr=False)
@@ -33,14 +36,20 @@ class Awards:
     lmp_usd_per_mwh: FloatArray
     lmp_q_usd_per_mvarh: FloatArray
 
+    def injection_kva(self) -> ComplexArray:
+        """(t, p) Complex injection at every port of awards and loads of constant power [kVA]."""
+        awarded = (self.net_injection_kw + 1j * self.q_kvar) @ self.case.resources.share
+        return np.asarray(awarded - self.case.load_pu * BASE_KVA)
+
     def table(self) -> pd.DataFrame:
         """One row per interval and resource."""
         resources, horizon = self.case.resources, self.case.horizon
         frame = interval_keys(horizon, len(resources))
         frame["resource"] = np.tile(resources.name.astype(object), horizon.intervals)
         frame["kind"] = np.tile(resources.kind.astype(object), horizon.intervals)
-        frame["bus"] = np.tile(self.case.network.bus[resources.node].astype(object), horizon.intervals)
-        frame["phase"] = np.tile(self.case.network.phase[resources.node].astype(object), horizon.intervals)
+        network = self.case.network
+        frame["bus"] = np.tile(network.port_bus[resources.first_port].astype(object), horizon.intervals)
+        frame["phase"] = np.tile(resource_phases(network, resources), horizon.intervals)
         for name in ("net_injection_kw", "q_kvar", "lmp_usd_per_mwh", "lmp_q_usd_per_mvarh"):
             frame[name] = getattr(self, name).ravel()
         return frame
@@ -58,6 +67,15 @@ class Awards:
         return frame[frame.quantity_kw > 0].reset_index(drop=True)
 
 
+def resource_phases(network: Network, resources: Resources) -> npt.NDArray[np.object_]:
+    """(r,) Phases of each resource: ``2``, ``12`` for a pair, ``123`` for all three."""
+    phases = []
+    for row in range(len(resources)):
+        labels = network.port_phase[resources.share.indices[slice(*resources.share.indptr[row : row + 2])]]
+        phases.append("".join(sorted(set("".join(labels.tolist())))))
+    return np.array(phases, dtype=object)
+
+
 @dataclass(frozen=True, eq=False)
 class Voltages:
     """Voltage magnitude of every node, (t, n) [pu]."""
@@ -68,7 +86,7 @@ class Voltages:
 
     def table(self) -> pd.DataFrame:
         """One row per interval and node."""
-        frame = node_keys(self.network, self.horizon)
+        frame = port_keys(self.network, self.horizon, np.arange(self.network.node_count))
         frame["v_pu"] = self.v_pu.ravel()
         frame["v_min_pu"] = np.tile(self.network.v_min_pu, self.horizon.intervals)
         frame["v_max_pu"] = np.tile(self.network.v_max_pu, self.horizon.intervals)
@@ -86,7 +104,7 @@ class Flows:
     from_kva, to_kva
         (t, m) Complex power in at the from end, and out at the to end [kVA].
     loading
-        (t, m) Larger of both ends' current or apparent power over its rating; 0 where there is none.
+        (t, m) Larger of both ends' current or apparent power over its rating; blank in the table where it has none.
     """
 
     network: Network = field(repr=False)
@@ -104,10 +122,12 @@ class Flows:
             ("kind", network.branch_kind),
             ("from_bus", network.bus[network.from_node]),
             ("to_bus", network.bus[network.to_node]),
-            ("phase", network.phase[network.from_node]),
+            ("from_phase", network.phase[network.from_node]),
+            ("to_phase", network.phase[network.to_node]),
         ):
             frame[name] = np.tile(values.astype(object), intervals)
         frame["p_from_kw"], frame["q_from_kvar"] = self.from_kva.real.ravel(), self.from_kva.imag.ravel()
         frame["p_to_kw"], frame["q_to_kvar"] = self.to_kva.real.ravel(), self.to_kva.imag.ravel()
-        frame["loading_percent"] = 100 * self.loading.ravel()
+        rated = np.isfinite(np.minimum(network.rating_from_pu, network.rating_to_pu))
+        frame["loading_percent"] = pd.arrays.FloatingArray(100 * self.loading.ravel(), np.tile(~rated, intervals))
         return frame

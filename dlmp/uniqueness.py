@@ -58,9 +58,9 @@ def price_ranges(found: Dispatch, prices: Prices) -> tuple[PriceRange, ...]:
         change = np.array([duals.price_change(int(interval), end) for end in ends])
         low, high = change.min(axis=0), change.max(axis=0)
         for reactive in (0, 1):
-            node = int(np.argmax(high[reactive] - low[reactive]))
+            node = int(prices.ports[np.argmax((high - low)[reactive, prices.ports])])
             if high[reactive, node] - low[reactive, node] > DIFFERENT_USD_PER_MWH:
-                price, bus = float(published[reactive][interval, node]), str(prices.network.bus[node])
+                price, bus = float(published[reactive][interval, node]), str(prices.network.port_bus[node])
                 lowest, highest = (
                     duals.end(int(interval), price, change[:, reactive, node], ends, pick) for pick in (np.min, np.max)
                 )
@@ -81,8 +81,8 @@ class _DualChanges:
         limit_low, limit_high = state <= limits.lower + AT_BOUND_PU, state >= limits.upper - AT_BOUND_PU
         self.limit_interval, self.limit = np.nonzero(limit_low | limit_high)
         at_limit = (self.limit_interval, self.limit)
-        real, reactive = (market.spread(g) for g in point.import_gradients(market.nodes))
-        bound = market.spread(point.limit_gradients(*at_limit, market.nodes))
+        real, reactive = (market.spread(g) for g in point.import_gradients(market.ports))
+        bound = market.spread(point.limit_gradients(*at_limit, market.ports))
         jacobian = sparse.csr_array(
             sparse.vstack(
                 [
@@ -132,14 +132,14 @@ class _DualChanges:
         return ends
 
     def price_change(self, interval: int, change: FloatArray) -> FloatArray:
-        """(2, n) Change of real and reactive prices at `interval` that goes with a scaled change of the multipliers."""
+        """(2, p) Change of real and reactive prices at `interval` that goes with a scaled change of the multipliers."""
         point, change = self.found.point, change * self.scale
-        nodes = np.arange(self.found.market.case.network.node_count)
+        ports = np.arange(self.found.market.case.network.port_count)
         here = self.interval == interval
-        real, reactive = (g[interval] for g in point.import_gradients(nodes))
+        real, reactive = (g[interval] for g in point.import_gradients(ports))
         by_p, by_q = change[here & (self.kind == IMPORT_P)][0], change[here & (self.kind == IMPORT_Q)][0]
         own = self.limit_interval == interval
-        gradient = point.limit_gradients(self.limit_interval[own], self.limit[own], nodes)
+        gradient = point.limit_gradients(self.limit_interval[own], self.limit[own], ports)
         by_limit = np.tensordot(change[here & (self.kind == LIMIT)], gradient, axes=1)
         return np.asarray(by_limit - by_p * real - by_q * reactive)
 

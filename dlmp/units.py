@@ -32,3 +32,8 @@ def base_ohm(base_kv: FloatOrArray) -> FloatOrArray:
 def base_current_a(base_kv: FloatOrArray) -> FloatOrArray:
     """Current of 1 pu [A] in each phase of a three-phase system at `base_kv` [kV] line to line."""
     return BASE_KVA / (3.0**0.5 * base_kv)
+
+
+def base_phase_current_a(base_kv: FloatOrArray) -> FloatOrArray:
+    """Current of 1 pu [A] in one phase at `base_kv` [kV] line to neutral."""
+    return BASE_KVA / base_kv

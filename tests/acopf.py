@@ -1,19 +1,25 @@
 """An AC optimal power flow oracle: a market case cleared by a general nonlinear solver, to check the engine with.
 
 Each interval is one nonlinear programme in rectangular voltages, solved by IPOPT with exact derivatives.
-It shares only records with the engine (`MarketCase`, `Network` and its admittances).  Prices are the
-derivatives of the Lagrangian in the demand of each node, which is a parameter of the programme.
+It shares only records with the engine (`MarketCase`, `Network`, its admittances and the incidence of its ports).
+
+Every node without a source has a balance of currents, ``Y V + H^T I(H V) = 0`` with ``H`` the ports' incidence.
+Demand ``S`` at a port takes ``I = conj(S / v)``, a load that follows its voltage ``conj(S0) (|v| / base)^e / conj(v)``.
+Prices are derivatives of the Lagrangian: by a current ``w`` taken out of each node, which is a parameter of the
+programme, and from there by demand at the ports, with ``w = H^T conj(S / v)``.
 """
 
 from dataclasses import dataclass
 
 import casadi
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
+from scipy.sparse import csgraph
 from scipy.sparse.linalg import spsolve
 
 from dlmp.market import MarketCase
-from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network
+from dlmp.network.model import PHASES, ComplexArray, FloatArray, IntArray, Network, UnbalancedNetwork
 from dlmp.units import BASE_KVA, KW_PER_MW
 
 IPOPT_OPTIONS = {
@@ -34,6 +40,15 @@ IPOPT_OPTIONS = {
 ROUNDING_KW = 1e-9
 """A sum of bid quantities this close to a limit is taken to meet it."""
 
+BAND_TOLERANCE = 1e-6
+"""A load this far outside the band of its law still follows it [of its base voltage]."""
+
+BALANCED_PU = (1.0, 1e4)
+"""Admittances with which currents can be balanced to the tolerance in double precision [pu]."""
+
+NEGLIGIBLE = 1e-6
+"""An admittance smaller than this, relative, is a shunt of a line or a winding."""
+
 Limit = tuple[casadi.SX, FloatArray | float, FloatArray | float]
 """An expression, its lower bound and its upper bound."""
 
@@ -47,7 +62,8 @@ class AcOpf:
     cost
         Import, accepted supply and reactive import less the value of accepted demand, over the horizon [currency].
     price_p, price_q
-        (t, n) Cost of one more unit of demand at each node [currency/MWh], [currency/MVArh].
+        (t, ports) Cost of one more unit of constant-power demand at each port [currency/MWh], [currency/MVArh];
+        NaN at a port without voltage.
     p_kw, q_kvar
         (t, r) Injection of each resource [kW], [kvar].
     award_kw
@@ -75,7 +91,7 @@ def solve_acopf(case: MarketCase, *, circle_sides: int = 32, start: ComplexArray
     Parameters
     ----------
     case
-        A balanced case.
+        The case, on a balanced or an unbalanced network.
     circle_sides
         Sides of the regular polygon inscribed in the apparent power circle of each resource.
     start
@@ -84,160 +100,274 @@ def solve_acopf(case: MarketCase, *, circle_sides: int = 32, start: ComplexArray
     Raises
     ------
     RuntimeError
-        Where IPOPT does not end in ``Solve_Succeeded``.
+        Where IPOPT does not end in ``Solve_Succeeded``, and where a load ends outside the band of its law.
     """
-    if start is None:
-        start = np.tile(no_load_voltage(case.network), (case.horizon.intervals, 1))
-    solved = [solve_interval(case, t, circle_sides, start[t]) for t in range(case.horizon.intervals)]
+    network, intervals, base_kva = case.network, case.horizon.intervals, power_base(case)
+    start = np.tile(no_load_voltage(network), (intervals, 1)) if start is None else start
+    programme = programme_of(case, circle_sides, base_kva)
+    solved = [solve_interval(case, t, programme, start[t], base_kva) for t in range(intervals)]
     cost_per_hour, *columns = zip(*solved, strict=True)
     return AcOpf(float(sum(cost_per_hour)) * case.horizon.interval_hours, *(np.array(column) for column in columns))
+
+
+@dataclass(frozen=True, eq=False)
+class Phasor:
+    """A vector of complex expressions, which casadi has in real and imaginary parts only."""
+
+    re: casadi.SX
+    im: casadi.SX
+
+    @classmethod
+    def symbol(cls, name: str, count: int) -> "Phasor":
+        return cls(casadi.SX.sym(f"{name}_re", count), casadi.SX.sym(f"{name}_im", count))
+
+    def __getitem__(self, index: IntArray) -> "Phasor":
+        return Phasor(self.re[index], self.im[index])
+
+    def __add__(self, other: "Phasor") -> "Phasor":
+        return Phasor(self.re + other.re, self.im + other.im)
+
+    def __sub__(self, other: "Phasor") -> "Phasor":
+        return Phasor(self.re - other.re, self.im - other.im)
+
+    def __mul__(self, other: "Phasor") -> "Phasor":
+        return Phasor(self.re * other.re - self.im * other.im, self.re * other.im + self.im * other.re)
+
+    def times(self, factor: casadi.SX) -> "Phasor":
+        """The same angles, magnitudes times the real `factor`."""
+        return Phasor(self.re * factor, self.im * factor)
+
+    def conj(self) -> "Phasor":
+        return Phasor(self.re, -self.im)
+
+    def square(self) -> casadi.SX:
+        """Squared magnitudes."""
+        return self.re**2 + self.im**2
+
+    def stacked(self) -> casadi.SX:
+        """Real, then imaginary parts."""
+        return casadi.vertcat(self.re, self.im)
 
 
 @dataclass(frozen=True, eq=False)
 class Unknowns:
     """Variables and parameters of one interval and what follows from them, as casadi expressions.
 
-    Voltages are in pu, powers over `power_base`.
+    Voltages are in pu, powers over `power_base`, currents over `power_base` at 1 pu of voltage.
 
     Parameters
     ----------
-    e, f
-        (n,) Real and imaginary part of the voltage, constant at source nodes.
-    award, p, q
-        (s,), (r,), (r,) Accepted bids, and the injections of the resources.
-    load_p, load_q
-        (n,) Demand: the parameters.
-    drawn_p, drawn_q
-        (n,) What each node draws from outside: the import at a source node, zero at any other.
+    v
+        (n,) Voltage, constant at source nodes.
+    award, q, injection
+        (s,), (r,) and (r,) Accepted bids; reactive and complex injection of each resource.
+    demand, law, withdrawn, price
+        (p,), (l,), (n,) and (2 + s,) Parameters: constant-power demand, nominal demand of the loads that follow
+        their voltage, current taken out of each node; prices of import, reactive import and bids.
+    balance
+        (f,) Currents of `balances` into the network, the loads and resources, and out of the node.
+    imported
+        (1,) Power drawn from the upstream grid.
     """
 
-    e: casadi.SX
-    f: casadi.SX
+    v: Phasor
     award: casadi.SX
-    p: casadi.SX
     q: casadi.SX
-    load_p: casadi.SX
-    load_q: casadi.SX
-    drawn_p: casadi.SX
-    drawn_q: casadi.SX
-
-
-def solve_interval(case: MarketCase, t: int, circle_sides: int, start: ComplexArray) -> tuple[float | FloatArray, ...]:
-    """Clear interval `t` alone: the fields of `AcOpf` without their first axis, cost per hour."""
-    network, base_kva = case.network, power_base(case)
-    free = np.flatnonzero(~network.is_source)
-    unknowns = unknowns_of(case, base_kva)
-    lower, upper = bid_bounds(case, t)
-    limits = [
-        (casadi.vertcat(unknowns.drawn_p[free], unknowns.drawn_q[free]), 0.0, 0.0),
-        *network_limits(network, unknowns),
-        *import_limits(case, unknowns, base_kva),
-        resource_limit(case, t, circle_sides, unknowns, base_kva),
-    ]
-    anywhere = np.full(2 * len(free), np.inf)
-    x, load_price = minimise(
-        cost_of(case, t, unknowns),
-        casadi.vertcat(unknowns.e[free], unknowns.f[free], unknowns.award, unknowns.q),
-        limits,
-        bounds=(np.r_[-anywhere, lower / base_kva], np.r_[anywhere, upper / base_kva]),
-        start=np.r_[start[free].real, start[free].imag, np.zeros(len(lower))],
-        parameter=casadi.vertcat(unknowns.load_p, unknowns.load_q),
-        value=np.r_[case.load_p_kw[t], case.load_q_kvar[t]] / base_kva,
-    )
-    v = np.zeros(network.node_count, complex)
-    v[network.source] = network.source_v_pu
-    v[free] = x[: len(free)] + 1j * x[len(free) : len(anywhere)]
-    award, q = np.split(x[len(anywhere) :] * base_kva, [len(case.bids)])
-    return dispatch_of(case, t, v, award, q, load_price)
-
-
-def dispatch_of(
-    case: MarketCase, t: int, v: ComplexArray, award: FloatArray, q: FloatArray, load_price: FloatArray
-) -> tuple[float | FloatArray, ...]:
-    """Fields of `AcOpf` from the optimal voltages [pu], awards [kW] and reactive injections [kvar]."""
-    network, source, substation = case.network, case.network.source, case.substation
-    p = net_injection(case) @ award
-    drawn = v * np.conj(network.admittance @ v) * BASE_KVA + case.load_p_kw[t] + 1j * case.load_q_kvar[t]
-    np.subtract.at(drawn, case.resources.node, p + 1j * q)
-    imported = drawn[source].sum()
-    per_kwh = (
-        substation.price_usd_per_mwh[t] * imported.real
-        + substation.q_price_usd_per_mvarh[t] * imported.imag
-        + signs(case) * case.bids.price_usd_per_mwh[t] @ award
-    )
-    price_p, price_q = np.split(load_price, 2)
-    return per_kwh / KW_PER_MW, price_p, price_q, p, q, award, v, imported.real, imported.imag
+    injection: Phasor
+    demand: Phasor
+    law: Phasor
+    withdrawn: Phasor
+    price: casadi.SX
+    balance: Phasor
+    imported: Phasor
 
 
 def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
-    """Write the power flow: S = V conj(Y V) out of each node, with the source voltages held."""
-    network, resources, nodes = case.network, case.resources, case.network.node_count
-    e, f = casadi.SX.sym("e", nodes), casadi.SX.sym("f", nodes)
-    e[network.source], f[network.source] = network.source_v_pu.real, network.source_v_pu.imag
-    award, q = casadi.SX.sym("award", len(case.bids)), casadi.SX.sym("q", len(resources))
-    load_p, load_q = casadi.SX.sym("load_p", nodes), casadi.SX.sym("load_q", nodes)
-    p = casadi_matrix(net_injection(case)) @ award
-    at_node = casadi_matrix(incidence(resources.node, nodes))
-    current_re, current_im = product(network.admittance * (BASE_KVA / base_kva), e, f)
+    """Write the power flow, with the source voltages held.
+
+    Ports at which nothing stands are left out of it: a neutral may have no voltage to divide a power by.
+    """
+    network, resources, law = case.network, case.resources, case.network.law
+    v, award, q = free_voltage(network), casadi.SX.sym("award", len(case.bids)), casadi.SX.sym("q", len(resources))
+    demand, withdrawn = Phasor.symbol("demand", network.port_count), Phasor.symbol("withdrawn", network.node_count)
+    nominal = Phasor.symbol("law", len(law))
+    injection = Phasor(casadi_matrix(net_injection(case)) @ award, q)
+    net = demand - product(resources.share.T, injection)
+    across = product(network.incidence, v)
+    used = np.flatnonzero((case.load_pu != 0).any(axis=0) | (abs(resources.share).sum(axis=0) > 0))
+    of_power = current_of(net[used], across[used], np.zeros(len(used)), np.ones(len(used)))
+    of_law = current_of(nominal, across[law.port], law.exponent, law.base_pu)
+
+    def current(rows: sparse.csr_array) -> Phasor:
+        """Sums of nodal currents; the matrices are summed, so that what cancels there is not computed."""
+        at_ports = sparse.csc_array(rows @ network.incidence.T)
+        return (
+            product(rows @ network.admittance * (BASE_KVA / base_kva), v)
+            + product(at_ports[:, used], of_power)
+            + product(at_ports[:, law.port], of_law)
+            + product(rows, withdrawn)
+        )
+
+    every = sparse.eye_array(network.node_count, format="csr")
+    drawn = v[network.source] * current(every[network.source]).conj()
     return Unknowns(
-        *(e, f, award, p, q, load_p, load_q),
-        drawn_p=e * current_re + f * current_im + load_p - at_node @ p,
-        drawn_q=f * current_re - e * current_im + load_q - at_node @ q,
+        *(v, award, q, injection, demand, nominal, withdrawn),
+        price=casadi.SX.sym("price", 2 + len(case.bids)),
+        balance=current(balances(network)),
+        imported=Phasor(casadi.sum1(drawn.re), casadi.sum1(drawn.im)),
     )
 
 
-def cost_of(case: MarketCase, t: int, unknowns: Unknowns) -> casadi.SX:
+def free_voltage(network: Network) -> Phasor:
+    """(n,) Voltages, those of the sources as numbers."""
+    v = Phasor.symbol("v", network.node_count)
+    v.re[network.source], v.im[network.source] = network.source_v_pu.real, network.source_v_pu.imag
+    return v
+
+
+def current_of(power: Phasor, v: Phasor, exponent: FloatArray, base_pu: FloatArray) -> Phasor:
+    """``conj(S) (|v| / base)^e / conj(v)``, the current of a load; without division where the exponent is 2."""
+    return (power.conj() * v).times(v.square() ** (exponent / 2 - 1) / base_pu**exponent)
+
+
+def cost_of(case: MarketCase, unknowns: Unknowns) -> casadi.SX:
     """Import, reactive import and accepted bids at their prices [currency/MWh x pu]."""
-    source = case.network.source
-    return (
-        case.substation.price_usd_per_mwh[t] * casadi.sum1(unknowns.drawn_p[source])
-        + case.substation.q_price_usd_per_mvarh[t] * casadi.sum1(unknowns.drawn_q[source])
-        + casadi.dot(signs(case) * case.bids.price_usd_per_mwh[t], unknowns.award)
-    )
+    quantity = casadi.vertcat(unknowns.imported.stacked(), signs(case) * unknowns.award)
+    return casadi.dot(unknowns.price, quantity)
 
 
-def network_limits(network: Network, unknowns: Unknowns) -> list[Limit]:
-    """Voltage bands and ratings of branch ends, all squared, the latter over the rating."""
-    free = np.flatnonzero(~network.is_source)
-    magnitude = unknowns.e**2 + unknowns.f**2
-    limits: list[Limit] = [(magnitude[free], network.v_min_pu[free] ** 2, network.v_max_pu[free] ** 2)]
+def limits_of(case: MarketCase, unknowns: Unknowns, circle_sides: int, base_kva: float) -> list[Limit]:
+    """Everything that a dispatch has to respect beside the bounds of its variables."""
+    network = case.network
+    return [
+        (unknowns.balance.stacked(), 0.0, 0.0),
+        voltage_limit(network, unknowns.v),
+        *branch_limits(network, unknowns.v),
+        *unbalance_limits(network, unknowns.v),
+        *import_limits(case, unknowns, base_kva),
+        resource_limit(case, unknowns, circle_sides, base_kva),
+    ]
+
+
+def balances(network: Network) -> sparse.csr_array:
+    """(f, n) Sums of nodal currents that must vanish, from which the balance of each free node follows.
+
+    Where next to nothing but the currents between some nodes enters their balances, as across a switch or behind a
+    delta winding, these depend on each other to almost all digits.  Then one balance is that of the nodes together,
+    in which the currents between them cancel.  Each is scaled to admittances of `BALANCED_PU`.
+    """
+    rows = sparse.eye_array(network.node_count, format="lil")
+    for nodes in (*tied_nodes(network), *floating_islands(network)):
+        rows[nodes[0], nodes] = 1.0
+    rows = sparse.csr_array(rows)[np.flatnonzero(~network.is_source)]
+    size = abs(rows @ network.admittance).max(axis=1).toarray().ravel()
+    return sparse.csr_array(sparse.diags_array(np.clip(size, *BALANCED_PU) / size) @ rows)
+
+
+def tied_nodes(network: Network) -> list[IntArray]:
+    """Free nodes that a conductor of great admittance, and without a tap, makes one."""
+    across = abs(network.from_admittance).max(axis=1).toarray().ravel()
+    passing = abs(network.from_admittance + network.to_admittance).max(axis=1).toarray().ravel()
+    tied = (across > BALANCED_PU[1]) & (passing < NEGLIGIBLE * across)
+    return joined(np.column_stack([network.from_node, network.to_node])[tied], ~network.is_source)
+
+
+def floating_islands(network: Network) -> list[IntArray]:
+    """Floating nodes that share their voltage to ground.
+
+    Those of a bus do, and the ends of a conductor that takes current when its from bus is lifted as a whole:
+    a line does, a delta winding does not.
+    """
+    _, first, bus = np.unique(network.bus, return_index=True, return_inverse=True)
+    rows = network.from_admittance.tocoo()
+    lifted = bus[rows.col] == bus[network.from_node[rows.row]]
+    taken = sparse.coo_array((rows.data * lifted, (rows.row, rows.col)), rows.shape).sum(axis=1)
+    galvanic = np.abs(taken) > NEGLIGIBLE * abs(rows).max(axis=1).toarray().ravel()
+    along = np.column_stack([network.from_node, network.to_node])[galvanic]
+    within = np.column_stack([first[bus], np.arange(network.node_count)])
+    return joined(np.vstack([along, within]), network.is_floating)
+
+
+def joined(link: IntArray, among: npt.NDArray[np.bool_]) -> list[IntArray]:
+    """Nodes that are connected by links (k, 2) between the nodes `among`, where there are several."""
+    ends = tuple(link[among[link].all(axis=1)].T)
+    graph = sparse.coo_array((np.ones(len(ends[0])), ends), (len(among), len(among)))
+    _, number = csgraph.connected_components(graph, directed=False)
+    groups = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
+    return [nodes for nodes in groups if len(nodes) > 1]
+
+
+def voltage_limit(network: Network, v: Phasor) -> Limit:
+    """Squared magnitude of every phase to ground, and phase to phase, over sqrt(3), where the nodes float."""
+    pairs = np.flatnonzero(network.is_priced[network.node_count :])
+    node = np.flatnonzero(network.is_priced[: network.node_count] & ~network.is_source)
+    first, second = network.pair[pairs].T
+    magnitude = casadi.vertcat(v[node].square(), (v[first] - v[second]).square() / 3)
+    place = np.r_[node, first]
+    return magnitude, network.v_min_pu[place] ** 2, network.v_max_pu[place] ** 2
+
+
+def branch_limits(network: Network, v: Phasor) -> list[Limit]:
+    """Current or apparent power of every rated conductor at both ends, squared and over the rating."""
+    limits: list[Limit] = []
     for admittance, node, rating in (
         (network.from_admittance, network.from_node, network.rating_from_pu),
         (network.to_admittance, network.to_node, network.rating_to_pu),
     ):
         rated = np.flatnonzero(np.isfinite(rating))
-        over_rating = sparse.diags_array(1 / rating[rated]) @ admittance[rated]
-        current_re, current_im = product(over_rating, unknowns.e, unknowns.f)
+        current = product(sparse.diags_array(1 / rating[rated]) @ admittance[rated], v)
         by_power = np.where(network.rating_is_current[rated], 0.0, 1.0)
-        limits.append(((current_re**2 + current_im**2) * (1 + by_power * (magnitude[node[rated]] - 1)), -np.inf, 1.0))
+        limits.append((current.square() * (1 + by_power * (v[node[rated]].square() - 1)), -np.inf, 1.0))
     return limits
+
+
+def unbalance_limits(network: Network, v: Phasor) -> list[Limit]:
+    """``|V2|^2 / u^2 <= |V1|^2`` at every bus with three phases that is no source."""
+    if not isinstance(network, UnbalancedNetwork) or not np.isfinite(network.v_unbalance_max):
+        return []
+    place = {key: node for node, key in enumerate(zip(network.bus.tolist(), network.phase.tolist(), strict=True))}
+    whole = [bus for bus in network.buses.tolist() if all((bus, phase) in place for phase in PHASES)]
+    node = np.array([[place[bus, phase] for phase in PHASES] for bus in whole], dtype=np.int64).reshape(-1, 3)
+    node = node[~network.is_source[node].any(axis=1)]
+    turn, count = np.exp(2j * np.pi / 3), len(node)
+    positive, negative = (
+        sparse.csr_array(
+            (np.tile([1 / 3, angle / 3, angle**2 / 3], count), node.ravel(), 3 * np.arange(count + 1)),
+            shape=(count, network.node_count),
+        )
+        for angle in (turn, np.conj(turn))
+    )
+    excess = product(negative / network.v_unbalance_max, v).square() - product(positive, v).square()
+    return [(excess, -np.inf, 0.0)]
 
 
 def import_limits(case: MarketCase, unknowns: Unknowns, base_kva: float) -> list[Limit]:
     """Ranges of the total real and reactive import."""
-    source, substation = case.network.source, case.substation
+    imported, substation = unknowns.imported, case.substation
     return [
-        (casadi.sum1(unknowns.drawn_p[source]), substation.p_min_kw / base_kva, substation.p_max_kw / base_kva),
-        (casadi.sum1(unknowns.drawn_q[source]), substation.q_min_kvar / base_kva, substation.q_max_kvar / base_kva),
+        (imported.re, substation.p_min_kw / base_kva, substation.p_max_kw / base_kva),
+        (imported.im, substation.q_min_kvar / base_kva, substation.q_max_kvar / base_kva),
     ]
 
 
-def resource_limit(case: MarketCase, t: int, circle_sides: int, unknowns: Unknowns, base_kva: float) -> Limit:
+def resource_limit(case: MarketCase, unknowns: Unknowns, circle_sides: int, base_kva: float) -> Limit:
     """Range of each real injection, and the polygon inside each apparent power circle.
 
     Bounds that the bid quantities imply are left out: with them the programme has no interior.
     """
     resources, count = case.resources, len(case.resources)
     angle = 2 * np.pi * np.arange(circle_sides) / circle_sides
-    rated = incidence(np.flatnonzero(np.isfinite(resources.s_max_kva)), count).T
+    rated = summing(np.flatnonzero(np.isfinite(resources.s_max_kva)), count).T
     of_p, of_q = sparse.kron(rated, np.cos(angle)[:, None]), sparse.kron(rated, np.sin(angle)[:, None])
     injection = net_injection(case)
     rows = sparse.block_array([[injection, None], [of_p @ injection, of_q]], format="csr")
     within = np.repeat(rated @ np.where(np.isfinite(resources.s_max_kva), resources.s_max_kva, 0.0), circle_sides)
-    low = np.r_[resources.p_min_kw, np.full(len(within), -np.inf)]
-    high = np.r_[resources.p_max_kw[t], within * np.cos(np.pi / circle_sides)]
-    least, most = reach(rows, *bid_bounds(case, t))
-    low, high = np.where(least >= low - ROUNDING_KW, -np.inf, low), np.where(most <= high + ROUNDING_KW, np.inf, high)
+    low, high = np.full((2, case.horizon.intervals, rows.shape[0]), [[[-np.inf]], [[np.inf]]])
+    for t in range(case.horizon.intervals):
+        least, most = reach(rows, *bid_bounds(case, t))
+        low[t, :count] = np.where(least[:count] >= resources.p_min_kw - ROUNDING_KW, -np.inf, resources.p_min_kw)
+        bound = np.r_[resources.p_max_kw[t], within * np.cos(np.pi / circle_sides)]
+        high[t] = np.where(most <= bound + ROUNDING_KW, np.inf, bound)
     return casadi_matrix(rows) @ casadi.vertcat(unknowns.award, unknowns.q), low / base_kva, high / base_kva
 
 
@@ -255,32 +385,104 @@ def bid_bounds(case: MarketCase, t: int) -> tuple[FloatArray, FloatArray]:
     return np.r_[np.minimum(lower, upper), resources.q_min_kvar], np.r_[upper, resources.q_max_kvar]
 
 
-def minimise(
-    cost: casadi.SX,
-    x: casadi.SX,
-    limits: list[Limit],
-    *,
-    bounds: tuple[FloatArray, FloatArray],
-    start: FloatArray,
-    parameter: casadi.SX,
-    value: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
-    """Best `x`, and the derivative of the least cost in `parameter` at `value`."""
-    options = {"print_time": False, **{f"ipopt.{name}": option for name, option in IPOPT_OPTIONS.items()}}
-    programme = {"x": x, "p": parameter, "f": cost, "g": casadi.densify(casadi.vertcat(*(row for row, _, _ in limits)))}
-    solver = casadi.nlpsol("acopf", "ipopt", programme, options)
-    solution = solver(
-        x0=np.clip(start, *bounds),
-        p=value,
-        lbx=bounds[0],
-        ubx=bounds[1],
-        lbg=np.concatenate([np.broadcast_to(low, row.numel()) for row, low, _ in limits]),
-        ubg=np.concatenate([np.broadcast_to(high, row.numel()) for row, _, high in limits]),
+@dataclass(frozen=True, eq=False)
+class Programme:
+    """The nonlinear programme, made once: its intervals differ in numbers only.
+
+    Parameters
+    ----------
+    solver
+        IPOPT on the variables: real and imaginary voltages of the free nodes, awards, reactive injections.
+    outcome
+        Variables and parameters to voltages, injections, awards, import and cost.
+    low, high
+        (t, k) Bounds of the limits.
+    """
+
+    solver: casadi.Function
+    outcome: casadi.Function
+    low: FloatArray
+    high: FloatArray
+
+
+def programme_of(case: MarketCase, circle_sides: int, base_kva: float) -> Programme:
+    """Compile the programme of `case`."""
+    unknowns, free = unknowns_of(case, base_kva), np.flatnonzero(~case.network.is_source)
+    limits, cost = limits_of(case, unknowns, circle_sides, base_kva), cost_of(case, unknowns)
+    x = casadi.vertcat(unknowns.v[free].stacked(), unknowns.award, unknowns.q)
+    parameter = casadi.vertcat(
+        *(part.stacked() for part in (unknowns.demand, unknowns.law, unknowns.withdrawn)), unknowns.price
     )
-    status = solver.stats()["return_status"]
+    options = {"print_time": False, **{f"ipopt.{name}": option for name, option in IPOPT_OPTIONS.items()}}
+    constraints = casadi.densify(casadi.vertcat(*(row for row, _, _ in limits)))
+    solver = casadi.nlpsol("acopf", "ipopt", {"x": x, "p": parameter, "f": cost, "g": constraints}, options)
+    injection, imported = unknowns.injection, unknowns.imported
+    outcome = [unknowns.v.re, unknowns.v.im, unknowns.award, injection.re, injection.im, imported.re, imported.im, cost]
+    low, high = (
+        np.hstack([np.broadcast_to(limit[side], (case.horizon.intervals, limit[0].numel())) for limit in limits])
+        for side in (1, 2)
+    )
+    return Programme(solver, casadi.Function("outcome", [x, parameter], outcome), low, high)
+
+
+def solve_interval(
+    case: MarketCase, t: int, programme: Programme, start: ComplexArray, base_kva: float
+) -> tuple[float | ComplexArray | FloatArray, ...]:
+    """Clear interval `t` alone: the fields of `AcOpf` without their first axis, cost per hour."""
+    network, substation, per_pu = case.network, case.substation, BASE_KVA / base_kva
+    free, none = np.flatnonzero(~network.is_source), np.zeros(network.node_count)
+    demand, law = case.load_pu[t] * per_pu, case.law_pu[t] * per_pu
+    prices = [substation.price_usd_per_mwh[t], substation.q_price_usd_per_mvarh[t], *case.bids.price_usd_per_mwh[t]]
+    value = np.concatenate([demand.real, demand.imag, law.real, law.imag, none, none, prices])
+    lower, upper = bid_bounds(case, t)
+    anywhere = np.full(2 * len(free), np.inf)
+    bounds = np.r_[-anywhere, lower / base_kva], np.r_[anywhere, upper / base_kva]
+    begin = np.r_[start[free].real, start[free].imag, np.zeros(len(lower))]
+    solution = programme.solver(
+        x0=np.clip(begin, *bounds), p=value, lbx=bounds[0], ubx=bounds[1], lbg=programme.low[t], ubg=programme.high[t]
+    )
+    status = programme.solver.stats()["return_status"]
     if status != "Solve_Succeeded":
-        raise RuntimeError(f"IPOPT ended in {status}")
-    return np.array(solution["x"]).ravel(), -np.array(solution["lam_p"]).ravel()
+        raise RuntimeError(f"interval {t}: IPOPT ended in {status}")
+    e, f, award, p, q, import_p, import_q, cost = (
+        np.array(part).ravel() for part in programme.outcome(solution["x"], value)
+    )
+    v = e + 1j * f
+    check_laws(case, t, v)
+    current_price = -np.array(solution["lam_p"]).ravel()[len(value) - len(prices) - 2 * len(none) :]
+    price = port_price(network, v, current_price[: len(none)] + 1j * current_price[len(none) : 2 * len(none)])
+    dispatch = (kw * base_kva for kw in (p, q, award))
+    imported = (kw.item() * base_kva for kw in (import_p, import_q))
+    return cost.item() * base_kva / KW_PER_MW, price.real, price.imag, *dispatch, v, *imported
+
+
+def port_price(network: Network, v: ComplexArray, current_price: ComplexArray) -> ComplexArray:
+    """(p,) Price of real plus j times that of reactive demand at every port.
+
+    Demand ``S`` takes the current ``conj(S / v)``, of which ``current_price`` (n,) holds the price of the real and
+    of the imaginary part: the cost rises by ``Re(conj(price) S)`` with ``price = conj(current_price / v)``.
+    """
+    across = network.incidence @ v
+    nan = np.full(len(across), np.nan, complex)
+    return np.conj(np.divide(network.incidence @ current_price, across, out=nan, where=across != 0))
+
+
+def check_laws(case: MarketCase, t: int, v: ComplexArray) -> None:
+    """Refuse a load outside the band in which its consumption is the power of its voltage.
+
+    One that consumes nothing, or that is an impedance throughout, follows its law everywhere.
+    """
+    network, law = case.network, case.network.law
+    u = np.abs(network.incidence @ v)[law.port] / law.base_pu
+    outside = (u < law.u_min - BAND_TOLERANCE) | (u > law.u_max + BAND_TOLERANCE)
+    is_impedance = (law.exponent == 2) & (law.outer == 2)
+    refused = [
+        f"{network.port_bus[port]}.{network.port_phase[port]} at {u[index]:.6f}, band {low:g} to {high:g}"
+        for index, (port, low, high) in enumerate(zip(law.port, law.u_min, law.u_max, strict=True))
+        if outside[index] and case.law_pu[t, index] != 0 and not is_impedance[index]
+    ]
+    if refused:
+        raise RuntimeError(f"interval {t}: loads are outside the bands of their laws: {'; '.join(refused)}")
 
 
 def no_load_voltage(network: Network) -> ComplexArray:
@@ -304,10 +506,10 @@ def signs(case: MarketCase) -> FloatArray:
 
 def net_injection(case: MarketCase) -> sparse.csr_array:
     """(r, s) Awards to net injections."""
-    return sparse.csr_array(incidence(case.bids.resource, len(case.resources)) @ sparse.diags_array(signs(case)))
+    return sparse.csr_array(summing(case.bids.resource, len(case.resources)) @ sparse.diags_array(signs(case)))
 
 
-def incidence(row: IntArray, rows: int) -> sparse.csr_array:
+def summing(row: IntArray, rows: int) -> sparse.csr_array:
     """(rows, k) Sums the k columns into the rows that they belong to."""
     return sparse.csr_array((np.ones(len(row)), (row, np.arange(len(row)))), shape=(rows, len(row)))
 
@@ -318,15 +520,16 @@ def reach(rows: sparse.csr_array, lower: FloatArray, upper: FloatArray) -> tuple
     return rising @ lower + falling @ upper, rising @ upper + falling @ lower
 
 
-def product(admittance: sparse.sparray, e: casadi.SX, f: casadi.SX) -> tuple[casadi.SX, casadi.SX]:
-    """Real and imaginary part of admittance times e + jf."""
-    conductance, susceptance = casadi_matrix(admittance.real), casadi_matrix(admittance.imag)
-    return conductance @ e - susceptance @ f, conductance @ f + susceptance @ e
+def product(matrix: sparse.sparray, x: Phasor) -> Phasor:
+    """A complex or real matrix times complex expressions."""
+    re, im = casadi_matrix(matrix.real), casadi_matrix(matrix.imag)
+    return Phasor(re @ x.re - im @ x.im, re @ x.im + im @ x.re)
 
 
 def casadi_matrix(values: sparse.sparray) -> casadi.DM:
     """The same sparse matrix in casadi's storage, which is compressed by columns, too."""
-    columns = sparse.csc_array(values)
+    columns = sparse.csc_array(values, copy=True)
+    columns.eliminate_zeros()
     columns.sort_indices()
     pattern = casadi.Sparsity(*columns.shape, columns.indptr.tolist(), columns.indices.tolist())
     return casadi.DM(pattern, columns.data.tolist())

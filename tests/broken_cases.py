@@ -298,15 +298,35 @@ BROKEN_CASES = [
         "load twice",
         write("load_profile.csv", "interval,bus,p_kw,q_kvar\n0,A,1,1\n0,A,1,1\n"),
         "load_profile.csv line 3",
-        "interval, bus",
+        "interval, bus, phase",
         "above already",
+    ),
+    BrokenCase(
+        "load twice on all phases",
+        write("load_profile.csv", "interval,bus,phase,p_kw,q_kvar\n0,A,,1,1\n0,A,123,1,1\n"),
+        "load_profile.csv line 3",
+        "interval, bus, phase",
+        "above already",
+    ),
+    BrokenCase(
+        "load on no phase of the bus",
+        write("load_profile.csv", "interval,bus,phase,p_kw,q_kvar\n0,A,2,1,1\n"),
+        "load_profile.csv line 2",
+        "phase",
+        "has the phases 123; name one",
     ),
     # resources.csv and availability.csv
     BrokenCase(
         "resource at no bus", change("resources.csv", "pv,C", "pv,Z"), "resources.csv line 2", "bus", "is no bus"
     ),
     BrokenCase("resource twice", append("resources.csv", "pv,C,,solar,,80,,,"), "resource pv", "resource", "unique"),
-    BrokenCase("phase", change("resources.csv", "pv,C,", "pv,C,1"), "resources.csv line 2", "phase", "only 123"),
+    BrokenCase(
+        "phase",
+        change("resources.csv", "pv,C,", "pv,C,1"),
+        "resources.csv line 2",
+        "phase",
+        "has the phases 123; name one",
+    ),
     BrokenCase("kind of resource", change("resources.csv", "solar", "sunny"), "resource pv", "kind", "one of solar"),
     BrokenCase(
         "range reversed",

@@ -12,7 +12,7 @@ import numpy as np
 import pandapower.networks
 from numpy.typing import ArrayLike
 
-from dlmp.bids import Bids, Resources
+from dlmp.bids import Bids, Resources, at_ports
 from dlmp.market import MarketCase, Substation, simple_case
 from dlmp.network.model import Network
 from dlmp.network.pandapower import from_pandapower
@@ -116,7 +116,7 @@ def resources_of(offers: tuple[Offer, ...], network: Network, intervals: int) ->
     return Resources(
         name=np.array([offer.name for offer in offers]),
         kind=np.array([offer.kind for offer in offers]),
-        node=np.array([network.node(offer.bus) for offer in offers]),
+        share=at_ports([network.node(offer.bus) for offer in offers], network.port_count),
         p_min_kw=np.array([offer.must_run_kw - np.max(total(offer.demand)) for offer in offers]),
         p_max_kw=np.array([np.broadcast_to(kw, intervals) for kw in most], dtype=float).T,
         q_min_kvar=np.array([offer.q_kvar[0] for offer in offers]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlmp.network.model import BALANCED_PHASE, Network
+from dlmp.network.model import BALANCED_PHASE, BalancedNetwork
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def feeder(
     source: Mapping[str, complex] | None = None,
     shunt: Mapping[str, complex] | None = None,
     base_kv: float = 1.0,
-) -> Network:
+) -> BalancedNetwork:
     """A network of the buses that `branches` name, in their order.
 
     Parameters
@@ -59,7 +59,7 @@ def feeder(
     limits = np.array([bands.get(name, band) for name in bus])
     rating = np.array([branch.rating for branch in branches])
     half_shunt = np.array([branch.shunt / 2 for branch in branches], dtype=complex)
-    return Network(
+    return BalancedNetwork(
         name="feeder",
         bus=np.array(bus),
         phase=np.full(len(bus), BALANCED_PHASE),
@@ -82,7 +82,7 @@ def feeder(
         node_shunt_pu=np.array([shunt.get(name, 0.0) for name in bus], dtype=complex),
         element=np.array([f"load {name}" for name in load], dtype=str),
         element_kind=np.full(len(load), "load"),
-        element_node=np.array([place[name] for name in load], dtype=np.int64),
+        element_load=np.array([place[name] for name in load], dtype=np.int64),
         element_p_kw=np.array([p for p, _ in load.values()], dtype=float),
         element_q_kvar=np.array([q for _, q in load.values()], dtype=float),
         alias_bus=np.array([], dtype=str),

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from acopf import AcOpf, solve_acopf
-from cases import BINDING, CASES, feeder33
+from cases import BINDING, CASES, feeder33, market, resource
+from feeders import Branch, feeder
 from scipy.optimize import linprog
 
 from dlmp.market import MarketCase, simple_case
@@ -113,7 +114,7 @@ def test_free_reactive_sources_settle_inside_their_ranges_at_a_price_of_zero() -
     result = solve_acopf(case)
     free = case.resources.q_max_kvar > case.resources.q_min_kvar
     assert (np.abs(result.q_kvar[0, free]) < 0.9 * case.resources.q_max_kvar[free]).all()
-    np.testing.assert_allclose(result.price_q[0, case.resources.node[free]], 0.0, atol=1e-8)
+    np.testing.assert_allclose(result.price_q[0, case.resources.first_port[free]], 0.0, atol=1e-8)
 
 
 def test_solution_does_not_depend_on_the_start(cleared: tuple[MarketCase, AcOpf]) -> None:
@@ -128,7 +129,7 @@ def test_dear_resource_runs_at_its_minimum() -> None:
     case = CASES["heavy_33"]()
     chp = list(case.resources.name).index("chp")
     result = solve_acopf(case)
-    assert result.price_p[0, case.resources.node[chp]] < 55.0
+    assert result.price_p[0, case.resources.first_port[chp]] < 55.0
     assert result.p_kw[0, chp] == pytest.approx(case.resources.p_min_kw[chp], abs=1e-6)
 
 
@@ -143,6 +144,20 @@ def test_finer_polygon_lets_an_inverter_earn_more() -> None:
     case = CASES["reactive_price_33"]()
     coarse, fine = (solve_acopf(case, circle_sides=sides).cost for sides in (8, 64))
     assert fine < coarse - 0.1
+
+
+@pytest.mark.parametrize("ohm_pu", [1e-5, 1e-7, 1e-8])
+def test_switch_of_next_to_no_impedance_changes_no_price(ohm_pu: float) -> None:
+    load = {"c": (120.0, 40.0), "d": (90.0, 30.0)}
+    trunk, lateral = Branch("a", "b", 0.01, 0.02, rating=2.1, is_current=True), Branch("c", "d", 0.02, 0.01)
+    offer = resource("far", "d", supply=[(50, 55)], q_kvar=(-5.0, 5.0))
+    switched, joined = (
+        solve_acopf(market(feeder([trunk, Branch("b", "c", r, 0.0), lateral], load), 20.0, offer))
+        for r in (ohm_pu, 1e-4)
+    )
+    assert switched.price_p[0, 1] == pytest.approx(switched.price_p[0, 2], rel=10 * ohm_pu)
+    np.testing.assert_allclose(switched.price_p, joined.price_p, rtol=1e-3)
+    assert switched.price_p[0, 3] == pytest.approx(55.0)
 
 
 def test_infeasible_case_is_refused() -> None:
@@ -190,9 +205,9 @@ def profits(case: MarketCase, result: AcOpf, t: int, index: int) -> tuple[float,
     resources, bids = case.resources, case.bids
     own = np.flatnonzero(bids.resource == index)
     sign = np.where(bids.is_supply[own], 1.0, -1.0)
-    node = resources.node[index]
-    margin = sign * (result.price_p[t, node] - bids.price_usd_per_mwh[t, own])
-    gain = np.r_[margin, result.price_q[t, node]] / 1000
+    price_p, price_q = ((resources.share @ price[t])[index] for price in (result.price_p, result.price_q))
+    margin = sign * (price_p - bids.price_usd_per_mwh[t, own])
+    gain = np.r_[margin, price_q] / 1000
     rows, most = [np.r_[sign, 0.0], np.r_[-sign, 0.0]], [resources.p_max_kw[t, index], -resources.p_min_kw[index]]
     if np.isfinite(resources.s_max_kva[index]):
         angle = 2 * np.pi * np.arange(CIRCLE_SIDES) / CIRCLE_SIDES

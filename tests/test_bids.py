@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feeders import Branch, feeder
+from scipy import sparse
 
-from dlmp.bids import MAX_SEGMENTS, RESOURCE_KINDS, Bids, Resources, check_bids, check_resources, no_resources
+from dlmp.bids import MAX_SEGMENTS, RESOURCE_KINDS, Bids, Resources, at_ports, check_bids, check_resources, no_resources
 from dlmp.errors import Problem, Problems
 from dlmp.market import simple_case
 
@@ -18,7 +19,7 @@ def resources(**change: object) -> Resources:
     fields = {
         "name": np.array(["G", "B"]),
         "kind": np.array(["generator", "other"]),
-        "node": np.array([1, 2]),
+        "share": at_ports([1, 2], 4),
         "p_min_kw": np.array([20.0, -50.0]),
         "p_max_kw": np.array([[100.0, 50.0], [80.0, 50.0]]),
         "q_min_kvar": np.array([-10.0, 0.0]),
@@ -60,7 +61,7 @@ def test_these_bids_are_in_order():
 
 
 def test_nobody_may_bid():
-    none, nothing = no_resources(INTERVALS)
+    none, nothing = no_resources(INTERVALS, 4)
     assert problems_of(none, nothing) == []
     assert (none.p_max_kw.shape, nothing.quantity_kw.shape) == ((2, 0), (2, 0))
 
@@ -76,8 +77,14 @@ def test_nobody_may_bid():
             "stands more than once; names must be unique",
         ),
         ({"kind": np.array(["generator", "magic"])}, "resource B", "kind", "magic", "must be one of solar, wind,"),
-        ({"node": np.array([1, 4])}, "resource B", "node", 4, "must be 0 to 3"),
-        ({"node": np.array([-1, 2])}, "resource G", "node", -1, "must be 0 to 3"),
+        (
+            {"share": sparse.diags_array([1.0, 0.5]) @ at_ports([1, 2], 4)},
+            "resource B",
+            "share",
+            0.5,
+            "the shares of a resource must add up to 1",
+        ),
+        ({"share": at_ports([1, 2], 3)}, "resources", "share", "shape (2, 3)", "must be (2, 4)"),
         (
             {"q_min_kvar": np.array([11.0, 0.0])},
             "resource G",
@@ -276,21 +283,25 @@ def test_every_kind_is_accepted_by_a_case(kind: str):
     one = Resources(
         np.array(["r"]),
         np.array([kind]),
-        np.array([1]),
+        at_ports([1], network.port_count),
         np.zeros(1),
         np.zeros((1, 1)),
         np.zeros(1),
         np.zeros(1),
         np.ones(1),
     )
-    assert simple_case(network, 20.0, resources=one, bids=no_resources(1)[1]).resources.kind[0] == kind
+    assert (
+        simple_case(network, 20.0, resources=one, bids=no_resources(1, network.port_count)[1]).resources.kind[0] == kind
+    )
 
 
 @pytest.mark.parametrize("record", [resources(), bids()])
 def test_records_are_read_only_copies(record: Resources | Bids):
     for name, value in vars(record).items():
-        assert not value.flags.writeable, name
-    given = np.array([20.0, -50.0])
-    copied = resources(p_min_kw=given)
-    given[0] = 99.0
+        parts = (value.data, value.indices, value.indptr) if sparse.issparse(value) else (value,)
+        assert not any(part.flags.writeable for part in parts), name
+    given, share = np.array([20.0, -50.0]), at_ports([1, 2], 4)
+    copied = resources(p_min_kw=given, share=share)
+    given[0] = share.data[0] = 99.0
     assert copied.p_min_kw[0] == 20.0
+    assert copied.share[0, 1] == 1.0

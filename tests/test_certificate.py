@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from cases import CASES, banded, cigre, market, rated, resource
 from feeders import Branch, feeder
+from unbalanced import unbalanced
 
-from dlmp import Clearing, clear
+from dlmp import Clearing, InputError, clear
 from dlmp.certificate import Certificate, bid_gaps, certify, independent_power_flow
 from dlmp.formulation.ac_tangent import AcTangent
+from dlmp.market import simple_case
 
 
 @cache
@@ -118,7 +120,7 @@ def test_a_price_at_which_a_resource_would_sell_more_is_not_supporting():
     (marginal,) = inside
     owner = bids.resource[marginal]
     dearer = np.array(found.prices.lmp_usd_per_mwh)
-    dearer[0, found.case.resources.node[owner]] += 5.0
+    dearer[0, found.case.resources.first_port[owner]] += 5.0
     certificate = certified(found, prices=replace(found.prices, lmp_usd_per_mwh=dearer))
     left_kw = bids.quantity_kw[0, marginal] - awards[marginal]
     assert certificate.worst_bid_gap_usd == pytest.approx(5 * left_kw / 1000, rel=1e-6)
@@ -164,11 +166,11 @@ def test_the_independent_power_flow_agrees_with_the_engine_s_on_transformers():
     network = cigre()
     p_kw, q_kvar = network.element_loads()
     load = -np.outer([1.0, 0.4], p_kw + 1j * q_kvar)
-    v, import_kw, converged = independent_power_flow(network, load)
+    flow = independent_power_flow(network, load, np.zeros((2, 0)))
     point = AcTangent(network).operate(load / 100.0)
-    assert converged
-    np.testing.assert_allclose(v, point.v_pu, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(import_kw, point.import_pu.real * 100.0, rtol=0, atol=1e-4)
+    assert (flow.program, flow.converged) == ("pandapower", True)
+    np.testing.assert_allclose(flow.v_pu, point.v_pu, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(flow.import_kva, point.import_pu * 100.0, rtol=0, atol=1e-4)
 
 
 def test_the_summary_is_json_without_nan_or_infinity():
@@ -185,3 +187,10 @@ def test_the_summary_tells_where_prices_are_not_unique():
     (told,) = found.certificate.summary()["intervals_with_price_ranges"]
     assert told["interval"] == 0
     assert (told["low_usd_per_mwh"], told["high_usd_per_mwh"]) == pytest.approx((10.0, 30.0), abs=1e-4)
+
+
+def test_a_network_of_single_phases_written_in_code_is_cleared_and_has_no_certificate():
+    found = clear(simple_case(unbalanced(), 20.0))
+    assert found.status == "converged"
+    with pytest.raises(InputError, match="certificate, network = 'unbalanced': no other program knows it"):
+        _ = found.certificate

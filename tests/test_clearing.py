@@ -9,6 +9,7 @@ import pytest
 from acopf import AcOpf, solve_acopf
 from cases import CASES, banded, feeder33, feeder69, generators33, market, rated, resource
 from feeders import Branch, feeder
+from scipy import sparse
 
 from dlmp import Clearing, InfeasibleError, InputError, MarketCase, PowerFlowError, Settings, clear
 from dlmp.bids import Bids, Resources
@@ -105,7 +106,7 @@ def test_certificate_finds_every_case_feasible_supported_and_its_prices_unique(n
 
 def nodes_to_sample(case: MarketCase) -> list[int]:
     """A source, the node farthest down the list, and one of a resource."""
-    return [int(case.network.source[0]), case.network.node_count - 1, int(case.resources.node[0])]
+    return [int(case.network.source[0]), case.network.node_count - 1, int(case.resources.first_port[0])]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def reordered(case: MarketCase, seed: int) -> tuple[MarketCase, np.ndarray, np.n
     order, bid_order = random.permutation(len(case.resources)), random.permutation(len(case.bids))
     given, offered = case.resources, case.bids
     resources = Resources(
-        *(getattr(given, field)[order] for field in ("name", "kind", "node", "p_min_kw")),
+        *(getattr(given, field)[order] for field in ("name", "kind", "share", "p_min_kw")),
         given.p_max_kw[:, order],
         *(getattr(given, field)[order] for field in ("q_min_kvar", "q_max_kvar", "s_max_kva")),
     )
@@ -217,8 +218,9 @@ def with_bids_of(case: MarketCase, offer) -> MarketCase:
     resources, bids = case.resources, case.bids
     joined = {
         field: np.concatenate([getattr(resources, field), getattr(alone.resources, field)], axis=-1)
-        for field in ("name", "kind", "node", "p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar", "s_max_kva")
+        for field in ("name", "kind", "p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar", "s_max_kva")
     }
+    joined["share"] = sparse.csr_array(sparse.vstack([resources.share, alone.resources.share]))
     joined_bids = {
         field: np.concatenate([getattr(bids, field), getattr(alone.bids, field)], axis=-1)
         for field in ("is_supply", "segment", "quantity_kw", "price_usd_per_mwh")
@@ -381,7 +383,7 @@ def test_an_explanation_is_found_by_an_alias_and_refused_for_what_is_not_there()
         (("nowhere",), "is no bus of"),
         (("17", 1), "must be 0 to 0"),
         (("17", -1), "must be 0 to 0"),
-        (("17", 0, "a"), "has phase 123"),
+        (("17", 0, "a"), "phase = 'a': name one of its phases: 123"),
     ):
         with pytest.raises(InputError, match=message):
             found.explain(*arguments)
@@ -444,11 +446,13 @@ def test_binding_limits_tell_interval_cause_and_bound():
         "interval",
         "component",
         "element",
+        "phase",
         "end",
         "limit",
         "unit",
         "shadow_price_usd_per_h",
     ]
+    assert set(table.phase) == {"123"}
     assert set(table.component) == {"voltage"}
     assert set(table.limit) == {1.03}
     assert table.interval.is_monotonic_increasing

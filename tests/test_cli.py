@@ -76,7 +76,7 @@ def test_a_cleared_case_exits_0_with_every_file_and_a_summary_in_words(run, case
 def test_the_tables_have_the_documented_columns(run, case: Path, tmp_path: Path):
     run("clear", case, "--out", tmp_path / "out")
     columns = {name: list(pd.read_csv(tmp_path / "out" / f"{name}.csv").columns) for name in TABLES}
-    components = ["energy", "loss", "congestion", "voltage"]
+    components = ["energy", "loss", "congestion", "voltage", "unbalance"]
     assert columns["prices"] == [
         *("interval_start", "interval", "bus", "phase", "lmp_usd_per_mwh", *components),
         *("lmp_q_usd_per_mvarh", *(f"{name}_q" for name in components)),
@@ -85,7 +85,9 @@ def test_the_tables_have_the_documented_columns(run, case: Path, tmp_path: Path)
     for name in ("awards", "segments", "flows", "voltages"):
         assert columns[name][:2] == keys
     assert {"resource", "net_injection_kw", "q_kvar"} <= set(columns["awards"])
-    assert {"branch", "p_from_kw", "q_from_kvar", "loading_percent"} <= set(columns["flows"])
+    ends = ["from_bus", "to_bus", "from_phase", "to_phase"]
+    power = ["p_from_kw", "q_from_kvar", "p_to_kw", "q_to_kvar"]
+    assert columns["flows"] == [*keys, "branch", "kind", *ends, *power, "loading_percent"]
 
 
 def test_the_summary_repeats_the_objective_that_is_printed(run, case: Path, tmp_path: Path):

@@ -109,7 +109,7 @@ def test_a_load_that_is_no_number_is_named_by_bus_and_interval(case, field):
 def test_a_load_of_the_wrong_shape_is_refused(case, field):
     (problem,) = problems_of(case, **{field: np.zeros((3, 2))})
     assert (problem.element, problem.field, problem.value) == ("load", field, "shape (3, 2)")
-    assert problem.message == "must be intervals x nodes = (2, 3)"
+    assert problem.message == "must be intervals x load columns = (2, 3)"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from cases import CASES
@@ -35,8 +36,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_csv_file_read_back_equals_the_table_to_the_last_digit(name: str, clearing: Clearing, folder: Path):
     table = TABLES[name](clearing)
     dates = [column for column in ("interval_start",) if column in table]
-    text = {column: str for column in ("bus", "from_bus", "to_bus", "phase") if column in table}
-    read = pd.read_csv(folder / f"{name}.csv", float_precision="round_trip", dtype=text, parse_dates=dates)
+    text = {column: str for column in ("bus", "from_bus", "to_bus", "phase", "from_phase", "to_phase")}
+    blank = {"loading_percent": "Float64"}
+    dtype = {column: kind for column, kind in (text | blank).items() if column in table}
+    read = pd.read_csv(folder / f"{name}.csv", float_precision="round_trip", dtype=dtype, parse_dates=dates)
     assert_frame_equal(read, table, check_exact=True, check_dtype=False)
 
 
@@ -52,8 +55,19 @@ def test_times_are_rfc_3339_in_utc(folder: Path):
 
 def test_no_file_holds_nan_or_infinity_or_a_negative_zero(folder: Path):
     for path in folder.glob("*.csv"):
-        cells = {cell for line in path.read_text().splitlines() for cell in line.split(",")}
-        assert not {"", "nan", "NaN", "inf", "-inf", "-0.0"} & cells, path.name
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        for column in table.columns:
+            bad = {"nan", "NaN", "inf", "-inf", "-0.0"} | ({""} if column != "loading_percent" else set())
+            assert not bad & set(table[column]), (path.name, column)
+
+
+def test_the_loading_of_a_branch_is_blank_where_it_has_no_rating(tmp_path: Path):
+    clearing = clear(CASES["congestion_power_33"]())
+    write_results(clearing, tmp_path, with_certificate=False, wall_seconds=0.0)
+    flows = pd.read_csv(tmp_path / "flows.csv", dtype=str, keep_default_na=False)
+    rated = np.isfinite(clearing.case.network.rating_from_pu)
+    assert rated.sum() == 1
+    assert ((flows.loading_percent == "") == ~rated).all()
 
 
 def test_the_summary_is_strict_json_with_the_certificate_and_the_wall_time(folder: Path):
@@ -102,6 +116,13 @@ def test_a_result_that_is_not_finite_is_not_written(clearing: Clearing, tmp_path
     with pytest.raises(SolverError, match="prices, loss"):
         write_results(replace(clearing, prices=prices), tmp_path / "out", wall_seconds=0.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_loading_of_a_rated_branch_that_is_no_number_is_not_taken_for_one_without_a_rating(tmp_path: Path):
+    clearing = clear(CASES["congestion_power_33"]())
+    flows = replace(clearing.flows, loading=clearing.flows.loading * float("nan"))
+    with pytest.raises(SolverError, match="flows, loading_percent"):
+        write_results(replace(clearing, flows=flows), tmp_path / "out", wall_seconds=0.0)
 
 
 def test_a_file_in_place_of_the_folder_or_of_a_parent_is_refused(tmp_path: Path):

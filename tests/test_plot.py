@@ -130,7 +130,8 @@ def test_the_components_of_a_stack_add_up_to_the_price(cleared):
     ax = price_stack(clearing, "17")
     heights = [[bar.get_height() for bar in container] for container in ax.containers]
     price = clearing.prices.lmp_usd_per_mwh[:, node]
-    assert [container.get_label() for container in ax.containers] == list(COMPONENTS) == list(COLOURS)
+    assert [container.get_label() for container in ax.containers] == ["energy", "loss", "congestion", "voltage"]
+    assert list(COLOURS) == list(COMPONENTS)
     assert np.allclose(np.sum(heights, axis=0), price, atol=1e-9)
     (line,) = (patch for patch in ax.patches if patch.get_label() == "price")
     assert np.array_equal(line.get_data().values, price)

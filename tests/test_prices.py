@@ -10,7 +10,7 @@ from scipy import sparse
 
 from dlmp import clear
 from dlmp.formulation.ac_tangent import AcTangent
-from dlmp.formulation.interface import CONGESTION, VOLTAGE, Weights
+from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Weights
 from dlmp.market import Horizon, simple_case
 from dlmp.prices import COMPONENTS, decompose
 
@@ -24,11 +24,13 @@ COLUMNS = [
     "loss",
     "congestion",
     "voltage",
+    "unbalance",
     "lmp_q_usd_per_mvarh",
     "energy_q",
     "loss_q",
     "congestion_q",
     "voltage_q",
+    "unbalance_q",
 ]
 
 
@@ -114,7 +116,7 @@ def test_a_full_branch_prices_demand_by_the_current_that_it_adds():
 )
 def test_only_causes_that_bind_have_a_component(name: str, binding: set[str]):
     prices = clear(CASES[name]()).prices
-    for cause in (VOLTAGE, CONGESTION):
+    for cause in (VOLTAGE, CONGESTION, UNBALANCE):
         assert np.abs(getattr(prices, cause)).max() > 0.1 if cause in binding else not getattr(prices, cause).any()
 
 

@@ -10,7 +10,7 @@ from dlmp import clear
 from dlmp.formulation.ac_tangent import AcTangent
 from dlmp.formulation.interface import Weights
 from dlmp.formulation.market_lp import build_market_lp
-from dlmp.quadratic import QuadraticModel
+from dlmp.quadratic import Curvature, QuadraticModel
 from dlmp.timing import PhaseClock
 
 
@@ -21,10 +21,17 @@ def dispatched(name: str):
     return work.market, work.formulation, work.x, work.point, work.weights
 
 
+def whole_model(market, formulation, x, point, weights) -> QuadraticModel:
+    """The model with the curvature of all injections that can move."""
+    curvature = Curvature(market)
+    curvature.likely = curvature.movable
+    return QuadraticModel(market, formulation, x, point, weights, curvature, PhaseClock())
+
+
 @pytest.mark.parametrize("name", ["undervoltage_reactive_33", "interior_33", "congestion_power_33", "import_cap_33"])
 def test_the_model_around_an_optimum_has_its_optimum_there_with_the_same_multipliers(name: str):
     market, formulation, x, point, weights = dispatched(name)
-    model = QuadraticModel(market, formulation, x, point, weights, PhaseClock())
+    model = whole_model(market, formulation, x, point, weights)
     solutions = model.solve_all(np.array([0]), weights.limits.toarray() != 0)
     found = solutions[0]
     np.testing.assert_allclose(found.x[market.block("p")[0]], x[market.block("p")[0]], atol=1e-3)
@@ -44,7 +51,7 @@ def test_limits_that_the_solution_is_predicted_to_break_are_added(v_max_pu: floa
     market, formulation = build_market_lp(case, 32), AcTangent(case.network)
     point = formulation.operate(market.injection(market.start))
     weights = Weights(np.array([20.0]), np.array([0.0]), Weights.zero(1, len(formulation.limits)).limits)
-    model = QuadraticModel(market, formulation, market.start, point, weights, PhaseClock())
+    model = whole_model(market, formulation, market.start, point, weights)
     found = model.solve_all(np.array([0]), np.zeros(point.limit_value.shape, bool))[0]
     highest = point.predicted_limits(market.injection(found.x)).max()
     assert reached[0] < highest < reached[1]

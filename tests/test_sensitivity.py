@@ -1,23 +1,19 @@
 """Derivatives by adjoints, against central differences of the power flow itself."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from cases import cigre, feeder33
+from differences import SMOOTH_PU, close, differences
 from feeders import Branch, feeder
 from scipy import sparse
 
+from dlmp.bids import at_ports
 from dlmp.formulation.ac_tangent import AcPoint, AcTangent
 from dlmp.formulation.interface import VOLTAGE, Weights
 from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network
 from dlmp.units import BASE_KVA
-
-STEP_PU = 5e-3
-"""Half a kW or kvar: rounding and the fifth derivative each stay below 1e-6 of a gradient."""
-SMOOTH_PU = 0.2
-"""A smaller flow is not smooth over such steps: its magnitude has a corner at zero."""
 
 
 def all_rated(network: Network) -> Network:
@@ -61,32 +57,9 @@ def injection(formulation: AcTangent) -> ComplexArray:
     return np.array([-load, size * (0.7 * random[0] + 0.4j * random[1])])
 
 
-def nudged(power: ComplexArray, node: int, step: complex) -> ComplexArray:
-    copy = power.copy()
-    copy[:, node] += step
-    return copy
-
-
-def differences(values: Callable[[ComplexArray], FloatArray], power: ComplexArray, nodes: IntArray) -> FloatArray:
-    """Differences of fourth order of ``values``, (t, k) by real and reactive injection: (t, k, 2, nodes)."""
-    columns = []
-    for step in (STEP_PU, 1j * STEP_PU):
-        for node in nodes:
-            far_low, low, high, far_high = (values(nudged(power, node, way * step)) for way in (-2, -1, 1, 2))
-            columns.append((8 * (high - low) - (far_high - far_low)) / (12 * STEP_PU))
-    found = np.stack(columns, axis=-1)
-    return found.reshape(*found.shape[:-1], 2, len(nodes))
-
-
 def some_nodes(network: Network) -> np.ndarray:
     """Up to eight nodes, the sources among them."""
     return np.unique(np.r_[network.source, np.linspace(0, network.node_count - 1, 6).astype(int)])
-
-
-def close(found: FloatArray, expected: FloatArray, rounding: FloatArray | float = 0.0) -> None:
-    """Equal within 1e-6 of the largest component of each gradient, or within `rounding` where that is zero."""
-    size = np.abs(expected).max(axis=(-2, -1), keepdims=True)
-    assert (np.abs(found - expected) <= 1e-6 * size + np.reshape(rounding, (-1, 1, 1))).all()
 
 
 def rounding(formulation: AcTangent, limit: IntArray) -> FloatArray:
@@ -97,7 +70,8 @@ def rounding(formulation: AcTangent, limit: IntArray) -> FloatArray:
 def test_gradients_of_import_are_its_differences(formulation: AcTangent):
     power, nodes = injection(formulation), some_nodes(formulation.network)
     real, reactive = formulation.operate(power).import_gradients(nodes)
-    imported = differences(lambda power: formulation.operate(power).import_pu[:, None], power, nodes)
+    share = at_ports(nodes, formulation.network.port_count)
+    imported = differences(lambda power: formulation.operate(power).import_pu[:, None], power, share)
     close(real, imported[:, 0].real)
     close(reactive, imported[:, 0].imag)
 
@@ -108,7 +82,8 @@ def test_gradients_of_voltages_currents_and_apparent_powers_are_their_difference
     interval, limit = np.nonzero(formulation.operate(power).limit_value > SMOOTH_PU)
     assert len(limit) > 0.9 * 2 * len(formulation.limits)
     found = formulation.operate(power).limit_gradients(interval, limit, nodes)
-    expected = differences(lambda power: formulation.operate(power).limit_value, power, nodes)
+    share = at_ports(nodes, formulation.network.port_count)
+    expected = differences(lambda power: formulation.operate(power).limit_value, power, share)
     close(found, expected[interval, limit], rounding(formulation, limit))
 
 
@@ -151,11 +126,14 @@ def test_hessian_of_the_lagrangian_is_the_difference_of_its_gradients(formulatio
         "both": weight,
     }[part]
     expected = differences(
-        lambda power: formulation.operate(power).lagrangian(weight).gradient(nodes).reshape(2, -1), power, nodes
+        lambda power: formulation.operate(power).lagrangian(weight).gradient(nodes).reshape(2, -1),
+        power,
+        at_ports(nodes, network.port_count),
     ).reshape(2, 2 * len(nodes), 2 * len(nodes))
     lagrangian = formulation.operate(power).lagrangian(weight)
     for interval in range(2):
-        found = lagrangian.hessian(interval, np.tile(nodes, 2), np.repeat([False, True], len(nodes)))
+        share = at_ports(np.tile(nodes, 2), network.port_count)
+        found = lagrangian.hessian(interval, share, np.repeat([False, True], len(nodes)))
         np.testing.assert_allclose(found, found.T, atol=1e-10 * np.abs(found).max())
         close(found, expected[interval])
 
@@ -163,10 +141,10 @@ def test_hessian_of_the_lagrangian_is_the_difference_of_its_gradients(formulatio
 def test_hessian_of_a_few_injections_is_part_of_the_whole(formulation: AcTangent):
     point = formulation.operate(injection(formulation))
     lagrangian = point.lagrangian(weights(point))
-    node, reactive = np.array([1, 2, 1, 2]), np.array([False, False, True, True])
-    whole = lagrangian.hessian(1, node, reactive)
+    share, reactive = at_ports([1, 2, 1, 2], formulation.network.port_count), np.array([False, False, True, True])
+    whole = lagrangian.hessian(1, share, reactive)
     part = np.array([3, 0])
-    np.testing.assert_allclose(lagrangian.hessian(1, node[part], reactive[part]), whole[np.ix_(part, part)], rtol=1e-9)
+    np.testing.assert_allclose(lagrangian.hessian(1, share[part], reactive[part]), whole[np.ix_(part, part)], rtol=1e-9)
 
 
 def test_predicted_voltages_are_right_to_second_order(formulation: AcTangent):
@@ -193,5 +171,5 @@ def test_gradients_of_predicted_limits_are_their_differences(formulation: AcTang
     there = power * 1.3 + 0.1j
     interval, limit = np.nonzero(point.predicted_limits(there) > SMOOTH_PU)
     found = point.predicted_limit_gradients(there, interval, limit, nodes)
-    expected = differences(point.predicted_limits, there, nodes)
+    expected = differences(point.predicted_limits, there, at_ports(nodes, formulation.network.port_count))
     close(found, expected[interval, limit], rounding(formulation, limit))

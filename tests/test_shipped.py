@@ -23,7 +23,9 @@ BINDING = {
     "feeder33": {("congestion", "line 2", 1900.0), ("voltage", "bus 32", 0.95)},
     "feeder69": {("congestion", "4-5", 2000.0), ("voltage", "bus 64", 0.95)},
 }
-"""Every case that ships, and all limits that bind in it [A], [kVA], [pu]."""
+"""Every balanced case that ships, and all limits that bind in it [A], [kVA], [pu]."""
+UNBALANCED = ("ieee123", "ieee13", "ieee34")
+"""Cases by phase that ship; `test_clearing_phases` clears them."""
 
 MOST_PASSES = 8
 
@@ -78,7 +80,7 @@ def day() -> Clearing:
 
 def test_every_folder_is_a_case_that_says_where_it_comes_from():
     folders = sorted(path for path in shipped_case("feeder33").parent.iterdir() if path.is_dir())
-    assert [path.name for path in folders] == shipped_cases() == sorted(BINDING)
+    assert [path.name for path in folders] == shipped_cases() == sorted([*BINDING, *UNBALANCED])
     for folder in folders:
         assert "Licence.** Apache-2.0" in (folder / "SOURCE.md").read_text("utf-8")
 
@@ -135,7 +137,7 @@ def as_published(case: MarketCase) -> MarketCase:
     nodes, wide = network.node_count, np.full(network.branch_count, np.inf)
     band = {"v_min_pu": np.full(nodes, 0.5), "v_max_pu": np.full(nodes, 1.5)}
     p_kw, q_kvar = network.element_loads()
-    resources, bids = no_resources(1)
+    resources, bids = no_resources(1, nodes)
     return replace(
         case,
         network=replace(network, rating_from_pu=wide, rating_to_pu=wide, **band),
@@ -179,7 +181,7 @@ def test_the_substation_pays_for_consumption_at_noon_and_is_dear_in_the_evening(
 def test_at_noon_voltage_curtails_solar_which_then_sets_its_own_price(day: Clearing):
     case, noon = day.case, [11, 12, 13, 14]
     plant = list(case.resources.name).index("solar 17")
-    node = case.resources.node[plant]
+    node = case.resources.first_port[plant]
     assert (day.awards.net_injection_kw[noon, plant] < case.resources.p_max_kw[noon, plant] - 50).all()
     np.testing.assert_allclose(day.prices.lmp_usd_per_mwh[noon, node], -18.4, atol=1e-6)
     assert (day.prices.voltage[noon, node] < -2).all()

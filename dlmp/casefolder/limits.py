@@ -1,19 +1,22 @@
 """``limits.csv``: limits in place of the source's.
 
 A row has ``element`` (a line or transformer) and ``rate_kva`` or ``rate_a``, amperes of its from bus as in
-`dlmp.network.tables`; or it has ``bus`` and ``v_min_pu``, ``v_max_pu`` or both.
+`dlmp.network.tables`, which hold for each phase; the kVA of a branch of single phases are those of
+all its phases together and limit the current of each at nominal voltage.  Or it has ``bus`` and
+``v_min_pu``, ``v_max_pu`` or both.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from dlmp.casefolder.rows import Places, known, once
 from dlmp.csvfile import Column, Table, read_csv
 from dlmp.errors import InputError, Problems
-from dlmp.network.model import Network
-from dlmp.units import BASE_KVA, base_current_a
+from dlmp.network.model import BALANCED_PHASE, PHASES, FloatArray, IntArray, Network
+from dlmp.units import BASE_KVA
 
 RATES = ["rate_kva", "rate_a"]
 BAND = ["v_min_pu", "v_max_pu"]
@@ -33,9 +36,9 @@ def apply_limits(folder: Path, network: Network | None, places: Places, problems
         return network
     rows = _well_formed(table, problems)
     at_branch, at_bus = rows[rows.element != ""], rows[rows.bus != ""]
-    at_branch = known(table, at_branch, "element", places.branch_of_name, "line or transformer", problems)
+    at_branch = known(table, at_branch, "element", places.branch_number, "line or transformer", problems)
     at_branch = once(table, at_branch, ["element"], problems)
-    at_bus = known(table, at_bus, "bus", places.node_of_bus, "bus of the network", problems)
+    at_bus = known(table, at_bus, "bus", places.bus_number, "bus of the network", problems)
     at_bus = once(table, at_bus, ["index"], problems, shown=["bus"])
     if network is None:
         return None
@@ -66,13 +69,19 @@ def _well_formed(table: Table, problems: Problems) -> pd.DataFrame:
 def _limited(network: Network, at_branch: pd.DataFrame, at_bus: pd.DataFrame) -> Network:
     rating_from, rating_to = network.rating_from_pu.copy(), network.rating_to_pu.copy()
     is_current = network.rating_is_current.copy()
-    for branch, kva, amperes in zip(at_branch["index"], at_branch.rate_kva, at_branch.rate_a, strict=True):
-        is_current[branch] = pd.isna(kva)
-        base_a = base_current_a(float(network.base_kv[network.from_node[branch]]))
-        rating_from[branch] = rating_to[branch] = amperes / base_a if is_current[branch] else kva / BASE_KVA
+    for name, kva, amperes in zip(at_branch.element, at_branch.rate_kva, at_branch.rate_a, strict=True):
+        conductors = network.conductors_of(name)
+        for rating, end in ((rating_from, network.from_node), (rating_to, network.to_node)):
+            rating[conductors] = (
+                _per_phase(network, end[conductors], kva)
+                if pd.isna(amperes)
+                else amperes / network.current_base_a[network.from_node[conductors]]
+            )
+        is_current[conductors] = pd.isna(kva) | (network.phase[network.from_node[conductors]] != BALANCED_PHASE)
     v_min_pu, v_max_pu = network.v_min_pu.copy(), network.v_max_pu.copy()
     for band, given in ((v_min_pu, at_bus.v_min_pu), (v_max_pu, at_bus.v_max_pu)):
-        band[at_bus["index"][given.notna()]] = given[given.notna()]
+        for number, value in zip(at_bus["index"][given.notna()], given[given.notna()], strict=True):
+            band[network.nodes_at(number)] = value
     return replace(
         network,
         v_min_pu=v_min_pu,
@@ -81,3 +90,10 @@ def _limited(network: Network, at_branch: pd.DataFrame, at_bus: pd.DataFrame) ->
         rating_to_pu=rating_to,
         rating_is_current=is_current,
     )
+
+
+def _per_phase(network: Network, nodes: IntArray, kva: float) -> FloatArray:
+    """Power [pu] of each conductor at `nodes`: all of `kva` at a balanced node, an equal part of it at a phase."""
+    is_phase = np.isin(network.phase[nodes], PHASES)
+    part = np.where(is_phase, 1.0 / max(1, int(is_phase.sum())), np.inf)
+    return np.where(network.phase[nodes] == BALANCED_PHASE, 1.0, part) * kva / BASE_KVA

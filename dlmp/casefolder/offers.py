@@ -1,7 +1,8 @@
 """``resources.csv``, ``availability.csv`` and ``bids.csv``: who may be dispatched, how far and at which prices.
 
 ``resources.csv``: ``resource, bus, phase, kind, p_min_kw, p_max_kw, q_min_kvar, q_max_kvar, s_max_kva``, the
-injection positive; blank: all phases, `p_min_kw` and reactive power 0, `s_max_kva` unlimited.
+injection positive.  A `phase` is ``1``, or ``12`` for two phases' voltage; blank: all phases of the bus in
+equal parts.  Other blanks: `p_min_kw` and reactive power 0, `s_max_kva` unlimited.
 
 ``availability.csv`` (optional): ``resource, interval, p_max_kw``, which holds where it is below that of
 ``resources.csv``.  A resource of the name of a fixed generator of the network takes that generator's
@@ -16,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
-from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
-from dlmp.casefolder.rows import ALL_INTERVALS, Places, in_horizon, known, once
+from dlmp.bids import Bids, Resources, at_ports, check_bids, check_resources, no_resources
+from dlmp.casefolder.rows import ALL_INTERVALS, Places, in_horizon, known, on_phase, once
 from dlmp.csvfile import Column, Table, read_csv
 from dlmp.errors import Problems
-from dlmp.network.model import BALANCED_PHASE, FloatArray
+from dlmp.network.model import FloatArray, Network
 
 RESOURCE_COLUMNS = (
     Column("resource", "text"),
@@ -50,7 +52,12 @@ SEGMENT = ["resource", "side", "segment"]
 
 
 def read_offers(
-    folder: Path, places: Places, intervals: int, generation: Mapping[str, FloatArray], problems: Problems
+    folder: Path,
+    network: Network | None,
+    places: Places,
+    intervals: int,
+    generation: Mapping[str, FloatArray],
+    problems: Problems,
 ) -> tuple[Resources, Bids]:
     """Read the three tables; without any of them nobody bids.
 
@@ -58,6 +65,8 @@ def read_offers(
     ----------
     folder
         The case.
+    network
+        Where they stand; None where it is unknown.
     places
         The buses that resources may stand at.
     intervals
@@ -69,41 +78,51 @@ def read_offers(
         of what the tables say together, and of the result.
     """
     if not any((folder / name).exists() for name in ("resources.csv", "availability.csv", "bids.csv")):
-        return no_resources(intervals)
+        return no_resources(intervals, _port_count(network))
     resource_table = read_csv(folder / "resources.csv", RESOURCE_COLUMNS, problems)
     path = folder / "availability.csv"
     availability_table = read_csv(path, AVAILABILITY_COLUMNS, problems) if path.exists() else None
     bid_table = read_csv(folder / "bids.csv", BID_COLUMNS, problems)
     if resource_table is None:
-        return no_resources(intervals)
+        return no_resources(intervals, _port_count(network))
     names = {name: index for index, name in enumerate(sorted(resource_table.names("resource")))}
-    rows = _good_resources(resource_table, places, problems)
+    rows = _good_resources(resource_table, network, places, problems)
     availability = pd.DataFrame({"resource": [], "interval": [], "p_max_kw": []})
     if availability_table is not None:
         availability = _good_availability(availability_table, names, intervals, problems)
         spoiled = availability_table.names_besides(availability, "resource") if intervals else ()
         rows = rows[~rows.resource.isin(spoiled)]
-    check_resources(_resources(rows, availability, intervals, generation), _node_count(rows), problems)
+    check_resources(_resources(rows, network, availability, intervals, generation), _port_count(network), problems)
     if bid_table is None:
-        return no_resources(intervals)
+        return no_resources(intervals, _port_count(network))
     bid_rows = _good_bids(bid_table, names, intervals, problems)
     rows = rows[~rows.resource.isin(bid_table.names_besides(bid_rows, "resource"))]
-    resources = _resources(rows, availability, intervals, generation)
+    resources = _resources(rows, network, availability, intervals, generation)
     bids = _bids(bid_rows, resources, intervals)
     check_bids(bids, resources, problems)
     return resources, bids
 
 
-def _good_resources(table: Table, places: Places, problems: Problems) -> pd.DataFrame:
-    rows = table.rows
-    wrong = ~rows.phase.isin(("", BALANCED_PHASE))
-    for line, phase in rows.phase[wrong].items():
-        problems.add(table.line(line), "phase", phase, f"a balanced network has only {BALANCED_PHASE}; leave it blank")
-    return known(table, rows[~wrong], "bus", places.node_of_bus, "bus of the network", problems)
+def _good_resources(table: Table, network: Network | None, places: Places, problems: Problems) -> pd.DataFrame:
+    """Rows at a known bus, and on a phase that it has."""
+    rows = known(table, table.rows, "bus", places.bus_number, "bus of the network", problems)
+    return on_phase(table, rows, network, problems)
 
 
-def _node_count(rows: pd.DataFrame) -> int:
-    return int(rows["index"].max()) + 1 if len(rows) else 0
+def _port_count(network: Network | None) -> int:
+    return 1 if network is None else network.port_count
+
+
+def _shares(rows: pd.DataFrame, network: Network | None) -> sparse.csr_array:
+    """Where the resources stand; all at one place where the network is unknown."""
+    if network is None:
+        return at_ports(np.zeros(len(rows)), 1)
+    places = [network.ports_for(number, phase) for number, phase in zip(rows["index"], rows.phase, strict=True)]
+    start = np.cumsum([0, *(len(ports) for ports, _ in places)])
+    ports, shares = (
+        (np.concatenate([np.zeros(0), *parts]) for parts in zip(*places, strict=True)) if places else ([], [])
+    )
+    return sparse.csr_array((shares, np.asarray(ports, dtype=np.int64), start), shape=(len(rows), network.port_count))
 
 
 def _good_availability(table: Table, names: Mapping[str, int], intervals: int, problems: Problems) -> pd.DataFrame:
@@ -112,7 +131,11 @@ def _good_availability(table: Table, names: Mapping[str, int], intervals: int, p
 
 
 def _resources(
-    rows: pd.DataFrame, availability: pd.DataFrame, intervals: int, generation: Mapping[str, FloatArray]
+    rows: pd.DataFrame,
+    network: Network | None,
+    availability: pd.DataFrame,
+    intervals: int,
+    generation: Mapping[str, FloatArray],
 ) -> Resources:
     p_max_kw = np.tile(rows.p_max_kw.to_numpy(), (intervals, 1))
     given = {str(name): rows for name, rows in availability.groupby("resource")}
@@ -125,7 +148,7 @@ def _resources(
     return Resources(
         name=rows.resource.to_numpy().astype(str),
         kind=rows.kind.to_numpy().astype(str),
-        node=rows["index"].to_numpy(np.int64),
+        share=_shares(rows, network),
         p_min_kw=rows.p_min_kw.to_numpy(),
         p_max_kw=p_max_kw,
         q_min_kvar=rows.q_min_kvar.to_numpy(),

@@ -9,7 +9,7 @@ from dlmp.casefolder.series import (
     available_generation,
     dispatched_elements,
     element_powers,
-    node_loads,
+    loads,
     read_load_profile,
     read_substation,
 )
@@ -44,17 +44,17 @@ def read_case(folder: Path | str) -> MarketCase:
     places = _places(folder, settings, network)
     network = apply_limits(folder, network, places, problems)
     substation = read_substation(folder, settings, problems)
-    profile = read_load_profile(folder, places, settings.intervals, problems)
+    profile = read_load_profile(folder, network, places, settings.intervals, problems)
     generation = {}
     if network is not None and settings.source is not None and settings.horizon is not None:
         p_kw, q_kvar = element_powers(network, settings.source, settings.horizon, profile)
         generation = available_generation(network, p_kw)
-    resources, bids = read_offers(folder, places, settings.intervals, generation, problems)
+    resources, bids = read_offers(folder, network, places, settings.intervals, generation, problems)
     if network is not None:
         dispatched = dispatched_elements(network, resources, problems)
     if problems.found or network is None or settings.horizon is None:
         raise InputError(in_case_toml(problem) for problem in problems.found)
-    load_p_kw, load_q_kvar = node_loads(network, p_kw, q_kvar, ~dispatched, profile)
+    load_p_kw, load_q_kvar = loads(network, p_kw, q_kvar, ~dispatched, profile)
     return MarketCase(settings.name, network, settings.horizon, substation, load_p_kw, load_q_kvar, resources, bids)
 
 
@@ -78,8 +78,7 @@ def _read_network(folder: Path, settings: Settings, problems: Problems) -> Netwo
 def _places(folder: Path, settings: Settings, network: Network | None) -> Places:
     """Names that the tables may refer to: the network's, else those of the tables that failed to become one."""
     if network is not None:
-        branches = {str(name): branch for branch, name in enumerate(network.branch)}
-        return Places(network.node_of_bus, branches)
+        return Places(network.bus_number, network.branch_number)
     tables = table_folder(settings.source or "", folder)
     if tables is None:
         return Places(None, None)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from dlmp.csvfile import Table
 from dlmp.errors import Problems
-from dlmp.network.model import some_of
+from dlmp.network.model import Network, some_of
 
 ALL_INTERVALS = -(2**62)
 """Interval of a row whose interval is blank; no user's number, for those are exact as floats."""
@@ -18,8 +18,8 @@ ALL_INTERVALS = -(2**62)
 class Places:
     """Buses and branches that a table may refer to, by index; None where the network is unknown."""
 
-    node_of_bus: Mapping[str, int] | None
-    branch_of_name: Mapping[str, int] | None
+    bus_number: Mapping[str, int] | None
+    branch_number: Mapping[str, int] | None
 
 
 def in_horizon(table: Table, rows: pd.DataFrame, intervals: int, problems: Problems) -> pd.DataFrame:
@@ -67,3 +67,16 @@ def known(
         problems.add(table.line(line), column, name, f"is no {what}; known: {some_of(list(names))}")
     rows = rows[~unknown]
     return rows.assign(index=rows[column].map(names).astype(np.int64))
+
+
+def on_phase(table: Table, rows: pd.DataFrame, network: Network | None, problems: Problems) -> pd.DataFrame:
+    """Rows of `known` buses whose ``phase`` their bus has; the others are problems where the network is known."""
+    good = pd.Series(True, index=rows.index)
+    for line, number, phase in zip(rows.index, rows["index"], rows.phase, strict=True):
+        try:
+            if network is not None:
+                network.ports_for(number, phase)
+        except ValueError as error:
+            good[line] = False
+            problems.add(table.line(line), "phase", phase, str(error))
+    return rows[good]

@@ -6,7 +6,9 @@ has a price, ``q_price_usd_per_mvarh``.
 ``load_profile.csv`` is optional and has one of two forms.  ``interval, scale`` has one row per interval
 and scales the network's loads, not its fixed generation.  ``interval, bus, p_kw, q_kvar`` sets the
 fixed net consumption of a bus in an interval, without the resources; where it has no row the network's
-own remains.  It takes the place of a SimBench grid's profiles.
+own remains.  An optional ``phase`` (``1``, or ``12`` for two phases' voltage) says where at the bus; blank
+spreads it over all phases.  What is set takes the place of all that the network has at the bus.  The file
+takes the place of a SimBench grid's profiles.
 """
 
 import csv
@@ -18,12 +20,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from dlmp.bids import Resources
-from dlmp.casefolder.rows import Places, check_complete, in_horizon, known, once
+from dlmp.casefolder.rows import Places, check_complete, in_horizon, known, on_phase, once
 from dlmp.casefolder.settings import Settings
 from dlmp.csvfile import Column, read_csv
 from dlmp.errors import Problems
 from dlmp.market import Horizon, Substation, check_substation
-from dlmp.network.model import FloatArray, Network
+from dlmp.network.model import BALANCED_PHASE, FloatArray, Network
 from dlmp.network.sources import network_profiles
 
 PRICE_COLUMNS = (
@@ -37,6 +39,7 @@ SCALE_COLUMNS = (Column("interval", "integer"), Column("scale", "number"))
 BUS_COLUMNS = (
     Column("interval", "integer"),
     Column("bus", "text"),
+    Column("phase", "text", required=False, default=""),
     Column("p_kw", "number"),
     Column("q_kvar", "number"),
 )
@@ -51,7 +54,8 @@ class LoadProfile:
     scale
         (t,) Factor on the loads, 1 in the form by bus.
     by_bus
-        Columns ``interval``, ``index`` (node), ``p_kw`` and ``q_kvar``; empty in the form with a scale.
+        Columns ``interval``, ``index`` (of the bus), ``phase``, ``p_kw`` and ``q_kvar``; empty in the form with
+        a scale.
     """
 
     scale: FloatArray
@@ -73,7 +77,9 @@ def read_substation(folder: Path, settings: Settings, problems: Problems) -> Sub
     return substation
 
 
-def read_load_profile(folder: Path, places: Places, intervals: int, problems: Problems) -> LoadProfile | None:
+def read_load_profile(
+    folder: Path, network: Network | None, places: Places, intervals: int, problems: Problems
+) -> LoadProfile | None:
     """Read ``load_profile.csv``; None where there is none or it cannot be read."""
     path = folder / "load_profile.csv"
     if not path.exists():
@@ -84,13 +90,15 @@ def read_load_profile(folder: Path, places: Places, intervals: int, problems: Pr
         return None
     scale = np.ones(intervals)
     if not scaled:
-        rows = known(table, table.rows, "bus", places.node_of_bus, "bus of the network", problems)
-        rows = once(table, rows, ["interval", "index"], problems, shown=["interval", "bus"])
+        rows = known(table, table.rows, "bus", places.bus_number, "bus of the network", problems)
+        rows = on_phase(table, rows, network, problems)
+        rows = rows.assign(phase=rows.phase.replace(BALANCED_PHASE, ""))
+        rows = once(table, rows, ["interval", "index", "phase"], problems, shown=["interval", "bus", "phase"])
         return LoadProfile(scale, in_horizon(table, rows, intervals, problems))
     rows = in_horizon(table, once(table, table.rows, ["interval"], problems), intervals, problems)
     check_complete(table, rows, intervals, problems)
     scale[rows.interval] = rows.scale
-    return LoadProfile(scale, pd.DataFrame({column: [] for column in ("interval", "index", "p_kw", "q_kvar")}))
+    return LoadProfile(scale, pd.DataFrame({column: [] for column in ("interval", "index", "phase", "p_kw", "q_kvar")}))
 
 
 def _header(path: Path) -> list[str]:
@@ -116,35 +124,52 @@ def element_powers(
 
 
 def available_generation(network: Network, p_kw: FloatArray) -> dict[str, FloatArray]:
-    """Output (t,) [kW] of each fixed generator of the network, by name."""
+    """Output (t,) [kW] of each fixed generator of the network, on all its phases, by name."""
+    generation = network.element_kind == "generation"
     return {
-        str(network.element[element]): np.maximum(0.0, -p_kw[:, element])
-        for element in np.flatnonzero(network.element_kind == "generation")
+        str(name): np.maximum(0.0, -p_kw[:, generation & (network.element == name)].sum(axis=1))
+        for name in np.unique(network.element[generation])
     }
 
 
 def dispatched_elements(network: Network, resources: Resources, problems: Problems) -> npt.NDArray[np.bool_]:
     """(e,) True for fixed generators that are resources, which must stand at the same bus."""
-    node_of = dict(zip(resources.name.tolist(), resources.node.tolist(), strict=True))
+    port_of = dict(zip(resources.name.tolist(), resources.first_port.tolist(), strict=True))
     is_resource = np.isin(network.element, resources.name)
     dispatched: npt.NDArray[np.bool_] = (network.element_kind == "generation") & is_resource
-    for element in np.flatnonzero(dispatched):
-        name, node = str(network.element[element]), network.element_node[element]
-        if node_of[name] != node:
-            message = f"the network has a generator of this name at bus {network.bus[node]}"
-            problems.add(f"resource {name}", "bus", str(network.bus[node_of[name]]), message)
+    _, first = np.unique(network.element[dispatched], return_index=True)
+    for element in np.flatnonzero(dispatched)[np.sort(first)]:
+        name = str(network.element[element])
+        bus = str(network.port_bus[network.load_port[network.element_load[element]]])
+        own = str(network.port_bus[port_of[name]])
+        if own != bus:
+            message = f"the network has a generator of this name at bus {bus}"
+            problems.add(f"resource {name}", "bus", own, message)
     return dispatched
 
 
-def node_loads(
+def loads(
     network: Network, p_kw: FloatArray, q_kvar: FloatArray, fixed: npt.NDArray[np.bool_], profile: LoadProfile | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Net consumption (t, n) [kW] and [kvar] of the nodes from that of the `fixed` elements, and what is set by bus."""
-    load_p, load_q = (np.zeros((len(power), network.node_count)) for power in (p_kw, q_kvar))
+    """Net consumption (t, l) [kW] and [kvar] of the load columns from that of the `fixed` elements, and by bus."""
+    load_p, load_q = (np.zeros((len(power), len(network.load_port))) for power in (p_kw, q_kvar))
     for element in np.flatnonzero(fixed):
-        load_p[:, network.element_node[element]] += p_kw[:, element]
-        load_q[:, network.element_node[element]] += q_kvar[:, element]
-    if profile is not None:
-        where = (profile.by_bus["interval"].to_numpy(np.int64), profile.by_bus["index"].to_numpy(np.int64))
-        load_p[where], load_q[where] = profile.by_bus.p_kw, profile.by_bus.q_kvar
+        load_p[:, network.element_load[element]] += p_kw[:, element]
+        load_q[:, network.element_load[element]] += q_kvar[:, element]
+    if profile is not None and len(profile.by_bus):
+        _set_by_bus(network, load_p, load_q, profile.by_bus)
     return load_p, load_q
+
+
+def _set_by_bus(network: Network, load_p: FloatArray, load_q: FloatArray, rows: pd.DataFrame) -> None:
+    """Replace what stands at a bus in an interval by constant power."""
+    bus_of_column = np.array([network.bus_number[str(bus)] for bus in network.port_bus[network.load_port]])
+    columns_of = {int(number): np.flatnonzero(bus_of_column == number) for number in rows["index"].unique()}
+    for interval, number in rows[["interval", "index"]].drop_duplicates().itertuples(index=False):
+        load_p[int(interval), columns_of[int(number)]] = load_q[int(interval), columns_of[int(number)]] = 0.0
+    for interval, number, phase, p_kw, q_kvar in rows[["interval", "index", "phase", "p_kw", "q_kvar"]].itertuples(
+        index=False
+    ):
+        ports, share = network.ports_for(int(number), phase)
+        load_p[int(interval), ports] += share * p_kw
+        load_q[int(interval), ports] += share * q_kvar

@@ -10,7 +10,7 @@ from dlmp.market import MarketCase
 from dlmp.settings import Settings
 
 FORMULATIONS: dict[str, Callable[[MarketCase, Settings], Formulation]] = {
-    "ac_tangent": lambda case, settings: AcTangent(case.network),
+    "ac_tangent": lambda case, settings: AcTangent(case.network, case.law_pu),
     "lindistflow": LinDistFlow.of_case,
 }
 """Formulations by name; a new one needs its own file and a line here."""

@@ -1,24 +1,28 @@
 """The default formulation: tangents of the AC power flow at the dispatch of each pass.
 
-Any topology.  Limits: the magnitude of every voltage that is not held by a source, and current or
-apparent power at both ends of every rated branch.
+Any topology, balanced or by phase.  Limits: the magnitude of every phase voltage that is not held by a
+source, line to line where the voltage to ground is not determined; current or apparent power of every
+conductor at both ends of every rated branch; and, where the network sets one, the ratio of negative- to
+positive-sequence voltage at every three-phase bus.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from dlmp.formulation.interface import CONGESTION, VOLTAGE, Limits, Weights
-from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network
+from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Limits, Weights
+from dlmp.network.model import PHASES, ComplexArray, FloatArray, IntArray, Network, UnbalancedNetwork
 from dlmp.powerflow import PowerFlow
 from dlmp.sensitivity import ImportedPower, Magnitudes, Sensitivity
-from dlmp.units import BASE_KVA, base_current_a
+from dlmp.units import BASE_KVA
 
 SEED_COLUMNS = 512
 """Adjoints solved at a time: bounds the memory of dense right-hand sides."""
+ONE_CURRENT = 1e-12
+"""A conductor whose ends' currents differ by less than this, relative, has one current."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +31,14 @@ class AcPoint:
 
     formulation: "AcTangent"
     sensitivity: Sensitivity
+    exact_v_pu: ComplexArray
     converged: npt.NDArray[np.bool_]
+    _limit_adjoints: dict[tuple[int, int], ComplexArray] = field(default_factory=dict, repr=False)
+    _known_imports: dict[int, tuple[ComplexArray, ComplexArray]] = field(default_factory=dict, repr=False)
 
     @property
     def injection_pu(self) -> ComplexArray:
-        """(t, n) Complex injections [pu]."""
+        """(t, p) Complex injections [pu]."""
         return self.sensitivity.injection_pu
 
     @property
@@ -41,9 +48,18 @@ class AcPoint:
 
     @cached_property
     def import_pu(self) -> ComplexArray:
-        """(t,) Power fed in by the sources less what is injected there [pu]."""
-        source = self.formulation.network.source
-        return self.formulation.imported.value(self.v_pu) - self.injection_pu[:, source].sum(axis=1)
+        """(t,) Power fed in by the sources less what is injected there [pu].
+
+        Behind a stiff source the last digits of the voltages are much power: what they leave unbalanced is
+        counted to first order.
+        """
+        flow, source = self.formulation.flow, self.formulation.network.source
+        fed = self.formulation.imported.value(self.exact_v_pu)
+        if flow.exact.is_stiff:
+            rest = flow.rest(self.injection_pu, self.exact_v_pu)
+            real, reactive = ((adjoint * rest).sum(axis=0).real for adjoint in self._import_adjoints)
+            fed = fed + real + 1j * reactive
+        return fed - self.injection_pu[:, source].sum(axis=1)
 
     @cached_property
     def limit_value(self) -> FloatArray:
@@ -54,6 +70,12 @@ class AcPoint:
         """(t, n) Voltage magnitudes [pu]."""
         return np.abs(self.v_pu)
 
+    @property
+    def losses_pu(self) -> FloatArray:
+        """(t,) Real power that the network takes for itself [pu]."""
+        taken = self.v_pu * np.conj((self.formulation.network.admittance @ self.v_pu.T).T)
+        return np.asarray(taken.real.sum(axis=1))
+
     def branch_power(self) -> tuple[ComplexArray, ComplexArray]:
         """(t, m) Complex power [pu] into each branch at its from and at its to end."""
         v, network = self.v_pu, self.formulation.network
@@ -63,45 +85,62 @@ class AcPoint:
 
     @cached_property
     def _import_adjoints(self) -> tuple[ComplexArray, ComplexArray]:
-        """(l, t) each."""
-        intervals = np.arange(len(self.v_pu))
-        real, reactive = self.formulation.imported.seed()
-        return tuple(  # type: ignore[return-value]
-            self.sensitivity.adjoint(intervals, np.repeat(seed[:, None], len(intervals), axis=1))
-            for seed in (real, reactive)
-        )
+        """(f, t) each."""
+        new = np.array([t for t in range(len(self.v_pu)) if t not in self._known_imports], dtype=np.int64)
+        seeds = np.repeat(np.stack(self.formulation.imported.seed(), axis=1), len(new), axis=1)
+        both = self.sensitivity.adjoint(np.tile(new, 2), seeds)
+        for place, t in enumerate(new.tolist()):
+            self._known_imports[t] = both[:, place], both[:, len(new) + place]
+        every = [self._known_imports[t] for t in range(len(self.v_pu))]
+        return np.stack([real for real, _ in every], axis=1), np.stack([reactive for _, reactive in every], axis=1)
 
-    def import_gradients(self, nodes: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Gradient of real and of reactive import, (t, 2, nodes) each."""
+    def take_over(self, other: "AcPoint", intervals: IntArray) -> None:
+        """Keep what `other` knows of `intervals`, in which the state is the same."""
+        own = set(intervals.tolist())
+        self.sensitivity.jacobian.keep_factors_of(other.sensitivity.jacobian, intervals)
+        self._limit_adjoints.update({key: value for key, value in other._limit_adjoints.items() if key[0] in own})
+        self._known_imports.update({t: value for t, value in other._known_imports.items() if t in own})
+
+    def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Gradient of real and of reactive import, (t, 2, ports) each."""
         intervals = np.arange(len(self.v_pu))
-        real, reactive = (self.sensitivity.gradient(intervals, lam, nodes) for lam in self._import_adjoints)
-        held = np.flatnonzero(self.formulation.network.is_source[nodes])
+        real, reactive = (self.sensitivity.gradient(intervals, lam, ports) for lam in self._import_adjoints)
+        held = np.flatnonzero(self.formulation.is_held[ports])
         real[:, 0, held] = reactive[:, 1, held] = -1.0
         return real, reactive
 
     def predicted_limits(self, injection_pu: ComplexArray) -> FloatArray:
-        """(t, k) Limited quantities at voltages that follow the injections (t, n) linearly [pu]."""
+        """(t, k) Limited quantities at voltages that follow the injections (t, p) linearly [pu]."""
         return self.formulation.magnitudes.value(self.sensitivity.predicted_voltage(injection_pu))
 
     def predicted_limit_gradients(
-        self, injection_pu: ComplexArray, interval: IntArray, limit: IntArray, nodes: IntArray
+        self, injection_pu: ComplexArray, interval: IntArray, limit: IntArray, ports: IntArray
     ) -> FloatArray:
-        """Gradient of `predicted_limits` at those injections, (i, 2, nodes)."""
-        return self._limit_gradients(self.sensitivity.predicted_voltage(injection_pu), interval, limit, nodes)
-
-    def limit_gradients(self, interval: IntArray, limit: IntArray, nodes: IntArray) -> FloatArray:
-        """Gradient of ``limit[i]`` at ``interval[i]``, (i, 2, nodes)."""
-        return self._limit_gradients(self.v_pu, interval, limit, nodes)
-
-    def _limit_gradients(self, v_pu: ComplexArray, interval: IntArray, limit: IntArray, nodes: IntArray) -> FloatArray:
-        """Gradients of magnitudes at `v_pu` (t, n), when voltages move as they do at this point."""
-        blocks = []
+        """Gradient of `predicted_limits` at those injections, when voltages move as they do here, (i, 2, ports)."""
+        v_pu = self.sensitivity.predicted_voltage(injection_pu)
+        blocks = [np.zeros((0, 2, len(ports)))]
         for start in range(0, len(limit), SEED_COLUMNS):
             part = slice(start, start + SEED_COLUMNS)
             seed = self.formulation.magnitudes.seed(v_pu, interval[part], limit[part])
             adjoint = self.sensitivity.adjoint(interval[part], seed)
-            blocks.append(self.sensitivity.gradient(interval[part], adjoint, nodes))
-        return np.concatenate(blocks) if blocks else np.zeros((0, 2, len(nodes)))
+            blocks.append(self.sensitivity.gradient(interval[part], adjoint, ports))
+        return np.concatenate(blocks)
+
+    def limit_gradients(self, interval: IntArray, limit: IntArray, ports: IntArray) -> FloatArray:
+        """Gradient of ``limit[i]`` at ``interval[i]``, (i, 2, ports)."""
+        keys = list(zip(interval.tolist(), limit.tolist(), strict=True))
+        new = [index for index, key in enumerate(keys) if key not in self._limit_adjoints]
+        for start in range(0, len(new), SEED_COLUMNS):
+            part = np.array(new[start : start + SEED_COLUMNS])
+            seed = self.formulation.magnitudes.seed(self.v_pu, interval[part], limit[part])
+            adjoint = self.sensitivity.adjoint(interval[part], seed)
+            self._limit_adjoints.update({keys[index]: adjoint[:, place] for place, index in enumerate(part)})
+        blocks = [np.zeros((0, 2, len(ports)))]
+        for start in range(0, len(keys), SEED_COLUMNS):
+            block = slice(start, start + SEED_COLUMNS)
+            adjoint = np.stack([self._limit_adjoints[key] for key in keys[block]], axis=1)
+            blocks.append(self.sensitivity.gradient(interval[block], adjoint, ports))
+        return np.concatenate(blocks)
 
     def _weighted_adjoint(self, weights: sparse.csr_array) -> ComplexArray:
         """(l, t) Adjoint of the weighted sum of each interval's limits."""
@@ -113,9 +152,9 @@ class AcPoint:
             np.add.at(seed.T, entries.row[part], (columns * entries.data[part]).T)
         return self.sensitivity.adjoint(np.arange(len(self.v_pu)), seed)
 
-    def weighted_limit_gradient(self, weights: sparse.csr_array, nodes: IntArray) -> FloatArray:
-        """Gradient of the weighted sum of each interval's limits, (t, 2, nodes)."""
-        return self.sensitivity.gradient(np.arange(len(self.v_pu)), self._weighted_adjoint(weights), nodes)
+    def weighted_limit_gradient(self, weights: sparse.csr_array, ports: IntArray) -> FloatArray:
+        """Gradient of the weighted sum of each interval's limits, (t, 2, ports)."""
+        return self.sensitivity.gradient(np.arange(len(self.v_pu)), self._weighted_adjoint(weights), ports)
 
     def lagrangian(self, weights: Weights) -> "AcLagrangian":
         """Give access to derivatives of ``import_p P0 + import_q Q0 - sum limits g``."""
@@ -133,22 +172,22 @@ class AcLagrangian:
     import_weights: ComplexArray
     limit_weights: sparse.csr_array
 
-    def gradient(self, nodes: IntArray) -> FloatArray:
-        """By real and reactive injection at `nodes`, (t, 2, nodes) [currency/MWh]."""
+    def gradient(self, ports: IntArray) -> FloatArray:
+        """By real and reactive injection at `ports`, (t, 2, ports) [currency/MWh]."""
         point = self.point
-        gradient = point.sensitivity.gradient(np.arange(len(point.v_pu)), self.adjoint, nodes)
-        held = np.flatnonzero(point.formulation.network.is_source[nodes])
+        gradient = point.sensitivity.gradient(np.arange(len(point.v_pu)), self.adjoint, ports)
+        held = np.flatnonzero(point.formulation.is_held[ports])
         gradient[:, 0, held], gradient[:, 1, held] = (
             -self.import_weights.real[:, None],
             -self.import_weights.imag[:, None],
         )
         return gradient
 
-    def hessian(self, interval: int, node: IntArray, reactive: npt.NDArray[np.bool_]) -> FloatArray:
-        """By real or `reactive` injection at `node`, (i, i) at one interval [currency/MWh/pu]."""
+    def hessian(self, interval: int, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
+        """By real or `reactive` injections with `share` (i, p) at each port, (i, i) [currency/MWh/pu]."""
         sensitivity, magnitudes = self.point.sensitivity, self.point.formulation.magnitudes
-        tangent = sensitivity.tangent(interval, node, reactive)
-        curved = sensitivity.injection_curvature(interval, self.adjoint[:, interval], tangent, node, reactive)
+        tangent = sensitivity.tangent(interval, share, reactive)
+        curved = sensitivity.injection_curvature(interval, self.adjoint[:, interval], tangent, share, reactive)
         row = self.limit_weights[[interval]]
         return curved - magnitudes.curvature(self.point.v_pu[interval], tangent, row.indices, row.data)
 
@@ -158,54 +197,136 @@ class AcTangent:
 
     is_linear = False
 
-    def __init__(self, network: Network):
+    def __init__(self, network: Network, law_pu: ComplexArray | None = None):
         self.network = network
-        self.flow = PowerFlow(network)
+        self.flow = PowerFlow(network, law_pu)
         self.imported = ImportedPower(self.flow)
-        node = np.flatnonzero(~network.is_source)
-        at_from = np.flatnonzero(np.isfinite(network.rating_from_pu))
-        at_to = np.flatnonzero(np.isfinite(network.rating_to_pu) & ~_same_at_both_ends(network))
-        unit_rows = sparse.csr_array(
-            (np.ones(len(node)), (np.arange(len(node)), node)), shape=(len(node), network.node_count)
-        )
-        branch = np.r_[at_from, at_to]
-        end = np.r_[network.from_node[at_from], network.to_node[at_to]]
-        is_current = network.rating_is_current[branch]
+        self.is_held = np.zeros(network.port_count, bool)
+        self.is_held[network.source] = True
+        blocks = [_voltages(network), _flows(network)]
+        if isinstance(network, UnbalancedNetwork) and np.isfinite(network.v_unbalance_max):
+            blocks.append(_unbalance(network, network.v_unbalance_max))
         self.magnitudes = Magnitudes(
-            rows=sparse.csr_array(
-                sparse.vstack([unit_rows, network.from_admittance[at_from], network.to_admittance[at_to]])
-            ),
-            at=np.r_[np.full(len(node), -1), np.where(is_current, -1, end)],
+            rows=sparse.csr_array(sparse.vstack([quantity.rows for quantity, _ in blocks])),
+            at=np.concatenate([quantity.at for quantity, _ in blocks]),
+            over=sparse.csr_array(sparse.vstack([quantity.over for quantity, _ in blocks])),
         )
-        voltage = np.ones(len(node))
-        self.limits = Limits(
-            element=np.r_[_named("bus", network.bus[node]), network.branch[branch]],
-            end=np.r_[np.full(len(node), "-"), _ends(at_from, at_to)],
-            cause=np.r_[np.full(len(node), VOLTAGE), np.full(len(branch), CONGESTION)],
-            lower=np.r_[network.v_min_pu[node], np.full(len(branch), -np.inf)],
-            upper=np.r_[network.v_max_pu[node], network.rating_from_pu[at_from], network.rating_to_pu[at_to]],
-            unit=np.r_[np.full(len(node), "pu"), np.where(is_current, "A", "kVA")],
-            per_pu=np.r_[voltage, np.where(is_current, base_current_a(network.base_kv[end]), BASE_KVA)],
-            power=np.ones(len(node) + len(branch)),
-            convex=np.r_[np.zeros(len(node), bool), np.ones(len(branch), bool)],
-            node=np.r_[node, np.full(len(branch), -1)],
-            branch=np.r_[np.full(len(node), -1), branch],
-        )
+        self.limits = Limits.joined([limits for _, limits in blocks])
 
     def operate(self, injection_pu: ComplexArray, start: AcPoint | None = None) -> AcPoint:
         """Solve the AC power flow of every interval at (t, n) injections [pu]."""
-        v, converged = self.flow.solve(injection_pu, None if start is None else start.v_pu)
-        return AcPoint(self, Sensitivity(self.flow, v, injection_pu), converged)
+        if start is None:
+            v, converged = self.flow.solve_exactly(injection_pu)
+            return AcPoint(self, Sensitivity(self.flow, np.asarray(v, dtype=complex), injection_pu), v, converged)
+        same = (injection_pu == start.injection_pu).all(axis=1) & start.converged
+        moved = np.flatnonzero(~same)
+        v, converged = start.exact_v_pu.copy(), start.converged.copy()
+        if len(moved):
+            v[moved], converged[moved] = self.flow.solve_exactly(
+                injection_pu[moved], start.exact_v_pu[moved], moved, start.sensitivity.jacobian
+            )
+        point = AcPoint(self, Sensitivity(self.flow, np.asarray(v, dtype=complex), injection_pu), v, converged)
+        point.take_over(start, np.flatnonzero(same))
+        return point
+
+
+def _voltages(network: Network) -> tuple[Magnitudes, Limits]:
+    """Magnitude of every priced node's voltage, and of every pair's where the nodes float."""
+    ports = np.flatnonzero(network.is_priced)
+    ports = ports[~np.isin(ports, network.source)]
+    node = np.where(ports < network.node_count, ports, 0)
+    is_pair = ports >= network.node_count
+    node[is_pair] = network.pair[ports[is_pair] - network.node_count, 0]
+    per_nominal = np.where(is_pair, 3**-0.5, 1.0)
+    rows = sparse.csr_array(sparse.diags_array(per_nominal) @ network.incidence[ports])
+    count = len(ports)
+    return Magnitudes(rows, np.full(count, -1), sparse.csr_array(rows.shape)), Limits(
+        element=_named("bus", network.port_bus[ports]),
+        phase=network.port_phase[ports],
+        end=np.full(count, "-"),
+        cause=np.full(count, VOLTAGE),
+        lower=network.v_min_pu[node],
+        upper=network.v_max_pu[node],
+        unit=np.full(count, "pu"),
+        per_pu=np.ones(count),
+        power=np.ones(count),
+        convex=np.zeros(count, bool),
+        branch=np.full(count, -1),
+    )
+
+
+def _flows(network: Network) -> tuple[Magnitudes, Limits]:
+    """Current or apparent power of every rated conductor, at both ends where they differ."""
+    at_from = np.flatnonzero(np.isfinite(network.rating_from_pu))
+    at_to = np.flatnonzero(np.isfinite(network.rating_to_pu) & ~_same_at_both_ends(network))
+    branch = np.r_[at_from, at_to]
+    end = np.r_[network.from_node[at_from], network.to_node[at_to]]
+    is_current = network.rating_is_current[branch]
+    rows = sparse.csr_array(sparse.vstack([network.from_admittance[at_from], network.to_admittance[at_to]]))
+    count = len(branch)
+    return Magnitudes(rows, np.where(is_current, -1, end), sparse.csr_array(rows.shape)), Limits(
+        element=network.branch[branch],
+        phase=network.phase[end],
+        end=_ends(at_from, at_to),
+        cause=np.full(count, CONGESTION),
+        lower=np.full(count, -np.inf),
+        upper=np.r_[network.rating_from_pu[at_from], network.rating_to_pu[at_to]],
+        unit=np.where(is_current, "A", "kVA"),
+        per_pu=np.where(is_current, network.current_base_a[end], BASE_KVA),
+        power=np.ones(count),
+        convex=np.ones(count, bool),
+        branch=branch,
+    )
+
+
+def _unbalance(network: Network, most: float) -> tuple[Magnitudes, Limits]:
+    """Negative- over positive-sequence voltage of every bus that has all three phases."""
+    turn = np.exp(2j * np.pi / 3)
+    buses, negative, positive = [], [], []
+    for number, bus in enumerate(network.buses):
+        nodes = network.nodes_at(number)
+        of_phase = dict(zip(network.phase[nodes].tolist(), nodes.tolist(), strict=True))
+        if set(PHASES) <= set(of_phase) and not network.is_source[nodes].any():
+            place = [of_phase[phase] for phase in PHASES]
+            buses.append(str(bus))
+            negative.append((place, np.array([1, turn**2, turn]) / 3))
+            positive.append((place, np.array([1, turn, turn**2]) / 3))
+    count = len(buses)
+    rows, over = (
+        sparse.csr_array(
+            (
+                np.concatenate([np.zeros(0, complex), *(value for _, value in parts)]),
+                (np.repeat(np.arange(count), 3), np.array([place for place, _ in parts], dtype=int).ravel()),
+            ),
+            shape=(count, network.node_count),
+        )
+        for parts in (negative, positive)
+    )
+    return Magnitudes(rows, np.full(count, -1), over), Limits(
+        element=_named("bus", np.array(buses, dtype=str)),
+        phase=np.full(count, "123"),
+        end=np.full(count, "-"),
+        cause=np.full(count, UNBALANCE),
+        lower=np.full(count, -np.inf),
+        upper=np.full(count, most),
+        unit=np.full(count, "%"),
+        per_pu=np.full(count, 100.0),
+        power=np.ones(count),
+        convex=np.zeros(count, bool),
+        branch=np.full(count, -1),
+    )
 
 
 def _same_at_both_ends(network: Network) -> npt.NDArray[np.bool_]:
-    """(m,) True for branches whose current limits at both ends are one and the same."""
-    has_one_current = (network.shunt_from_pu == 0) & (network.shunt_to_pu == 0) & (np.abs(network.tap) == 1)
-    return network.rating_is_current & has_one_current & (network.rating_to_pu == network.rating_from_pu)
+    """(m,) True for conductors whose current limits at both ends are one and the same."""
+    across = abs(network.from_admittance + network.to_admittance).max(axis=1).toarray().ravel()
+    largest = abs(network.from_admittance).max(axis=1).toarray().ravel()
+    one_current = across <= ONE_CURRENT * largest
+    return network.rating_is_current & one_current & (network.rating_to_pu == network.rating_from_pu)
 
 
 def _ends(at_from: IntArray, at_to: IntArray) -> npt.NDArray[np.str_]:
-    """Which end each limit is at; ``both`` for a branch whose ends share one."""
+    """Which end each limit is at; ``both`` for a conductor whose ends share one."""
     return np.r_[np.where(np.isin(at_from, at_to), "from", "both"), np.full(len(at_to), "to")]
 
 

@@ -1,20 +1,21 @@
 """What a formulation tells the clearing: limits, and how they and the import follow the injections.
 
-A formulation maps nodal injections to an operating point.  The clearing only asks the point for the
-substation import, the values of the limited quantities, and gradients of both: whether they come
-from an AC power flow or from a linear model is the formulation's own affair.
+A formulation maps the injections at the ports of a network to an operating point.  The clearing only asks
+the point for the substation import, the values of the limited quantities, and gradients of both: whether
+they come from an AC power flow or from a linear model is the formulation's own affair.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from dlmp.network.model import ComplexArray, FloatArray, IntArray, TextArray, frozen
+from dlmp.network.model import BALANCED_PHASE, ComplexArray, FloatArray, IntArray, TextArray, frozen
 
-VOLTAGE, CONGESTION = "voltage", "congestion"
+VOLTAGE, CONGESTION, UNBALANCE = "voltage", "congestion", "unbalance"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +26,13 @@ class Limits:
     ----------
     element
         (k,) What is limited: ``bus 18`` or ``line 5-6``.
+    phase
+        (k,) Phase of the bus or conductor, ``12`` for a line-to-line voltage.
     end
         (k,) ``from`` or ``to`` where the ends of a branch have limits of their own, ``both`` where they
         share one, and ``-`` for a bus.
     cause
-        (k,) `VOLTAGE` or `CONGESTION`: the price component that the limit makes.
+        (k,) `VOLTAGE`, `CONGESTION` or `UNBALANCE`: the price component that the limit makes.
     lower, upper
         (k,) Bounds [the formulation's own per unit]; infinite where there is none.
     unit, per_pu
@@ -38,11 +41,12 @@ class Limits:
         (k,) The value is its quantity in pu to this power (2 for squared voltages).
     convex
         (k,) True where a tangent never overestimates the quantity.
-    node, branch
-        (k,) Node of a voltage, branch of a flow; -1 for the other.
+    branch
+        (k,) Conductor of a flow; -1 for other limits.
     """
 
     element: TextArray
+    phase: TextArray
     end: TextArray
     cause: TextArray
     lower: FloatArray
@@ -51,7 +55,6 @@ class Limits:
     per_pu: FloatArray
     power: FloatArray
     convex: npt.NDArray[np.bool_]
-    node: IntArray
     branch: IntArray
 
     def __post_init__(self) -> None:
@@ -61,10 +64,16 @@ class Limits:
     def __len__(self) -> int:
         return len(self.element)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Limits"]) -> "Limits":
+        """One after the other."""
+        return cls(**{item.name: np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(cls)})
+
     def name(self, limit: int) -> str:
-        """Element, with its end where the ends differ."""
-        end = str(self.end[limit])
-        return f"{self.element[limit]} ({end} end)" if end in ("from", "to") else str(self.element[limit])
+        """Element, with its phase where it is one of several, and its end where the ends differ."""
+        phase, end = str(self.phase[limit]), str(self.end[limit])
+        name = str(self.element[limit]) + ("" if phase == BALANCED_PHASE else f".{phase}")
+        return f"{name} ({end} end)" if end in ("from", "to") else name
 
     def physical(self, limit: IntArray, value: FloatArray) -> FloatArray:
         """Value of `limit` in its unit for people."""
@@ -94,14 +103,14 @@ class Weights:
 
 
 class OperatingPoint(Protocol):
-    """A network state for every interval, with derivatives by nodal injections.
+    """A network state for every interval, with derivatives by the injections at the ports.
 
-    Gradients have shape (rows, 2, nodes): by real and by reactive injection [pu/pu].
+    Gradients have shape (rows, 2, ports): by real and by reactive injection [pu/pu].
     """
 
     @property
     def injection_pu(self) -> ComplexArray:
-        """(t, n) Complex injections [pu]."""
+        """(t, p) Complex injections [pu]."""
         ...
 
     @property
@@ -127,26 +136,26 @@ class OperatingPoint(Protocol):
         """(t, m) Complex power [pu] into each branch at its from and at its to end."""
         ...
 
-    def import_gradients(self, nodes: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Gradient of real and of reactive import, (t, 2, nodes) each."""
+    def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Gradient of real and of reactive import, (t, 2, ports) each."""
         ...
 
     def predicted_limits(self, injection_pu: ComplexArray) -> FloatArray:
-        """(t, k) Limited quantities to first order at other injections, (t, n) [pu]."""
+        """(t, k) Limited quantities to first order at other injections, (t, p) [pu]."""
         ...
 
     def predicted_limit_gradients(
-        self, injection_pu: ComplexArray, interval: IntArray, limit: IntArray, nodes: IntArray
+        self, injection_pu: ComplexArray, interval: IntArray, limit: IntArray, ports: IntArray
     ) -> FloatArray:
-        """Gradient of `predicted_limits` at those injections, (i, 2, nodes)."""
+        """Gradient of `predicted_limits` at those injections, (i, 2, ports)."""
         ...
 
-    def limit_gradients(self, interval: IntArray, limit: IntArray, nodes: IntArray) -> FloatArray:
-        """Gradient of the limited quantities ``limit[i]`` at ``interval[i]``, (i, 2, nodes)."""
+    def limit_gradients(self, interval: IntArray, limit: IntArray, ports: IntArray) -> FloatArray:
+        """Gradient of the limited quantities ``limit[i]`` at ``interval[i]``, (i, 2, ports)."""
         ...
 
-    def weighted_limit_gradient(self, weights: sparse.csr_array, nodes: IntArray) -> FloatArray:
-        """Gradient of the weighted sum of each interval's limits, (t, 2, nodes)."""
+    def weighted_limit_gradient(self, weights: sparse.csr_array, ports: IntArray) -> FloatArray:
+        """Gradient of the weighted sum of each interval's limits, (t, 2, ports)."""
         ...
 
     def lagrangian(self, weights: Weights) -> "Lagrangian":
@@ -157,12 +166,12 @@ class OperatingPoint(Protocol):
 class Lagrangian(Protocol):
     """Derivatives of a weighted sum of import and limits."""
 
-    def gradient(self, nodes: IntArray) -> FloatArray:
-        """By real and reactive injection at `nodes`, (t, 2, nodes) [currency/MWh]."""
+    def gradient(self, ports: IntArray) -> FloatArray:
+        """By real and reactive injection at `ports`, (t, 2, ports) [currency/MWh]."""
         ...
 
-    def hessian(self, interval: int, node: IntArray, reactive: npt.NDArray[np.bool_]) -> FloatArray:
-        """By real or `reactive` injection at `node`, (i, i) at one interval [currency/MWh/pu]."""
+    def hessian(self, interval: int, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
+        """By real or `reactive` injections with `share` (i, p) at each port, (i, i) [currency/MWh/pu]."""
         ...
 
 
@@ -173,5 +182,5 @@ class Formulation(Protocol):
     is_linear: bool
 
     def operate(self, injection_pu: ComplexArray, start: Any = None) -> OperatingPoint:
-        """Find the state of every interval at (t, n) complex injections [pu], perhaps from a point of its own."""
+        """Find the state of every interval at (t, p) complex injections [pu], perhaps from a point of its own."""
         ...

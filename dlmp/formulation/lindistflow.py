@@ -1,21 +1,29 @@
 """LinDistFlow: the textbook linear model of radial feeders, the baseline that research compares with.
 
-With the flow ``P + jQ`` into the series impedance ``r + jx`` of each branch at its from end, squared
-voltages ``v``, and ``l`` for the squared current (Baran and Wu, IEEE Trans. Power Delivery 4(1), 1989):
+By phase it is LinDist3Flow.  Every branch is an ideal transformer in front of a series impedance
+(`dlmp.formulation.sections`).  With the flow ``P + jQ`` into the impedance at its sending end, the squared
+voltage ``w`` of every node, and what the flow loses in the impedance
+(`dlmp.formulation.coefficients` has the coefficients),
 
-    balance     p_n - g_n v_n = sum_from P - sum_to (P - r l)        (reactive alike)
-    drop        v_from / tap^2 - v_to = 2 (r P + x Q) - (r^2 + x^2) l
-    losses      l = 0                              (``losses="none"``), or
-                l = l0 + dl/dP (P - P0) + dl/dQ (Q - Q0) + dl/dv (v - v0),   l = (P^2 + Q^2) / v
+    balance     node_p - shunt w = sum_leaving entering P - sum_arriving (P - lost_p)     (reactive alike)
+    drop        behind w - w_receiving = drop_p P + drop_q Q - squared_drop
+    losses      lost = 0, squared_drop = 0                                      (``losses="none"``), or
+                their tangents in P, Q and w                                    (``losses="linear"``)
 
-where the tangent of the losses touches the AC power flow of the horizon's mean load without bids.
+On a balanced feeder ``behind`` is ``1 / tap^2``, ``entering`` 1, ``drop_p`` and ``drop_q`` are ``2 r`` and
+``2 x``, ``lost = (r + jx) l`` and ``squared_drop = (r^2 + x^2) l`` with the squared current ``l = (P^2 + Q^2) / w``
+(Baran and Wu, IEEE Trans. Power Delivery 4(1), 1989).  By phase the coefficients couple the conductors of a
+branch, with the phase angles of fixed voltages: those without load, or, with linear losses, those of the
+AC power flow of the horizon's mean load without bids, which the tangents of the losses touch too.
+
 The model is written in Pyomo for any set of intervals: one interval is compiled and its states
-eliminated by one sparse LU for the clearing, the whole horizon is solved by `solve_whole`.
+eliminated by one sparse LU for the clearing; the tests solve the whole horizon through Pyomo as well.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -23,65 +31,54 @@ import pyomo.environ as pyo
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from dlmp.errors import InputError, Problem
+from dlmp.formulation.coefficients import LinearNetwork, linear_network
 from dlmp.formulation.interface import CONGESTION, VOLTAGE, Limits, Weights
-from dlmp.formulation.template import Template, compile_template
+from dlmp.formulation.sections import picked, sections_of
+from dlmp.formulation.template import Template, collector_paused, compile_template
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network
 from dlmp.powerflow import PowerFlow
 from dlmp.settings import Settings
 from dlmp.units import BASE_KVA
 
-STATES = ["flow_p", "flow_q", "squared_current", "squared_voltage", "drawn_p", "drawn_q"]
+STATES = ["flow_p", "flow_q", "lost_p", "lost_q", "squared_drop", "squared_voltage", "drawn_p", "drawn_q"]
 INJECTIONS = ["node_p", "node_q"]
 
 
-@dataclass(frozen=True, eq=False)
-class LossTangent:
-    """Tangent ``l = base + by_p P + by_q Q + by_v v`` of each branch's squared current, (m,) each [pu]."""
-
-    base: FloatArray
-    by_p: FloatArray
-    by_q: FloatArray
-    by_v: FloatArray
+def no_losses(network: Network, law_pu: ComplexArray | None = None) -> LinearNetwork:
+    """The lossless model around the voltages without load, for loads `law_pu` (t, l) that follow their voltage."""
+    sections = sections_of(network)
+    return linear_network(network, sections, PowerFlow(network).no_load_pu, law_pu, with_losses=False)
 
 
-def no_losses(network: Network) -> LossTangent:
-    """The lossless model."""
-    zero = np.zeros(network.branch_count)
-    return LossTangent(zero, zero, zero, zero)
-
-
-def losses_around(network: Network, injection_pu: ComplexArray) -> LossTangent:
-    """Linear losses that are exact at the AC power flow of (n,) injections [pu]."""
-    v, converged = PowerFlow(network).solve(injection_pu[None, :])
-    if not converged.all():
-        return no_losses(network)
-    behind_tap = v[0, network.from_node] / network.tap
-    squared = np.abs(behind_tap) ** 2
-    flow = behind_tap * np.conj((behind_tap - v[0, network.to_node]) / network.series_pu)
-    current = np.abs(flow) ** 2 / squared
-    by_p, by_q, by_v = 2 * flow.real / squared, 2 * flow.imag / squared, -current / squared
-    base = current - by_p * flow.real - by_q * flow.imag - by_v * squared
-    return LossTangent(base, by_p, by_q, by_v / np.abs(network.tap) ** 2)
+def losses_around(network: Network, injection_pu: ComplexArray, law_pu: ComplexArray | None = None) -> LinearNetwork:
+    """The model around the AC power flow of (p,) injections [pu] and the mean of `law_pu`; lossless without one."""
+    sections = sections_of(network)
+    flow = PowerFlow(network, None if law_pu is None else law_pu.mean(axis=0, keepdims=True))
+    v, converged = flow.solve(injection_pu[None, :])
+    around = v[0] if converged.all() else flow.no_load_pu
+    return linear_network(network, sections, around, law_pu, with_losses=bool(converged.all()))
 
 
 def declare_lindistflow(
-    model: pyo.ConcreteModel, network: Network, intervals: Sequence[int], losses: LossTangent
+    model: pyo.ConcreteModel, network: Network, intervals: Sequence[int], linear: LinearNetwork
 ) -> None:
     """Add the state equations of `intervals` to `model`, as functions of the injections at every node."""
-    nodes, branches = range(network.node_count), range(network.branch_count)
+    nodes, sections = range(network.node_count), range(len(linear.sections.receiving))
+    receiving = linear.sections.receiving.tolist()
     source = {int(n): float(abs(v) ** 2) for n, v in zip(network.source, network.source_v_pu, strict=True)}
     inner = [n for n in nodes if n not in source]
-    leaving = [np.flatnonzero(network.from_node == n).tolist() for n in nodes]
-    arriving = [np.flatnonzero(network.to_node == n).tolist() for n in nodes]
-    r, x = network.series_pu.real, network.series_pu.imag
-    tap2 = np.abs(network.tap) ** 2
-    shunt = nodal_shunt(network)
+    leaving = picked(linear.sections.sending, network.node_count).T @ linear.entering
+    leaving_p, leaving_q = terms(leaving.real), terms(leaving.imag)
+    arriving = terms(picked(linear.sections.receiving, network.node_count).T)
+    shunt_p, shunt_q = terms(linear.shunt.real), terms(linear.shunt.imag)
+    behind, drop_p, drop_q = terms(linear.behind), terms(linear.drop_p), terms(linear.drop_q)
     model.PERIODS = pyo.Set(initialize=list(intervals))
-    model.flow_p = pyo.Var(model.PERIODS, branches)
-    model.flow_q = pyo.Var(model.PERIODS, branches)
-    model.squared_current = pyo.Var(model.PERIODS, branches)
+    model.flow_p = pyo.Var(model.PERIODS, sections)
+    model.flow_q = pyo.Var(model.PERIODS, sections)
+    model.lost_p = pyo.Var(model.PERIODS, sections)
+    model.lost_q = pyo.Var(model.PERIODS, sections)
+    model.squared_drop = pyo.Var(model.PERIODS, sections)
     model.squared_voltage = pyo.Var(model.PERIODS, nodes)
     model.drawn_p = pyo.Var(model.PERIODS, range(1))
     model.drawn_q = pyo.Var(model.PERIODS, range(1))
@@ -89,54 +86,65 @@ def declare_lindistflow(
     model.node_q = pyo.Var(model.PERIODS, nodes)
 
     def net_flow_p(m, t, n):
-        out = sum(m.flow_p[t, b] for b in leaving[n])
-        return out - sum(m.flow_p[t, b] - r[b] * m.squared_current[t, b] for b in arriving[n])
+        out = total(leaving_p[n], m.flow_p, t) - total(leaving_q[n], m.flow_q, t)
+        return out - total(arriving[n], m.flow_p, t) + total(arriving[n], m.lost_p, t)
 
     def net_flow_q(m, t, n):
-        out = sum(m.flow_q[t, b] for b in leaving[n])
-        return out - sum(m.flow_q[t, b] - x[b] * m.squared_current[t, b] for b in arriving[n])
+        out = total(leaving_q[n], m.flow_p, t) + total(leaving_p[n], m.flow_q, t)
+        return out - total(arriving[n], m.flow_q, t) + total(arriving[n], m.lost_q, t)
 
     @model.Constraint(model.PERIODS, inner)
     def real_power_balance(m, t, n):
-        return m.node_p[t, n] - shunt[n].real * m.squared_voltage[t, n] == net_flow_p(m, t, n)
+        return m.node_p[t, n] - total(shunt_p[n], m.squared_voltage, t) == net_flow_p(m, t, n)
 
     @model.Constraint(model.PERIODS, inner)
     def reactive_power_balance(m, t, n):
-        return m.node_q[t, n] + shunt[n].imag * m.squared_voltage[t, n] == net_flow_q(m, t, n)
+        return m.node_q[t, n] - total(shunt_q[n], m.squared_voltage, t) == net_flow_q(m, t, n)
 
     @model.Constraint(model.PERIODS)
     def real_import(m, t):
-        used = sum(net_flow_p(m, t, n) + shunt[n].real * m.squared_voltage[t, n] - m.node_p[t, n] for n in source)
+        used = sum(net_flow_p(m, t, n) + total(shunt_p[n], m.squared_voltage, t) - m.node_p[t, n] for n in source)
         return m.drawn_p[t, 0] == used
 
     @model.Constraint(model.PERIODS)
     def reactive_import(m, t):
-        used = sum(net_flow_q(m, t, n) - shunt[n].imag * m.squared_voltage[t, n] - m.node_q[t, n] for n in source)
+        used = sum(net_flow_q(m, t, n) + total(shunt_q[n], m.squared_voltage, t) - m.node_q[t, n] for n in source)
         return m.drawn_q[t, 0] == used
 
-    @model.Constraint(model.PERIODS, branches)
-    def voltage_drop(m, t, b):
-        before = m.squared_voltage[t, int(network.from_node[b])] / tap2[b]
-        drop = 2 * (r[b] * m.flow_p[t, b] + x[b] * m.flow_q[t, b]) - (r[b] ** 2 + x[b] ** 2) * m.squared_current[t, b]
-        return before - m.squared_voltage[t, int(network.to_node[b])] == drop
+    @model.Constraint(model.PERIODS, sections)
+    def voltage_drop(m, t, s):
+        drop = total(drop_p[s], m.flow_p, t) + total(drop_q[s], m.flow_q, t) - m.squared_drop[t, s]
+        return total(behind[s], m.squared_voltage, t) - m.squared_voltage[t, receiving[s]] == drop
 
-    @model.Constraint(model.PERIODS, branches)
-    def squared_current_tangent(m, t, b):
-        v = m.squared_voltage[t, int(network.from_node[b])]
-        tangent = losses.by_p[b] * m.flow_p[t, b] + losses.by_q[b] * m.flow_q[t, b] + losses.by_v[b] * v
-        return m.squared_current[t, b] - tangent == losses.base[b]
+    for name, tangent in (
+        ("lost_p", linear.lost.real),
+        ("lost_q", linear.lost.imag),
+        ("squared_drop", linear.squared_drop),
+    ):
+        by_p, by_q, by_w = terms(tangent.by_p), terms(tangent.by_q), terms(tangent.by_w)
+
+        def loss_tangent(m, t, s, name=name, by_p=by_p, by_q=by_q, by_w=by_w):
+            by_flow = total(by_p[s], m.flow_p, t) + total(by_q[s], m.flow_q, t)
+            return getattr(m, name)[t, s] == by_flow + total(by_w[s], m.squared_voltage, t)
+
+        model.add_component(f"{name}_tangent", pyo.Constraint(model.PERIODS, sections, rule=loss_tangent))
 
     @model.Constraint(model.PERIODS, list(source))
     def source_voltage(m, t, n):
         return m.squared_voltage[t, n] == source[n]
 
 
-def nodal_shunt(network: Network) -> ComplexArray:
-    """(n,) All shunt admittance at each node, the branches' halves included [pu]."""
-    total = np.array(network.node_shunt_pu)
-    np.add.at(total, network.from_node, network.shunt_from_pu / np.abs(network.tap) ** 2)
-    np.add.at(total, network.to_node, network.shunt_to_pu)
-    return total
+def terms(matrix: sparse.csr_array) -> list[list[tuple[int, float]]]:
+    """Column and value of what is not zero in each row."""
+    rows = sparse.csr_array(matrix)
+    rows.eliminate_zeros()
+    column, value, start = rows.indices.tolist(), rows.data.tolist(), rows.indptr.tolist()
+    return [list(zip(column[a:b], value[a:b], strict=True)) for a, b in pairwise(start)]
+
+
+def total(row, variable, t):
+    """Sum of a row's `terms` over a variable at interval `t`."""
+    return sum(value * variable[t, index] for index, value in row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,20 +180,22 @@ class LinearPoint:
 
     def branch_power(self) -> tuple[ComplexArray, ComplexArray]:
         """(t, m) Complex power [pu] into each branch at its from and at its to end."""
-        network, v = self.formulation.network, self.state("squared_voltage")
+        linear, w = self.formulation.linear, self.state("squared_voltage")
         flow = self.state("flow_p") + 1j * self.state("flow_q")
-        lost = network.series_pu * self.state("squared_current")
-        into_from = v[:, network.from_node] * np.conj(network.shunt_from_pu) / np.abs(network.tap) ** 2
-        into_to = v[:, network.to_node] * np.conj(network.shunt_to_pu)
-        return flow + into_from, lost - flow + into_to
+        lost = self.state("lost_p") + 1j * self.state("lost_q")
+        sending = flow @ linear.entering.T
+        receiving = (lost - flow) @ linear.sections.at_receiving().T
+        is_reversed = linear.sections.is_reversed
+        at_from = np.where(is_reversed, receiving, sending) + w @ linear.shunt_from.T
+        return at_from, np.where(is_reversed, sending, receiving) + w @ linear.shunt_to.T
 
-    def import_gradients(self, nodes: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Gradient of real and of reactive import, (t, 2, nodes) each."""
+    def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Gradient of real and of reactive import, (t, 2, ports) each."""
         blocks = self.formulation.template.blocks
         rows = sparse.csr_array(
             ([1.0, 1.0], ([0, 1], [blocks["drawn_p"].start, blocks["drawn_q"].start])), shape=(2, len(self.states))
         )
-        real, reactive = self.formulation.gradients(rows, nodes)
+        real, reactive = self.formulation.gradients(rows, ports)
         shape = (len(self.injection_pu), *real.shape)
         return np.broadcast_to(real, shape), np.broadcast_to(reactive, shape)
 
@@ -194,19 +204,19 @@ class LinearPoint:
         return self.formulation.operate(injection_pu).limit_value
 
     def predicted_limit_gradients(
-        self, injection_pu: ComplexArray, interval: IntArray, limit: IntArray, nodes: IntArray
+        self, injection_pu: ComplexArray, interval: IntArray, limit: IntArray, ports: IntArray
     ) -> FloatArray:
-        """Gradient of the limited quantities, the same everywhere, (i, 2, nodes)."""
-        return self.limit_gradients(interval, limit, nodes)
+        """Gradient of the limited quantities, the same everywhere, (i, 2, ports)."""
+        return self.limit_gradients(interval, limit, ports)
 
-    def limit_gradients(self, interval: IntArray, limit: IntArray, nodes: IntArray) -> FloatArray:
-        """Gradient of each limited quantity, the same at every interval, (i, 2, nodes)."""
+    def limit_gradients(self, interval: IntArray, limit: IntArray, ports: IntArray) -> FloatArray:
+        """Gradient of each limited quantity, the same at every interval, (i, 2, ports)."""
         different, place = np.unique(limit, return_inverse=True)
-        return self.formulation.gradients(self.formulation.limit_rows[different], nodes)[place]
+        return self.formulation.gradients(self.formulation.limit_rows[different], ports)[place]
 
-    def weighted_limit_gradient(self, weights: sparse.csr_array, nodes: IntArray) -> FloatArray:
-        """Gradient of the weighted sum of each interval's limits, (t, 2, nodes)."""
-        return self.formulation.gradients(sparse.csr_array(weights @ self.formulation.limit_rows), nodes)
+    def weighted_limit_gradient(self, weights: sparse.csr_array, ports: IntArray) -> FloatArray:
+        """Gradient of the weighted sum of each interval's limits, (t, 2, ports)."""
+        return self.formulation.gradients(sparse.csr_array(weights @ self.formulation.limit_rows), ports)
 
     def lagrangian(self, weights: Weights) -> "LinearLagrangian":
         """Give access to derivatives of ``import_p P0 + import_q Q0 - sum limits g``."""
@@ -220,17 +230,17 @@ class LinearLagrangian:
     point: LinearPoint
     weights: Weights
 
-    def gradient(self, nodes: IntArray) -> FloatArray:
-        """By real and reactive injection at `nodes`, (t, 2, nodes)."""
+    def gradient(self, ports: IntArray) -> FloatArray:
+        """By real and reactive injection at `ports`, (t, 2, ports)."""
         blocks, limit_rows = self.point.formulation.template.blocks, self.point.formulation.limit_rows
         rows = sparse.lil_array(-(self.weights.limits @ limit_rows))
         rows[:, [blocks["drawn_p"].start]] = self.weights.import_p[:, None]
         rows[:, [blocks["drawn_q"].start]] = self.weights.import_q[:, None]
-        return self.point.formulation.gradients(sparse.csr_array(rows), nodes)
+        return self.point.formulation.gradients(sparse.csr_array(rows), ports)
 
-    def hessian(self, interval: int, node: IntArray, reactive: npt.NDArray[np.bool_]) -> FloatArray:
+    def hessian(self, interval: int, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
         """Return zeros, (i, i)."""
-        return np.zeros((len(node), len(node)))
+        return np.zeros((len(reactive), len(reactive)))
 
 
 class LinDistFlow:
@@ -240,99 +250,120 @@ class LinDistFlow:
     ----------
     network
         A radial network.
-    losses
-        Loss model.
+    linear
+        Its coefficients, with or without losses.
     circle_sides
         Sides of the polygon inscribed in each branch's apparent-power circle.
-
-    Raises
-    ------
-    InputError
-        When the network is meshed.
     """
 
     is_linear = True
 
-    def __init__(self, network: Network, losses: LossTangent, circle_sides: int):
-        check_radial(network)
-        self.network = network
+    def __init__(self, network: Network, linear: LinearNetwork, circle_sides: int):
+        self.network, self.linear = network, linear
         model = pyo.ConcreteModel()
-        declare_lindistflow(model, network, [0], losses)
+        with collector_paused():
+            declare_lindistflow(model, network, [0], linear)
         self.template: Template = compile_template(model, STATES + INJECTIONS)
         first_injection = self.template.blocks["node_p"].start
         matrix = sparse.csc_array(self.template.matrix)
         self._lu = splu(matrix[:, :first_injection])
         self._by_injection = sparse.csr_array(matrix[:, first_injection:])
-        self._state_count = first_injection
-        self.limits, self.limit_rows = _limits(network, self.template, first_injection, circle_sides)
+        blocks = [_voltages(network, self.template), _flows(network, self.template, linear, circle_sides)]
+        self.limits = Limits.joined([limits for limits, _ in blocks])
+        self.limit_rows = sparse.csr_array(sparse.vstack([rows for _, rows in blocks])[:, :first_injection])
 
     @classmethod
     def of_case(cls, case: MarketCase, settings: Settings) -> "LinDistFlow":
-        """Make the model of a case, its losses linear around the mean load without bids."""
-        check_radial(case.network)
-        mean = -(case.load_p_kw + 1j * case.load_q_kvar).mean(axis=0) / BASE_KVA
-        linear = settings.losses == "linear"
-        losses = losses_around(case.network, mean) if linear else no_losses(case.network)
-        return cls(case.network, losses, settings.circle_sides)
+        """Make the model of a case, around its mean load without bids where it has losses.
+
+        Raises
+        ------
+        InputError
+            With everything in which the network does not fit; see `dlmp.formulation.sections.sections_of`.
+        """
+        if settings.losses == "linear":
+            linear = losses_around(case.network, -case.load_pu.mean(axis=0), case.law_pu)
+        else:
+            linear = no_losses(case.network, case.law_pu)
+        return cls(case.network, linear, settings.circle_sides)
 
     def operate(self, injection_pu: ComplexArray, start: LinearPoint | None = None) -> LinearPoint:
-        """Solve the linear equations of every interval at (t, n) injections [pu]."""
-        injection = np.concatenate([injection_pu.real, injection_pu.imag], axis=1).T
+        """Solve the linear equations of every interval at (t, p) injections [pu]."""
+        at_node = injection_pu @ self.linear.spread.T - self.linear.law_pu
+        injection = np.concatenate([at_node.real, at_node.imag], axis=1).T
         right = self.template.row_lower[:, None] - self._by_injection @ injection
         return LinearPoint(self, injection_pu, self._lu.solve(right))
 
-    def gradients(self, rows: sparse.csr_array, nodes: IntArray) -> FloatArray:
-        """Gradients by injection of linear functions (i, y) of the states, (i, 2, nodes)."""
+    def gradients(self, rows: sparse.csr_array, ports: IntArray) -> FloatArray:
+        """Gradients by injection of linear functions (i, y) of the states, (i, 2, ports)."""
         adjoint = self._lu.solve(np.asarray(rows.todense()).T.copy(), "T")
-        columns = np.concatenate([nodes, self.network.node_count + nodes])
-        gradient = -(self._by_injection[:, columns].T @ adjoint).T
-        return np.asarray(gradient).reshape(rows.shape[0], 2, len(nodes))
+        real, reactive = np.split(-(self._by_injection.T @ adjoint).T, 2, axis=1)
+        at_port = (real + 1j * reactive) @ np.conj(self.linear.spread[:, ports])
+        return np.stack([at_port.real, at_port.imag], axis=1)
 
 
-def check_radial(network: Network) -> None:
-    """Raise `InputError` when `network` is meshed."""
-    if not network.is_radial:
-        problem = Problem(
-            "network", "topology", "meshed", "lindistflow needs a radial feeder; use ac_tangent or open a tie"
-        )
-        raise InputError([problem])
-
-
-def _limits(
-    network: Network, template: Template, state_count: int, circle_sides: int
-) -> tuple[Limits, sparse.csr_array]:
-    """Squared voltages, and for each rated branch one flow per side of the polygon."""
-    node = np.flatnonzero(~network.is_source)
-    rating = np.minimum(network.rating_from_pu, network.rating_to_pu)
-    rated = np.flatnonzero(np.isfinite(rating))
-    branch = np.repeat(rated, circle_sides)
-    angle = np.tile(2 * np.pi * np.arange(circle_sides) / circle_sides, len(rated))
-    rows = np.arange(len(branch))
-    flows = sparse.csr_array(
-        (
-            np.r_[np.cos(angle), np.sin(angle)],
-            (
-                np.r_[rows, rows],
-                np.r_[template.blocks["flow_p"].start + branch, template.blocks["flow_q"].start + branch],
-            ),
-        ),
-        shape=(len(branch), state_count),
-    )
-    voltages = sparse.csr_array(
-        (np.ones(len(node)), (np.arange(len(node)), template.blocks["squared_voltage"].start + node)),
-        shape=(len(node), state_count),
-    )
+def _voltages(network: Network, template: Template) -> tuple[Limits, sparse.csr_array]:
+    """Squared voltage of every priced node that no source holds."""
+    node = np.flatnonzero(network.is_priced[: network.node_count] & ~network.is_source)
+    count = len(node)
     limits = Limits(
-        element=np.r_[np.array([f"bus {bus}" for bus in network.bus[node]], dtype=str), network.branch[branch]],
-        end=np.r_[np.full(len(node), "-"), np.full(len(branch), "both")],
-        cause=np.r_[np.full(len(node), VOLTAGE), np.full(len(branch), CONGESTION)],
-        lower=np.r_[network.v_min_pu[node] ** 2, np.full(len(branch), -np.inf)],
-        upper=np.r_[network.v_max_pu[node] ** 2, rating[branch] * np.cos(np.pi / circle_sides)],
-        unit=np.r_[np.full(len(node), "pu"), np.full(len(branch), "kVA")],
-        per_pu=np.r_[np.ones(len(node)), np.full(len(branch), BASE_KVA)],
-        power=np.r_[np.full(len(node), 2.0), np.ones(len(branch))],
-        convex=np.zeros(len(node) + len(branch), bool),
-        node=np.r_[node, np.full(len(branch), -1)],
-        branch=np.r_[np.full(len(node), -1), branch],
+        element=np.array([f"bus {bus}" for bus in network.bus[node]], dtype=str),
+        phase=network.phase[node],
+        end=np.full(count, "-"),
+        cause=np.full(count, VOLTAGE),
+        lower=network.v_min_pu[node] ** 2,
+        upper=network.v_max_pu[node] ** 2,
+        unit=np.full(count, "pu"),
+        per_pu=np.ones(count),
+        power=np.full(count, 2.0),
+        convex=np.zeros(count, bool),
+        branch=np.full(count, -1),
     )
-    return limits, sparse.csr_array(sparse.vstack([voltages, flows]))
+    return limits, picked(template.blocks["squared_voltage"].start + node, template.column_count)
+
+
+def _flows(
+    network: Network, template: Template, linear: LinearNetwork, circle_sides: int
+) -> tuple[Limits, sparse.csr_array]:
+    """One flow per side of the polygon of each rated conductor, at both ends where their lossless flows differ."""
+    sending, receiving = linear.entering, linear.sections.at_receiving()
+    is_reversed = linear.sections.is_reversed
+    is_same = abs(sending - receiving).max(axis=1).toarray().ravel() == 0
+    least = np.minimum(network.rating_from_pu, network.rating_to_pu)
+    ends = [
+        ("both", is_same, least, sending, network.from_node),
+        ("from", ~is_same, network.rating_from_pu, _either(is_reversed, receiving, sending), network.from_node),
+        ("to", ~is_same, network.rating_to_pu, _either(is_reversed, sending, receiving), network.to_node),
+    ]
+    blocks, places = [], (template.blocks["flow_p"], template.blocks["flow_q"])
+    for end, applies, rating, power, node in ends:
+        rated = np.flatnonzero(applies & np.isfinite(rating))
+        branch = np.repeat(rated, circle_sides)
+        angle = np.tile(2 * np.pi * np.arange(circle_sides) / circle_sides, len(rated))
+        count = len(branch)
+        limits = Limits(
+            element=network.branch[branch],
+            phase=network.phase[node[branch]],
+            end=np.full(count, end),
+            cause=np.full(count, CONGESTION),
+            lower=np.full(count, -np.inf),
+            upper=rating[branch] * np.cos(np.pi / circle_sides),
+            unit=np.full(count, "kVA"),
+            per_pu=np.full(count, BASE_KVA),
+            power=np.ones(count),
+            convex=np.zeros(count, bool),
+            branch=branch,
+        )
+        along = sparse.csr_array(sparse.diags_array(np.exp(-1j * angle)) @ power[branch])
+        real, reactive = (sparse.eye_array(template.column_count, format="csr")[place] for place in places)
+        blocks.append((limits, along.real @ real - along.imag @ reactive))
+    return (
+        Limits.joined([limits for limits, _ in blocks]),
+        sparse.csr_array(sparse.vstack([rows for _, rows in blocks])),
+    )
+
+
+def _either(mask: npt.NDArray[np.bool_], where: sparse.csr_array, otherwise: sparse.csr_array) -> sparse.csr_array:
+    """Rows of `where` at `mask`, of `otherwise` elsewhere."""
+    chosen = mask.astype(float)
+    return sparse.csr_array(sparse.diags_array(chosen) @ where + sparse.diags_array(1 - chosen) @ otherwise)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pyomo.environ as pyo
 from scipy import sparse
 
@@ -13,8 +14,9 @@ from dlmp.formulation.template import Template, collector_paused, compile_templa
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
 from dlmp.products.energy import Columns, declare_energy, energy_columns
-from dlmp.units import BASE_KVA
 
+NO_ROOM_PU = 1e-9
+"""A column whose bounds are no farther apart is fixed."""
 VARIABLES = ["award", "p", "q", "import_p", "import_q"]
 
 
@@ -72,18 +74,18 @@ class MarketLp:
         return np.stack([self.block("p"), self.block("q")], axis=1)
 
     @cached_property
-    def _nodes_and_places(self) -> tuple[IntArray, IntArray]:
-        nodes, place = np.unique(self.case.resources.node, return_inverse=True)
-        return nodes, place
+    def ports(self) -> IntArray:
+        """Ports at which any resource stands."""
+        return np.unique(self.case.resources.share.indices).astype(np.int64)
 
-    @property
-    def nodes(self) -> IntArray:
-        """Nodes at which any resource stands."""
-        return self._nodes_and_places[0]
+    @cached_property
+    def _share_of_ports(self) -> sparse.csr_array:
+        return sparse.csr_array(self.case.resources.share[:, self.ports].T)
 
     def spread(self, gradient: FloatArray) -> FloatArray:
-        """Spread gradients by `nodes` (i, 2, nodes) over resources (i, 2, r)."""
-        return gradient[:, :, self._nodes_and_places[1]]
+        """Spread gradients by `ports` (i, 2, ports) over resources (i, 2, r)."""
+        rows = gradient.reshape(2 * len(gradient), gradient.shape[2]) @ self._share_of_ports
+        return np.asarray(rows).reshape(*gradient.shape[:2], len(self.case.resources))
 
     def network_rows(self, interval: IntArray, gradient: FloatArray, own: str | None = None) -> sparse.csr_array:
         """Rows ``gradient (p, q) + own`` at `interval`, (i, columns); `own` is the variable with coefficient 1."""
@@ -94,6 +96,11 @@ class MarketLp:
             value = np.hstack([value, np.ones((len(interval), 1))])
         start = np.arange(len(interval) + 1) * column.shape[1]
         return sparse.csr_array((value.ravel(), column.ravel(), start), shape=(len(interval), self.matrix.shape[1]))
+
+    @cached_property
+    def is_movable(self) -> npt.NDArray[np.bool_]:
+        """(columns,) True for the columns whose bounds leave them room."""
+        return (self.columns.upper - self.columns.lower).ravel() > NO_ROOM_PU
 
     @cached_property
     def start(self) -> FloatArray:
@@ -113,12 +120,9 @@ class MarketLp:
         return np.clip(x, self.columns.lower.ravel(), self.columns.upper.ravel())
 
     def injection(self, x: FloatArray) -> ComplexArray:
-        """(t, n) Complex injections [pu] of resources and loads at dispatch `x`."""
-        case = self.case
-        injection = np.asarray(-(case.load_p_kw + 1j * case.load_q_kvar) / BASE_KVA, dtype=complex)
+        """(t, p) Complex injections [pu] of resources and constant-power loads at dispatch `x`."""
         power = x[self.network_columns]
-        np.add.at(injection.T, case.resources.node, (power[:, 0] + 1j * power[:, 1]).T)
-        return injection
+        return np.asarray((power[:, 0] + 1j * power[:, 1]) @ self.case.resources.share - self.case.load_pu)
 
 
 def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:

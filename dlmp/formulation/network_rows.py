@@ -106,7 +106,7 @@ class NetworkRows:
         self.watched |= near
         self._drop_invalid(point, power)
         self._serial += 1
-        real, reactive = (self.market.spread(g) for g in point.import_gradients(self.market.nodes))
+        real, reactive = (self.market.spread(g) for g in point.import_gradients(self.market.ports))
         base = point.import_pu.real - (real * power).sum(axis=(1, 2))
         every = np.arange(self.market.intervals)
         none = np.full(len(every), -1)
@@ -116,7 +116,7 @@ class NetworkRows:
         self.newest = [Rows(IMPORT_Q, 0, every, none, -reactive, base, base)]
         convex = self.formulation.limits.convex
         interval, limit = np.nonzero(np.where(convex, near, self.watched))
-        gradient = point.limit_gradients(interval, limit, self.market.nodes)
+        gradient = point.limit_gradients(interval, limit, self.market.ports)
         self._add_tangents(interval, limit, gradient, point.limit_value[interval, limit], power)
 
     def add_predicted(self, point: OperatingPoint, x: FloatArray) -> bool:
@@ -129,7 +129,7 @@ class NetworkRows:
         self.watched |= broken
         self._serial += 1
         interval, limit = np.nonzero(broken)
-        gradient = point.predicted_limit_gradients(injection, interval, limit, self.market.nodes)
+        gradient = point.predicted_limit_gradients(injection, interval, limit, self.market.ports)
         power = x[self.market.network_columns]
         self._add_tangents(interval, limit, gradient, value[interval, limit], power)
         return True
@@ -137,7 +137,7 @@ class NetworkRows:
     def _add_tangents(
         self, interval: IntArray, limit: IntArray, gradient: FloatArray, value: FloatArray, power: FloatArray
     ) -> None:
-        """Add tangents of limits with nodal `gradient` (i, 2, nodes) and `value` (i,) at `power` (t, 2, r)."""
+        """Add tangents of limits with `gradient` (i, 2, ports) and `value` (i,) at `power` (t, 2, r)."""
         limits, gradient = self.formulation.limits, self.market.spread(gradient)
         base = value - (gradient * power[interval]).sum(axis=(1, 2))
         lower, upper = limits.lower[limit] - base, limits.upper[limit] - base

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dlmp.errors import InputError, Problem, Problems
 from dlmp.network.matlab import Statement, UnsupportedError, size_of, statements
-from dlmp.network.model import BALANCED_PHASE, ComplexArray, FloatArray, Network, TextArray, repeated
+from dlmp.network.model import BALANCED_PHASE, BalancedNetwork, ComplexArray, FloatArray, TextArray, repeated
 from dlmp.units import BASE_KVA, KW_PER_MW
 
 INDICES = {
@@ -46,7 +46,7 @@ def from_matpower(
     v_min_pu: float | None = None,
     v_max_pu: float | None = None,
     source_v_pu: float | None = None,
-) -> Network:
+) -> BalancedNetwork:
     """Turn a MATPOWER case file (``.m``, format version 2) into a `Network`.
 
     Reference buses become sources, bus demands become elements ``load <bus>``; branches out of service
@@ -245,7 +245,7 @@ def _set_points(case: _Case, problems: Problems) -> FloatArray:
     return np.array(found)
 
 
-def _network(case: _Case, held_v_pu: FloatArray) -> Network:
+def _network(case: _Case, held_v_pu: FloatArray) -> BalancedNetwork:
     """The network of a case without problems."""
     bus = case.bus[_column(case.bus, "BUS_TYPE") != COLUMN["NONE"]]
     number, base_kv = _column(bus, "BUS_I"), _column(bus, "BASE_KV")
@@ -260,7 +260,7 @@ def _network(case: _Case, held_v_pu: FloatArray) -> Network:
     charging = _complex(0 * rate, _column(case.branch, "BR_B") / 2) * base
     p_kw, q_kvar = _column(bus, "PD") * KW_PER_MW, _column(bus, "QD") * KW_PER_MW
     loaded = np.flatnonzero((p_kw != 0) | (q_kvar != 0))
-    return Network(
+    return BalancedNetwork(
         name=case.name,
         bus=_labels(number),
         phase=np.full(len(bus), BALANCED_PHASE),
@@ -283,7 +283,7 @@ def _network(case: _Case, held_v_pu: FloatArray) -> Network:
         node_shunt_pu=_complex(_column(bus, "GS"), _column(bus, "BS")) * pu_per_mw,
         element=_labels(number[loaded], "load "),
         element_kind=np.full(len(loaded), "load"),
-        element_node=loaded,
+        element_load=loaded,
         element_p_kw=p_kw[loaded],
         element_q_kvar=q_kvar[loaded],
         alias_bus=np.array([], dtype=str),

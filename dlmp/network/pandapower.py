@@ -15,7 +15,7 @@ from pandapower.pypower import idx_brch, idx_bus
 from scipy import sparse
 
 from dlmp.errors import InputError, Problem, Problems
-from dlmp.network.model import BALANCED_PHASE, ComplexArray, IntArray, Network, repeated
+from dlmp.network.model import BALANCED_PHASE, BalancedNetwork, ComplexArray, IntArray, repeated
 from dlmp.units import BASE_KVA, KW_PER_MW
 
 INJECTIONS = {"load": (1.0, "load"), "sgen": (-1.0, "generation"), "storage": (1.0, "storage")}
@@ -43,7 +43,7 @@ def from_pandapower(
     v_min_pu: float | None = None,
     v_max_pu: float | None = None,
     source_v_pu: float | None = None,
-) -> Network:
+) -> BalancedNetwork:
     """Turn a pandapower net into a `Network`.
 
     Parameters
@@ -109,7 +109,7 @@ def from_pandapower(
     shunt_asymmetry = branch[:, idx_brch.BR_G_ASYM] + 1j * branch[:, idx_brch.BR_B_ASYM]
     ratio = np.where(branch[:, idx_brch.TAP] == 0, 1.0, branch[:, idx_brch.TAP])
     return _without_open_ends(
-        Network(
+        BalancedNetwork(
             name=str(net.name) if net.name else "pandapower net",
             bus=node_name,
             phase=np.full(len(bus), BALANCED_PHASE),
@@ -132,7 +132,7 @@ def from_pandapower(
             node_shunt_pu=(bus[:, idx_bus.GS] + 1j * bus[:, idx_bus.BS]) * KW_PER_MW / BASE_KVA,
             element=element,
             element_kind=kind,
-            element_node=node,
+            element_load=node,
             element_p_kw=p_kw,
             element_q_kvar=q_kvar,
             alias_bus=alias_bus,
@@ -141,7 +141,7 @@ def from_pandapower(
     )
 
 
-def _without_open_ends(network: Network) -> Network:
+def _without_open_ends(network: BalancedNetwork) -> BalancedNetwork:
     """Replace each line that is open at one end by the shunt that it is to its other end, exactly."""
     is_open_end = np.char.startswith(network.bus, OPEN_END)
     if not is_open_end.any():
@@ -164,7 +164,7 @@ def _without_open_ends(network: Network) -> Network:
         network,
         **{name: getattr(network, name)[~is_open_end] for name in by_node},
         **{name: getattr(network, name)[kept] for name in by_branch},
-        **{name: number[getattr(network, name)] for name in ("source", "element_node", "alias_node")},
+        **{name: number[getattr(network, name)] for name in ("source", "element_load", "alias_node")},
         from_node=number[network.from_node[kept]],
         to_node=number[network.to_node[kept]],
         node_shunt_pu=shunt[~is_open_end],
@@ -312,8 +312,8 @@ def _fixed_injections(net: pandapower.pandapowerNet, node_of: np.ndarray) -> tup
     )
 
 
-def to_pandapower(network: Network) -> pandapower.pandapowerNet:
-    """Turn a balanced `Network` into a pandapower net with one static generator per node.
+def to_pandapower(network: BalancedNetwork) -> pandapower.pandapowerNet:
+    """Turn a `BalancedNetwork` into a pandapower net with one static generator per node.
 
     Every branch becomes an ``impedance`` element, whose four admittances hold any tap and phase
     shift exactly.  Node i is bus i and static generator i, whose power is zero.

@@ -11,10 +11,9 @@ innovative solutions based on power flow analysis", Energies 13 (2020) 3290.
 """
 
 import difflib
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -23,26 +22,11 @@ import pandas as pd
 from dlmp.errors import InputError, Problem
 from dlmp.network.model import FloatArray, IntArray, Network
 from dlmp.network.pandapower import INJECTIONS, from_pandapower
+from dlmp.network.profiles import Intervals
 from dlmp.units import KW_PER_MW
 
 PROFILE_YEAR = 2016
 PROFILE_STEP = timedelta(minutes=15)
-
-
-class Intervals(Protocol):
-    """What a profile needs of a `dlmp.market.Horizon`; networks stand below markets."""
-
-    @property
-    def starts(self) -> Sequence[datetime]:
-        """Start of every interval, UTC."""
-
-    @property
-    def interval_minutes(self) -> int:
-        """Length of an interval [min]."""
-
-    @property
-    def timezone(self) -> str:
-        """IANA time zone of the market."""
 
 
 def from_simbench(

@@ -2,19 +2,23 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandapower
 import pandapower.networks
 
 from dlmp.errors import InputError, Problem
 from dlmp.network.matpower import from_matpower
-from dlmp.network.model import FloatArray, Network
+from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
+from dlmp.network.opendss import from_opendss
 from dlmp.network.pandapower import from_pandapower
-from dlmp.network.simbench import Intervals, from_simbench, simbench_profiles
+from dlmp.network.profiles import Intervals
+from dlmp.network.simbench import from_simbench, simbench_profiles
 from dlmp.network.tables import read_tables
 
 ELEMENT = "network source"
@@ -36,7 +40,7 @@ class Voltages:
 
 Options = Mapping[str, object]
 Reader = Callable[[str, Path, Options, Voltages], Network]
-Profiles = Callable[[str, Network, Intervals], tuple[FloatArray, FloatArray]]
+Profiles = Callable[[str, Network, Intervals], tuple[FloatArray, FloatArray] | None]
 
 
 def read_network(
@@ -54,11 +58,11 @@ def read_network(
     ----------
     source
         ``pandapower:FUNCTION`` of ``pandapower.networks`` or ``pandapower:FILE.json``,
-        ``simbench:CODE``, ``matpower:FILE.m`` or ``tables:FOLDER``.
+        ``simbench:CODE``, ``matpower:FILE.m``, ``tables:FOLDER`` or ``opendss:Master.dss``.
     folder
         What files and folders are relative to.
     options
-        Keyword arguments of the pandapower function.
+        Keyword arguments of the pandapower function, or of `dlmp.network.opendss.from_opendss`.
     v_min_pu, v_max_pu, source_v_pu
         Voltage band and source voltage [pu]; see the importer of each kind.
 
@@ -143,9 +147,47 @@ def _read_tables(name: str, folder: Path, options: Options, voltages: Voltages) 
     return voltages.of(read_tables, _existing(folder, name, Path.is_dir))
 
 
+def _read_opendss(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
+    unknown = sorted(set(options) - set(OPENDSS_OPTIONS))
+    if unknown:
+        raise _problem("options", unknown, f"are not known for OpenDSS; known: {', '.join(OPENDSS_OPTIONS)}")
+    for key, (kind, meaning) in OPENDSS_OPTIONS.items():
+        if key in options and not kind(options[key]):
+            raise _problem(f"options.{key}", options[key], meaning)
+    return voltages.of(partial(from_opendss, **cast(dict[str, Any], options)), _existing(folder, name, Path.is_file))
+
+
+def _network_profiles(name: str, network: Network, horizon: Intervals) -> tuple[FloatArray, FloatArray] | None:
+    """Consumption (t, e) of a network that carries its own shapes."""
+    if not isinstance(network, UnbalancedNetwork) or network.profiles is None:
+        return None
+    of_p, of_q = network.profiles.factors(horizon)
+    return of_p * network.element_p_kw, of_q * network.element_q_kvar
+
+
+def _is_ratio(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _are_taps(value: object) -> bool:
+    """Ratios by name; a capacitor may have all its steps open."""
+    return isinstance(value, dict) and all(
+        _is_ratio(tap) or (tap == 0 and str(name).endswith(" steps")) for name, tap in value.items()
+    )
+
+
+OPENDSS_OPTIONS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "ratings": (lambda value: isinstance(value, bool), "must be true or false"),
+    "load_bands": (lambda value: isinstance(value, bool), "must be true or false"),
+    "v_unbalance_max": (_is_ratio, "must be a number above zero, such as 0.02"),
+    "taps": (_are_taps, 'must be a table of numbers above zero, such as {"transformer.reg1 wdg 2" = 1.0375}'),
+}
+"""Options of an OpenDSS source: what each must be, and the remedy where it is not."""
+
+
 def _refuse_options(options: Options) -> None:
     if options:
-        raise _problem("options", dict(options), "are only for functions of pandapower.networks")
+        raise _problem("options", dict(options), "are only for functions of pandapower.networks and for OpenDSS")
 
 
 def _existing(folder: Path, name: str, test: Callable[[Path], bool]) -> Path:
@@ -175,5 +217,6 @@ SOURCES = {
     "simbench": Source(_read_simbench, simbench_profiles),
     "matpower": Source(_read_matpower),
     "tables": Source(_read_tables),
+    "opendss": Source(_read_opendss, _network_profiles),
 }
 """Every kind of source."""

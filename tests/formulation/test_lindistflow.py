@@ -11,7 +11,7 @@ from feeders import Branch, feeder
 
 from dlmp import InputError, MarketCase, Settings, clear
 from dlmp.formulation.ac_tangent import AcTangent
-from dlmp.formulation.lindistflow import LinDistFlow, declare_lindistflow, losses_around, no_losses
+from dlmp.formulation.lindistflow import LinDistFlow, declare_lindistflow, losses_around, no_losses, terms, total
 from dlmp.market import simple_case
 from dlmp.network.model import FloatArray, Network
 from dlmp.products.energy import declare_energy
@@ -183,30 +183,42 @@ def test_gradients_are_the_differences_of_a_linear_model():
 
 
 def whole_model(case: MarketCase, settings: Settings) -> tuple[float, FloatArray, FloatArray]:
-    """Cost [currency], real and reactive prices (t, n) of the uneliminated model of the whole horizon.
+    """Cost [currency], real and reactive prices (t, p) of the uneliminated model of the whole horizon.
 
     Solved through Pyomo's ordinary interface.  A demand is the right-hand side of its balance
-    ``injection - node_p == demand``, whose dual is hence the price.
+    ``injection - port_p == demand``, whose dual is hence the price.
     """
-    network, intervals = case.network, range(case.horizon.intervals)
-    mean = -(case.load_p_kw + 1j * case.load_q_kvar).mean(axis=0) / BASE_KVA
-    losses = losses_around(network, mean) if settings.losses == "linear" else no_losses(network)
+    network, intervals, share = case.network, range(case.horizon.intervals), case.resources.share
+    mean = -case.load_pu.mean(axis=0)
+    law = case.law_pu
+    linear = losses_around(network, mean, law) if settings.losses == "linear" else no_losses(network, law)
     model = pyo.ConcreteModel()
     declare_energy(model, case, intervals, settings.circle_sides)
-    declare_lindistflow(model, network, intervals, losses)
-    nodes = range(network.node_count)
-    here = [np.flatnonzero(case.resources.node == node).tolist() for node in nodes]
-    balance = pyo.Constraint(
-        intervals, nodes, rule=lambda m, t, n: injected(m.p, t, n) - m.node_p[t, n] == load_p[t, n]
+    declare_lindistflow(model, network, intervals, linear)
+    nodes, ports = range(network.node_count), range(network.port_count)
+    model.port_p, model.port_q = pyo.Var(intervals, ports), pyo.Var(intervals, ports)
+    at_port, spread = terms(share.T), linear.spread
+    constant = np.broadcast_to(linear.law_pu, (len(intervals), network.node_count))
+
+    def balance(power, port_power, load):
+        return pyo.Constraint(
+            intervals, ports, rule=lambda m, t, p: total(at_port[p], power, t) - port_power[t, p] == load[t, p]
+        )
+
+    def along(rows, direction, p, q):
+        """Real part of ``direction (rows (p + jq))``, as a function of interval and row."""
+        turned = rows * direction
+        by_p, by_q = terms(turned.real), terms(turned.imag)
+        return lambda t, i: total(by_p[i], p, t) - total(by_q[i], q, t)
+
+    model.real = balance(model.p, model.port_p, case.load_pu.real)
+    model.reactive = balance(model.q, model.port_q, case.load_pu.imag)
+    real_part, imaginary_part = (along(spread, by, model.port_p, model.port_q) for by in (1.0, -1j))
+    model.at_node = pyo.Constraint(
+        intervals, nodes, rule=lambda m, t, n: m.node_p[t, n] == real_part(t, n) - constant[t, n].real
     )
-    load_p, load_q = case.load_p_kw / BASE_KVA, case.load_q_kvar / BASE_KVA
-
-    def injected(power, t, node):
-        return sum(power[t, r] for r in here[node])
-
-    model.real = balance
-    model.reactive = pyo.Constraint(
-        intervals, nodes, rule=lambda m, t, n: injected(m.q, t, n) - m.node_q[t, n] == load_q[t, n]
+    model.at_node_reactive = pyo.Constraint(
+        intervals, nodes, rule=lambda m, t, n: m.node_q[t, n] == imaginary_part(t, n) - constant[t, n].imag
     )
     model.drawn = pyo.Constraint(intervals, rule=lambda m, t: m.import_p[t, 0] == m.drawn_p[t, 0])
     model.drawn_reactive = pyo.Constraint(intervals, rule=lambda m, t: m.import_q[t, 0] == m.drawn_q[t, 0])
@@ -217,22 +229,22 @@ def whole_model(case: MarketCase, settings: Settings) -> tuple[float, FloatArray
         rule=lambda m, t, n: (network.v_min_pu[n] ** 2, m.squared_voltage[t, n], network.v_max_pu[n] ** 2),
     )
     sides = settings.circle_sides
-    angle = 2 * np.pi * np.arange(sides) / sides
-    rating = np.minimum(network.rating_from_pu, network.rating_to_pu)
-    model.rating = pyo.Constraint(
-        intervals,
-        np.flatnonzero(np.isfinite(rating)).tolist(),
-        range(sides),
-        rule=lambda m, t, b, k: (
-            np.cos(angle[k]) * m.flow_p[t, b] + np.sin(angle[k]) * m.flow_q[t, b] <= rating[b] * np.cos(np.pi / sides)
-        ),
-    )
+    model.ratings = pyo.ConstraintList()
+    for rows, rating in (
+        (linear.entering, network.rating_from_pu),
+        (linear.sections.at_receiving(), network.rating_to_pu),
+    ):
+        for angle in 2 * np.pi * np.arange(sides) / sides:
+            flow = along(rows, np.exp(-1j * angle), model.flow_p, model.flow_q)
+            for t in intervals:
+                for b in np.flatnonzero(np.isfinite(rating)):
+                    model.ratings.add(flow(t, b) <= rating[b] * np.cos(np.pi / sides))
     model.dual = pyo.Suffix(direction=pyo.Suffix.IMPORT)
     result = pyo.SolverFactory("appsi_highs").solve(model)
     assert result.solver.termination_condition == pyo.TerminationCondition.optimal
-    shape = (len(intervals), network.node_count)
+    shape = (len(intervals), network.port_count)
     real, reactive = (
-        np.array([model.dual[row[t, n]] for t in intervals for n in nodes]).reshape(shape)
+        np.array([model.dual[row[t, p]] for t in intervals for p in ports]).reshape(shape)
         for row in (model.real, model.reactive)
     )
     return pyo.value(model.cost) * money_per_price_pu(case.horizon.interval_hours), real, reactive

@@ -36,10 +36,10 @@ def test_a_network_row_holds_its_gradient_over_the_resources_of_its_interval():
     case = CASES["day_33"]()
     lp = build_market_lp(case, 8)
     interval = np.array([2, 0])
-    gradient = np.random.default_rng(0).normal(size=(2, 2, len(lp.nodes)))
+    gradient = np.random.default_rng(0).normal(size=(2, 2, len(lp.ports)))
     rows = lp.network_rows(interval, lp.spread(gradient), "import_p")
     x = np.random.default_rng(1).normal(size=3 * lp.width)
-    place = [int(np.flatnonzero(lp.nodes == node)[0]) for node in case.resources.node]
+    place = [int(np.flatnonzero(lp.ports == node)[0]) for node in case.resources.first_port]
     for row, t in enumerate(interval):
         p, q, imported = x[lp.block("p")[t]], x[lp.block("q")[t]], x[lp.block("import_p")[t, 0]]
         expected = gradient[row, 0, place] @ p + gradient[row, 1, place] @ q + imported
@@ -58,4 +58,4 @@ def test_a_market_of_nobody_has_the_import_only():
     lp = build_market_lp(simple_case(feeder33(), [20.0, 30.0]), 8)
     assert lp.width == 2
     assert lp.matrix.shape == (0, 4)
-    assert lp.nodes.size == 0
+    assert lp.ports.size == 0

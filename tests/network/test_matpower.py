@@ -64,7 +64,7 @@ def test_ohm_and_kw_code_after_the_tables_is_carried_out(tmp_path: Path) -> None
     np.testing.assert_allclose(network.series_pu, [(2 + 1j) / 1000, (4 + 3j) / 1000], rtol=1e-14)
     assert network.element.tolist() == ["load 20"]
     assert network.element_kind.tolist() == ["load"]
-    assert network.element_node.tolist() == [1]
+    assert network.element_load.tolist() == [1]
     np.testing.assert_allclose([network.element_p_kw, network.element_q_kvar], [[100.0], [50.0]], rtol=1e-14)
 
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feeders import Branch, feeder
+from unbalanced import LAWS, PORTS, POWER_KVA, Wires, coupled, single_phases, unbalanced
 
 from dlmp.errors import InputError, Problem
+from dlmp.network.loads import LoadLaws
 from dlmp.network.model import Network, some_of
 
 THREE = feeder(
@@ -71,7 +73,7 @@ def test_a_bus_is_found_by_its_name_and_by_an_alias():
 
 def test_loads_at_one_bus_add_up():
     network = replace(
-        THREE, element_node=np.array([2, 2]), element_p_kw=np.array([5.0, -2.0]), element_q_kvar=np.array([1.0, 4.0])
+        THREE, element_load=np.array([2, 2]), element_p_kw=np.array([5.0, -2.0]), element_q_kvar=np.array([1.0, 4.0])
     )
     p_kw, q_kvar = network.element_loads()
     assert (p_kw.tolist(), q_kvar.tolist()) == ([0, 0, 3], [0, 0, 5])
@@ -165,3 +167,116 @@ def test_all_problems_are_told_at_once():
 def test_a_long_list_of_names_is_cut_with_their_number():
     assert some_of(["a", "b"]) == "a, b"
     assert some_of(np.array(list("abcdefgh")), 3) == "a, b, c, ... (8 in all)"
+
+
+def test_sparse_matrices_of_a_network_are_read_only_copies():
+    given = unbalanced()
+    rows = given.from_rows.copy()
+    network = replace(given, from_rows=rows)
+    rows.data[0] = 99.0
+    np.testing.assert_array_equal(network.from_rows.todense(), given.from_rows.todense())
+    with pytest.raises(ValueError, match="read-only"):
+        network.from_rows.data[0] = 99.0
+
+
+def test_a_node_of_single_phases_is_found_by_its_phase_and_a_pair_by_both():
+    network = unbalanced()
+    assert network.node("b", "3") == PORTS.index("b.3")
+    assert network.node("b", "12") == PORTS.index("b.1-b.2")
+    assert network.node("c") == PORTS.index("c.2"), "the only phase; the other conductor is a neutral"
+    with pytest.raises(InputError, match=r"bus b, phase = '': name one of its phases: 1, 2, 3, 4, 12"):
+        network.node("b")
+    with pytest.raises(InputError, match=r"bus c, phase = '1': name one of its phases: 2, 4, 24"):
+        network.node("c", "1")
+
+
+def test_prices_are_published_to_ground_and_across_pairs_where_the_nodes_float():
+    network = unbalanced()
+    priced = [port for port, is_priced in zip(PORTS, network.is_priced, strict=True) if is_priced]
+    assert priced == [
+        *(f"{bus}.{phase}" for bus in ("grid", "a", "b") for phase in "123"),
+        "c.2",
+        *(f"{bus}.{i}-{bus}.{j}" for bus in "de" for i, j in ("12", "23", "31")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bus", "phase", "expected"),
+    [
+        ("a", "", {"a.1": 1 / 3, "a.2": 1 / 3, "a.3": 1 / 3}),
+        ("a", "123", {"a.1": 1 / 3, "a.2": 1 / 3, "a.3": 1 / 3}),
+        ("a", "2", {"a.2": 1.0}),
+        ("b", "", {"b.1": 1 / 3, "b.2": 1 / 3, "b.3": 1 / 3}),
+        ("b", "12", {"b.1-b.2": 1.0}),
+        ("c", "", {"c.2": 1.0}),
+        ("c", "24", {"c.2-c.4": 1.0}),
+        ("d", "", {"d.1-d.2": 1 / 3, "d.2-d.3": 1 / 3, "d.3-d.1": 1 / 3}),
+        ("d", "31", {"d.3-d.1": 1.0}),
+    ],
+)
+def test_what_stands_on_no_phase_in_particular_is_spread_over_all(bus: str, phase: str, expected: dict[str, float]):
+    """A pair of phases is the pair even at a bus that has no others."""
+    network = unbalanced()
+    ports, share = network.ports_for(network.bus_number[bus], phase)
+    assert {PORTS[port]: part for port, part in zip(ports, share, strict=True)} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("bus", "phase", "message"),
+    [
+        ("a", "4", "the bus has the phases 1, 2, 3; name one, or leave it blank for all"),
+        ("c", "123", "the bus has the phases 2, 4, 24; name one"),
+        ("b", "23", "the bus has the phases 1, 2, 3, 4, 12; name one"),
+        ("d", "1", "the bus floats behind a delta winding: name a pair of phases such as 12"),
+    ],
+)
+def test_a_phase_that_a_bus_does_not_have_is_refused_with_those_that_it_has(bus: str, phase: str, message: str):
+    network = unbalanced()
+    with pytest.raises(ValueError, match=message):
+        network.ports_for(network.bus_number[bus], phase)
+
+
+def test_loads_stand_at_their_ports_and_then_follow_their_voltages():
+    network = unbalanced()
+    p_kw, q_kvar = network.element_loads()
+    assert network.load_port.tolist() == [*range(len(PORTS)), *(PORTS.index(law.port) for law in LAWS)]
+    assert p_kw[PORTS.index("b.1-b.2")] + 1j * q_kvar[PORTS.index("b.1-b.2")] == POWER_KVA["b.1-b.2"]
+    assert (p_kw[len(PORTS) :] + 1j * q_kvar[len(PORTS) :]).tolist() == [law.kva for law in LAWS]
+
+
+def test_voltages_of_ports_are_those_of_nodes_and_differences():
+    network = unbalanced()
+    v = np.arange(network.node_count) ** 2 + 1j
+    across = network.incidence @ v
+    np.testing.assert_array_equal(across[: network.node_count], v)
+    assert across[PORTS.index("e.3-e.1")] == v[PORTS.index("e.3")] - v[PORTS.index("e.1")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pair": np.array([[3, 6]])}, r"pair 0, bus = 'a, b': a pair is of two phases of one bus"),
+        ({"pair": np.array([[3, 3]])}, r"pair 0, bus = 'a, a': a pair is of two phases of one bus"),
+        ({"pair": np.array([[0, 1]])}, r"pair 0, bus = 'grid': a pair cannot stand at a source"),
+        ({"law": LoadLaws(np.array([1]), *(6 * [np.ones(1)]))}, r"load at bus grid, bus = 'grid': a load that follows"),
+    ],
+)
+def test_pairs_and_loads_stand_where_a_voltage_is_solved_for(change: dict[str, object], message: str):
+    with pytest.raises(InputError, match=message):
+        replace(unbalanced(with_laws=False), **change)
+
+
+def test_a_bus_has_each_phase_once():
+    with pytest.raises(InputError, match=r"node a\.1, phase = 'a\.1': stands more than once"):
+        replace(unbalanced(), phase=np.array(["1", "1", "3", "1", "1", *unbalanced().phase[5:]]))
+
+
+@pytest.mark.parametrize(
+    ("ways", "is_radial"), [(("sx", "xy"), True), (("sx", "xy", "ys"), False), (("sx", "sx", "xy"), False)]
+)
+def test_conductors_of_one_branch_make_no_loop_and_a_second_branch_does(ways: tuple[str, ...], is_radial: bool):
+    wires = Wires([f"{bus}.{phase}" for bus in "sxy" for phase in "12"])
+    for number, (start, end) in enumerate(ways):
+        wires.line(start, end, "12", coupled(2, 0.1j, 0.03j))
+        wires.name[-2:] = [f"line {number}"] * 2
+    assert single_phases(wires, {"s.1": 1.0, "s.2": -1.0}).is_radial == is_radial

@@ -92,7 +92,7 @@ def voltages(net: pp.pandapowerNet, network: Network) -> tuple[np.ndarray, np.nd
     """Complex voltage [pu] of every energised bus of a solved `net`, and the network's node of each."""
     live = net.res_bus[net.res_bus.vm_pu.notna()]
     names = net.bus.name[live.index].astype(str)
-    if not set(names) <= set(network.node_of_bus):
+    if not set(names) <= set(network.bus_number):
         names = live.index.astype(str)
     return (live.vm_pu * np.exp(1j * np.deg2rad(live.va_degree))).to_numpy(), np.array(
         [network.node(name) for name in names]
@@ -145,7 +145,7 @@ def test_fixed_injections_are_read_with_sign_scaling_and_service():
     network = from_pandapower(everything())
     assert network.element.tolist() == ["town", "village", "wind", "battery"]
     assert network.element_kind.tolist() == ["load", "load", "generation", "storage"]
-    assert network.bus[network.element_node].tolist() == ["south", "lv", "north", "lv"]
+    assert network.bus[network.element_load].tolist() == ["south", "lv", "north", "lv"]
     np.testing.assert_allclose(network.element_p_kw, [3000, 500, -1500, 50])
     np.testing.assert_allclose(network.element_q_kvar, [825, 200, 300, 10])
 
@@ -167,7 +167,7 @@ def test_a_line_open_at_one_end_is_no_branch_and_what_is_out_of_service_is_not_t
     network = from_pandapower(everything())
     assert sorted(network.branch.tolist()) == ["a", "b", "grid transformer", "village transformer"]
     assert network.bus.tolist() == ["hv", "mv", "north", "south", "lv"]
-    assert "dead" not in network.node_of_bus
+    assert "dead" not in network.bus_number
     assert network.is_radial
     y_series, y_half = 1 / (8.0 * (0.16 + 0.12j)), 0.5j * 2 * np.pi * 50 * 8.0 * 270e-9
     charging = (y_half + y_series * y_half / (y_series + y_half)) * 20.0**2 / 0.1
@@ -221,9 +221,9 @@ def test_the_net_that_is_read_is_left_as_it_was():
 def test_buses_without_a_name_of_their_own_are_called_by_their_index():
     net = everything()
     net.bus.loc[4, "name"] = "north"
-    assert set(from_pandapower(net).node_of_bus) >= {"0", "1", "2", "3", "4", "5"}
+    assert set(from_pandapower(net).bus_number) >= {"0", "1", "2", "3", "4", "5"}
     net.bus["name"] = None
-    assert set(from_pandapower(net).node_of_bus) >= {"0", "1", "2", "3", "4", "5"}
+    assert set(from_pandapower(net).bus_number) >= {"0", "1", "2", "3", "4", "5"}
 
 
 def test_branches_without_a_name_of_their_own_are_called_by_their_index():

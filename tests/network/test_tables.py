@@ -6,9 +6,10 @@ import numpy as np
 import pandapower
 import pandapower.networks
 import pytest
+from unbalanced import unbalanced
 
 from dlmp.errors import InputError
-from dlmp.network import Network, read_network
+from dlmp.network import BalancedNetwork, read_network
 from dlmp.network.pandapower import from_pandapower
 from dlmp.network.tables import read_tables, write_tables
 
@@ -26,12 +27,13 @@ def two_buses(folder, line="L,S,A,0.4,0.8,50,,\n"):
     return tables(folder, NODES + "S,20,,,,,1\nA,20,100,60,0.95,,\n", LINES + line)
 
 
-def assert_same(network: Network, other: Network):
+def assert_same(network: BalancedNetwork, other: BalancedNetwork):
     """All but the names of network and elements, and the unit of limits that are none."""
     limited = np.isfinite(network.rating_from_pu) | np.isfinite(network.rating_to_pu)
-    for field in fields(Network):
+    assert (len(network.law), len(other.law)) == (0, 0)
+    for field in fields(BalancedNetwork):
         one, two = getattr(network, field.name), getattr(other, field.name)
-        if field.name == "name" or field.name.startswith("element"):
+        if field.name in ("name", "law") or field.name.startswith("element"):
             continue
         if field.name == "rating_is_current":
             one, two = one[limited], two[limited]
@@ -65,7 +67,7 @@ def test_without_a_caller_the_band_is_ten_percent_and_the_source_at_one(tmp_path
 def test_each_loaded_bus_has_one_element_named_after_it(tmp_path):
     network = read_tables(two_buses(tmp_path))
     assert network.element.tolist() == ["load A"]
-    assert (network.element_p_kw[0], network.element_q_kvar[0], network.element_node[0]) == (100, 60, 1)
+    assert (network.element_p_kw[0], network.element_q_kvar[0], network.element_load[0]) == (100, 60, 1)
 
 
 @pytest.mark.parametrize(
@@ -157,9 +159,9 @@ def test_a_plain_feeder_is_written_with_the_plain_columns_only(tmp_path):
 
 
 def test_a_network_of_single_phases_is_not_written(tmp_path):
-    network = replace(read_tables(two_buses(tmp_path)), phase=np.array(["123", "1"]))
-    with pytest.raises(InputError, match="bus A, phase"):
-        write_tables(network, tmp_path / "out")
+    with pytest.raises(InputError, match="network, phase = '1': tables hold balanced networks only"):
+        write_tables(unbalanced(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_all_problems_of_both_tables_come_at_once_and_none_twice(tmp_path):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dlmp.csvfile import Table, read_csv
 from dlmp.errors import InputError, Problem, Problems
-from dlmp.network.model import BALANCED_PHASE, FloatArray, Network, TextArray
+from dlmp.network.model import BALANCED_PHASE, BalancedNetwork, FloatArray, TextArray
 from dlmp.network.tables.columns import (
     ALIAS_COLUMNS,
     BRANCH_KINDS,
@@ -42,7 +42,7 @@ def read_tables(
     v_min_pu: float | None = None,
     v_max_pu: float | None = None,
     source_v_pu: float | None = None,
-) -> Network:
+) -> BalancedNetwork:
     """Read the network of ``nodes.csv``, ``lines.csv`` and ``aliases.csv`` in `folder`.
 
     Every bus with consumption has one element, ``load <bus>``.  The network has the folder's name.
@@ -138,7 +138,9 @@ def _check_lines(lines: pd.DataFrame, problems: Problems) -> None:
             problems.add(f"line {cells.line}", ", ".join(filled), tuple(float(cells[name]) for name in filled), message)
 
 
-def _network(name: str, nodes: pd.DataFrame, lines: pd.DataFrame, aliases: pd.DataFrame, problems: Problems) -> Network:
+def _network(
+    name: str, nodes: pd.DataFrame, lines: pd.DataFrame, aliases: pd.DataFrame, problems: Problems
+) -> BalancedNetwork:
     index = {bus: node for node, bus in enumerate(nodes.bus)}
     aliases = aliases[aliases.bus.isin(index)]
     index |= {row.alias: index[row.bus] for row in aliases.itertuples()}
@@ -158,7 +160,7 @@ def _network(name: str, nodes: pd.DataFrame, lines: pd.DataFrame, aliases: pd.Da
     def shunt_pu(g: pd.Series, b: pd.Series) -> npt.NDArray[np.complex128]:
         return (g.fillna(0.0).to_numpy() + 1j * b.fillna(half).to_numpy()) * MICRO * ohm_per_pu(to_kv)
 
-    return Network(
+    return BalancedNetwork(
         name=name,
         bus=_text(nodes.bus),
         phase=np.full(len(nodes), BALANCED_PHASE),
@@ -181,7 +183,7 @@ def _network(name: str, nodes: pd.DataFrame, lines: pd.DataFrame, aliases: pd.Da
         node_shunt_pu=(nodes.g_us.to_numpy() + 1j * nodes.b_us.to_numpy()) * MICRO * ohm_per_pu(known_kv),
         element=_text("load " + nodes.bus[loaded]),
         element_kind=np.full(loaded.sum(), "load"),
-        element_node=np.flatnonzero(loaded),
+        element_load=np.flatnonzero(loaded),
         element_p_kw=nodes.p_kw[loaded].to_numpy(),
         element_q_kvar=nodes.q_kvar[loaded].to_numpy(),
         alias_bus=_text(aliases.alias),

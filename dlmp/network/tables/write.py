@@ -7,7 +7,7 @@ import pandas as pd
 
 from dlmp.csvfile import Column
 from dlmp.errors import InputError, Problem
-from dlmp.network.model import BALANCED_PHASE, FloatArray, Network
+from dlmp.network.model import BalancedNetwork, FloatArray, Network
 from dlmp.network.tables.columns import (
     END_RATES,
     END_SHUNTS,
@@ -31,13 +31,10 @@ def write_tables(network: Network, folder: Path | str) -> None:
     InputError
         When the network has nodes of single phases.
     """
-    single = network.phase != BALANCED_PHASE
-    if single.any():
-        node = int(np.flatnonzero(single)[0])
-        problem = Problem(
-            f"bus {network.bus[node]}", "phase", str(network.phase[node]), "tables hold balanced networks only"
+    if not isinstance(network, BalancedNetwork):
+        raise InputError(
+            [Problem("network", "phase", str(network.phase[0]), "tables hold balanced networks only, without phases")]
         )
-        raise InputError([problem])
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _node_rows(network).to_csv(folder / "nodes.csv", index=False)
@@ -47,7 +44,7 @@ def write_tables(network: Network, folder: Path | str) -> None:
         aliases.to_csv(folder / "aliases.csv", index=False)
 
 
-def _node_rows(network: Network) -> pd.DataFrame:
+def _node_rows(network: BalancedNetwork) -> pd.DataFrame:
     p_kw, q_kvar = network.element_loads()
     voltage = np.full(network.node_count, np.nan, dtype=complex)
     voltage[network.source] = network.source_v_pu
@@ -70,7 +67,7 @@ def _node_rows(network: Network) -> pd.DataFrame:
     return _without_defaults(rows, NODE_COLUMNS, ("source_angle_degree", "g_us", "b_us"))
 
 
-def _line_rows(network: Network) -> pd.DataFrame:
+def _line_rows(network: BalancedNetwork) -> pd.DataFrame:
     from_kv, to_kv = network.base_kv[network.from_node], network.base_kv[network.to_node]
     ohm = network.series_pu * ohm_per_pu(to_kv)
     shunt_from, shunt_to = (shunt / ohm_per_pu(to_kv) / MICRO for shunt in (network.shunt_from_pu, network.shunt_to_pu))
@@ -98,7 +95,7 @@ def _line_rows(network: Network) -> pd.DataFrame:
     return _without_defaults(rows, LINE_COLUMNS, ("tap_ratio", "shift_degree", *END_SHUNTS, *END_RATES))
 
 
-def _rate_columns(network: Network, from_kv: FloatArray, to_kv: FloatArray) -> dict[str, FloatArray]:
+def _rate_columns(network: BalancedNetwork, from_kv: FloatArray, to_kv: FloatArray) -> dict[str, FloatArray]:
     rating_from, rating_to = (
         np.where(np.isinf(rating), np.nan, rating) for rating in (network.rating_from_pu, network.rating_to_pu)
     )

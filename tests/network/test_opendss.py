@@ -1,0 +1,448 @@
+"""OpenDSS circuits: voltages, powers and taps are OpenDSS's own, and what cannot be modelled is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from opendss_reference import Reference, compiled, fed_kva, gaps, reference, voltages
+
+from dlmp.network import UnbalancedNetwork, read_network
+from dlmp.network.opendss import from_opendss
+from dlmp.shipped import shipped_case
+
+HERE = Path(__file__).parents[1]
+FEEDERS = {name: shipped_case(name) / f"{name}.dss" for name in ("ieee13", "ieee34", "ieee123")}
+FEEDERS["ieee37"] = HERE / "data" / "ieee37" / "ieee37.dss"
+SAME_PU = 1e-6
+EXACT_PU = 1e-9
+FLOATS = "behind a delta winding, without a voltage to ground"
+NARROW = "BatchEdit Load..* Vminpu=0.99 Vmaxpu=1.01"
+"""A load band that most voltages of a feeder lie outside."""
+
+HEAD = """\
+Clear
+Set DefaultBaseFrequency=60
+New Circuit.small bus1=grid basekV=12.47 pu=1.02 phases=3 MVAsc3=200 MVAsc1=150
+New Line.main bus1=grid bus2=a phases=3 r1=0.3 x1=0.6 r0=0.8 x0=1.9 c1=12 c0=6 length=3
+"""
+TAIL = """
+Set VoltageBases=[12.47, 7.2, 0.48, 0.208]
+CalcVoltageBases
+Solve
+"""
+LOAD = "New Load.x phases=3 bus1=a kV=12.47 kW=900 kvar=400"
+
+
+def master(folder: Path, *lines: str, head: str = HEAD, tail: str = TAIL) -> Path:
+    """A small circuit: a line from bus grid to bus a at 12.47 kV, and what `lines` add."""
+    path = folder / "Master.dss"
+    path.write_text("\n".join([head, *lines, tail]), "utf-8")
+    return path
+
+
+def total_kva(network: UnbalancedNetwork, name: str) -> complex:
+    """Consumption of all entries of an element."""
+    own = network.element == name
+    return complex(network.element_p_kw[own].sum(), network.element_q_kvar[own].sum())
+
+
+@pytest.fixture(scope="module", params=FEEDERS)
+def feeder(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def network(feeder: str) -> UnbalancedNetwork:
+    return from_opendss(FEEDERS[feeder])
+
+
+@pytest.fixture(scope="module")
+def solved(feeder: str) -> Reference:
+    return reference(FEEDERS[feeder])
+
+
+# -- IEEE test feeders ---------------------------------------------------------------------------------------------
+
+
+def test_voltages_of_a_feeder_are_those_of_opendss(network: UnbalancedNetwork, solved: Reference):
+    gap = gaps(network, solved)
+    assert len(gap) >= network.node_count - 3 - network.is_floating.sum()
+    assert np.abs(gap).max() < SAME_PU
+
+
+def test_taps_are_those_that_the_controls_settle(network: UnbalancedNetwork, solved: Reference):
+    assert network.taps == pytest.approx(solved.taps, abs=1e-12)
+    assert any(tap != 1.0 for tap in network.taps.values())
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.3])
+def test_voltages_are_those_of_opendss_at_other_loads_and_the_same_taps(
+    feeder: str, scale: float, network: UnbalancedNetwork
+):
+    assert np.abs(gaps(network, reference(FEEDERS[feeder], f"set loadmult={scale}"), scale)).max() < SAME_PU
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.3])
+def test_voltages_are_those_of_opendss_with_loads_outside_their_bands(feeder: str, scale: float, tmp_path: Path):
+    path = master(tmp_path, f'Redirect "{FEEDERS[feeder]}"', NARROW, head="", tail="")
+    narrow = from_opendss(path)
+    law, ports = narrow.law, np.abs(narrow.incidence @ voltages(narrow, scale))
+    u = ports[law.port] / law.base_pu
+    assert (u < law.u_min).any() or (u > law.u_max).any()
+    assert np.abs(gaps(narrow, reference(path, f"set loadmult={scale}"), scale)).max() < SAME_PU
+
+
+def test_every_load_has_its_power(feeder: str, network: UnbalancedNetwork):
+    with compiled(FEEDERS[feeder]) as dss:
+        rated = {f"load.{dss.Loads.Name()}": complex(dss.Loads.kW(), dss.Loads.kvar()) for _ in dss.Loads}
+    assert {name: total_kva(network, name) for name in set(network.element.tolist())} == pytest.approx(rated, rel=1e-12)
+
+
+def test_import_and_consumption_are_those_of_opendss(network: UnbalancedNetwork, solved: Reference):
+    v = voltages(network)
+    law, port_v = network.law, np.abs(network.incidence @ v)
+    drawn = dict.fromkeys(network.element.tolist(), 0j)
+    shape = law.shape(port_v[law.port][:, None])[0][:, 0]
+    power = network.element_p_kw + 1j * network.element_q_kvar
+    for name, column, kva in zip(network.element.tolist(), network.element_load, power, strict=True):
+        drawn[name] += kva * shape[column - network.port_count]
+    expected = {name: kva for name, kva in solved.drawn_kva.items() if name in drawn}
+    assert drawn == pytest.approx(expected, abs=1e-3)
+    assert abs(fed_kva(network, v) - solved.fed_kva) < 0.01
+
+
+def test_only_what_stands_behind_a_delta_winding_without_ground_floats(feeder: str, network: UnbalancedNetwork):
+    floating = set(network.bus[network.is_floating].tolist())
+    assert floating == (set(network.buses.tolist()) - {"vsource.source", "sourcebus"} if feeder == "ieee37" else set())
+
+
+def test_a_feeder_needs_no_notes_but_that_it_floats(feeder: str, network: UnbalancedNetwork):
+    assert [FLOATS in note for note in network.notes] == [True] * (feeder == "ieee37")
+
+
+# -- small circuits ------------------------------------------------------------------------------------------------
+
+CENTRE_TAP = (
+    "New Transformer.t phases=1 windings=3 XHL=2.04 XHT=2.04 XLT=1.36 %noloadloss=0.2 %imag=0.5",
+    "~ wdg=1 bus=a.1 kV=7.2 kVA=50 %r=0.6",
+    "~ wdg=2 bus=b.1.0 kV=0.12 kVA=50 %r=1.2",
+    "~ wdg=3 bus=b.0.2 kV=0.12 kVA=50 %r=1.2",
+)
+AT_120_AND_240_V = (
+    "New Load.x phases=1 bus1=b.1 kV=0.12 kW=10 kvar=3",
+    "New Load.y phases=1 bus1=b.2 kV=0.12 kW=4 model=2",
+    "New Load.z phases=2 bus1=b.1.2 kV=0.208 kW=12 kvar=2",
+    "New Load.w phases=1 bus1=b.1.2 kV=0.24 kW=5 model=5",
+)
+SECONDARY = (
+    "New Load.x phases=3 bus1=b kV=0.48 kW=200 kvar=80 conn=delta",
+    "New Load.y phases=1 bus1=b.1.2 kV=0.48 kW=60 kvar=20",
+)
+TAIL_LINES = (
+    "New Line.ab bus1=a bus2=b phases=3 r1=0.3 x1=0.6 c1=300 c0=100 length=2",
+    "New Line.bc bus1=b bus2=c phases=3 r1=0.3 x1=0.6 c1=300 c0=100 length=2",
+    "New Load.x phases=3 bus1=b kV=12.47 kW=900 kvar=400",
+    "New Load.y phases=3 bus1=c kV=12.47 kW=300 kvar=400",
+)
+
+
+def transformer(connections: str) -> str:
+    return (
+        f"New Transformer.t phases=3 windings=2 buses=[a b] conns=[{connections}] kVs=[12.47 0.48] kVAs=[500 500] XHL=4"
+    )
+
+
+SMALL = {
+    # connections of loads
+    "load of two phases": ("New Load.x phases=2 bus1=a.1.2 kV=12.47 kW=400 kvar=200",),
+    "load across two phases": ("New Load.x phases=1 bus1=a.3.1 kV=12.47 kW=400 kvar=200 conn=delta model=5",),
+    "load in open delta": ("New Load.x phases=2 bus1=a.1.2.3 kV=12.47 kW=400 kvar=200 conn=delta",),
+    "load in delta": ("New Load.x phases=3 bus1=a kV=12.47 kW=400 kvar=200 conn=delta",),
+    "load in delta, turned": ("New Load.x phases=3 bus1=a.2.1.3 kV=12.47 kW=400 kvar=200 conn=delta model=5",),
+    "load of a power factor": ("New Load.x phases=3 bus1=a kV=12.47 kW=400 pf=0.9",),
+    "load to a neutral": (
+        transformer("delta wye").replace("[a b]", "[a b.1.2.3.4]"),
+        "New Reactor.n phases=1 bus1=b.4 r=0.01 x=0",
+        "New Load.x phases=3 bus1=b.1.2.3.4 kV=0.48 kW=200 kvar=80",
+        "New Load.y phases=1 bus1=b.1.4 kV=0.277 kW=30 kvar=20",
+    ),
+    # transformers
+    "split phase": (*CENTRE_TAP, *AT_120_AND_240_V),
+    "triplex line": (
+        *(line.replace("bus=b", "bus=t") for line in CENTRE_TAP),
+        "New Line.s bus1=t.1.2 bus2=b.1.2 phases=2 rmatrix=[1.5 | 0.5 1.5] xmatrix=[0.7 | 0.3 0.7] length=0.02",
+        *AT_120_AND_240_V,
+    ),
+    "wye-wye": (transformer("wye wye"), *SECONDARY),
+    "delta-wye": (transformer("delta wye"), *SECONDARY),
+    "delta-wye, leading": (transformer("delta wye") + " leadlag=lead taps=[1.0 1.025]", *SECONDARY),
+    "wye-delta": (transformer("wye delta"), *SECONDARY),
+    "delta-delta": (transformer("delta delta"), *SECONDARY),
+    "open wye-open delta": (
+        "New Transformer.t1 phases=1 windings=2 buses=[a.1 b.1.2] conns=[wye delta] kVs=[7.2 0.48] kVAs=[100 100]",
+        "New Transformer.t2 phases=1 windings=2 buses=[a.2 b.2.3] conns=[wye delta] kVs=[7.2 0.48] kVAs=[100 100]",
+        "New Load.x phases=3 bus1=b kV=0.48 kW=50 kvar=20 conn=delta",
+        SECONDARY[1],
+    ),
+    "three windings": (
+        "New Transformer.t phases=3 windings=3 buses=[a b c] conns=[delta wye wye] kVs=[12.47 0.48 0.208]",
+        "~ kVAs=[500 500 300] XHL=4 XHT=5 XLT=3",
+        SECONDARY[0],
+        "New Load.y phases=3 bus1=c kV=0.208 kW=60",
+    ),
+    "autotransformer": (
+        "New AutoTrans.t phases=3 windings=2 buses=[a b] kVs=[12.47 7.2] kVAs=[500 500] XHX=4",
+        "New Load.x phases=3 bus1=b kV=7.2 kW=200 kvar=80",
+    ),
+    # capacitors, reactors, faults
+    "capacitor in wye": (LOAD, "New Capacitor.c bus1=a phases=3 kvar=300 kV=12.47"),
+    "capacitor in delta": (LOAD, "New Capacitor.c bus1=a phases=3 kvar=300 kV=12.47 conn=delta"),
+    "capacitor across two phases": (LOAD, "New Capacitor.c bus1=a.1 bus2=a.2 phases=1 kvar=100 kV=12.47"),
+    "capacitor in series": (
+        "New Capacitor.c bus1=a bus2=b phases=3 cuf=[400]",
+        "New Load.x phases=3 bus1=b kV=12.47 kW=900 kvar=400",
+    ),
+    "capacitor in steps": (LOAD, "New Capacitor.c bus1=a phases=3 numsteps=2 kvar=[100 200] kV=12.47 states=[0 1]"),
+    "capacitor that is controlled": (
+        LOAD,
+        "New Capacitor.c bus1=a phases=3 kvar=600 kV=12.47 states=[0]",
+        "New CapControl.c capacitor=c element=line.main type=kvar onsetting=100 offsetting=-300",
+    ),
+    "reactor to ground": (LOAD, "New Reactor.r bus1=a phases=3 kvar=300 kV=12.47"),
+    "reactor from ground": (LOAD, "New Reactor.r bus1=a.0 bus2=a.2 phases=1 r=300 x=20"),
+    "reactor in series": (
+        "New Reactor.r bus1=a bus2=b phases=3 r=0.1 x=1.2",
+        "New Load.x phases=3 bus1=b kV=12.47 kW=900 kvar=400",
+    ),
+    "fault": (LOAD, "New Fault.f bus1=a.1 phases=1 r=300"),
+    # what is off or open
+    "load that is disabled": (LOAD, "New Load.y phases=1 bus1=a.1 kV=7.2 kW=400 enabled=no"),
+    "load that is open": (LOAD, "New Load.y phases=1 bus1=a.1 kV=7.2 kW=400", "Open Load.y 1"),
+    "line in parallel that is open": (*TAIL_LINES, "New Line.ac bus1=a bus2=c phases=3 length=1", "Open Line.ac 1"),
+    "line of which one phase is open": (*TAIL_LINES, "New Line.ac bus1=a bus2=c phases=3", "Open Line.ac 1 2"),
+    # sources
+    "two sources": (
+        LOAD,
+        "New Vsource.v bus1=b phases=3 basekV=12.47 pu=1.01 angle=-1",
+        "New Line.ab bus1=a bus2=b phases=3 length=3",
+    ),
+    "source of one phase": (
+        "New Vsource.v bus1=b.2 phases=1 basekV=7.2 pu=1.01 angle=-121",
+        "New Line.ab bus1=a.2 bus2=b.2 phases=1 length=3",
+        "New Load.x phases=1 bus1=b.2 kV=7.2 kW=300",
+    ),
+    # multipliers
+    "load multiplier": (
+        LOAD,
+        "New Load.f phases=1 bus1=a.1 kV=7.2 kW=300 status=fixed",
+        "New Load.e phases=1 bus1=a.2 kV=7.2 kW=300 status=exempt",
+        "Set LoadMult=0.6",
+    ),
+    "growth": (LOAD, "New Load.f phases=1 bus1=a.1 kV=7.2 kW=300 status=fixed", "Set %growth=3 Year=4"),
+    # generation
+    "PV of three phases": (LOAD, "New PVSystem.p phases=3 bus1=a kV=12.47 kVA=300 Pmpp=280 irradiance=0.8 pf=0.95"),
+    "PV of one phase": (LOAD, "New PVSystem.p phases=1 bus1=a.2 kV=7.2 kVA=300 Pmpp=280 irradiance=0.8"),
+    "PV across two phases": (LOAD, "New PVSystem.p phases=1 bus1=a.2.3 kV=12.47 kVA=300 Pmpp=280 kvar=60"),
+    "PV in delta": (LOAD, "New PVSystem.p phases=3 conn=delta bus1=a kV=12.47 kVA=300 Pmpp=280"),
+    "generator": (LOAD, "New Generator.g phases=3 bus1=a kV=12.47 kW=300 kvar=100"),
+    "generator of one phase": (LOAD, "New Generator.g phases=1 bus1=a.3 kV=7.2 kW=300 pf=0.9"),
+    "generator in delta": (LOAD, "New Generator.g phases=3 bus1=a kV=12.47 kW=300 pf=0.9 conn=delta"),
+    "generator of an impedance": (LOAD, "New Generator.g phases=3 bus1=a kV=12.47 kW=300 pf=0.9 model=2"),
+    "generator that holds its voltage": (
+        LOAD,
+        "New Generator.g phases=3 bus1=a kV=12.47 kW=300 model=3 vpu=1.0 maxkvar=200 minkvar=-200",
+    ),
+    "generator that is off": (LOAD, "New Generator.g phases=3 bus1=a kV=12.47 kW=300 enabled=no"),
+}
+"""Small circuits that are modelled exactly."""
+FLOATING = ("wye-delta", "delta-delta", "open wye-open delta")
+"""Those of them without a voltage to ground somewhere."""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_voltages_of_a_small_circuit_are_those_of_opendss(name: str, tmp_path: Path):
+    path = master(tmp_path, *SMALL[name])
+    small = from_opendss(path)
+    assert np.abs(gaps(small, reference(path))).max() < EXACT_PU
+    assert [FLOATS in note for note in small.notes] == [True] * (name in FLOATING)
+    assert small.is_floating.any() == (name in FLOATING)
+
+
+IN_BAND, BELOW, FAR_BELOW, ABOVE = 7.2, 8.6, 17.0, 6.3
+"""Rated voltages [kV] of a load at a node of 7.2 kV: the band is 0.95 to 1.05 of them, half of them is low."""
+
+
+@pytest.mark.parametrize("rated_kv", [IN_BAND, BELOW, FAR_BELOW, ABOVE])
+@pytest.mark.parametrize("model", range(1, 9))
+def test_a_load_model_is_that_of_opendss_inside_and_outside_its_band(model: int, rated_kv: float, tmp_path: Path):
+    exponents = " ZIPV=[0.3 0.3 0.4 0.2 0.5 0.3 0]" if model == 8 else " CVRwatts=0.8 CVRvars=2.5"
+    path = master(tmp_path, f"New Load.x phases=1 bus1=a.1 kV={rated_kv} kW=400 kvar=200 model={model}{exponents}")
+    small, expected = from_opendss(path), reference(path)
+    u = abs(expected.v_pu["a.1"]) * 7.2 / rated_kv
+    assert (rated_kv == IN_BAND) == (0.95 <= u <= 1.05)
+    gap = np.abs(gaps(small, expected)).max()
+    if model in (6, 7) and rated_kv == BELOW:
+        assert "below its voltage band its real power" in small.notes[0]
+        assert 1e-4 < gap < 1e-3
+    else:
+        assert gap < (EXACT_PU if rated_kv in (IN_BAND, FAR_BELOW) else SAME_PU)
+
+
+def test_a_reactive_power_that_is_fixed_stays_so_in_the_band(tmp_path: Path):
+    """Models 6 and 7: fixed reactive power, and a fixed reactance."""
+    fixed, reactance = (
+        from_opendss(master(tmp_path, f"New Load.x phases=1 bus1=a.1 kV=7.2 kW=40 kvar=20 model={model}")).law
+        for model in (6, 7)
+    )
+    assert (fixed.exponent.tolist(), reactance.exponent.tolist()) == ([0.0, 0.0], [0.0, 2.0])
+
+
+# -- what is left out ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cut", "dead"),
+    [
+        ("Open Line.bc 2", "c"),
+        ("Open Line.bc 1", "c"),
+        ("Open Line.bc 2 1", "c.1"),
+        ("Disable Line.bc", "c"),
+        ("New Line.island bus1=d bus2=e phases=3", "d, e"),
+    ],
+)
+def test_what_no_source_feeds_is_left_out_and_named(cut: str, dead: str, tmp_path: Path):
+    """The charging of a line that is open at its far end remains."""
+    path = master(tmp_path, *TAIL_LINES, cut)
+    small = from_opendss(path)
+    (note,) = small.notes
+    assert note == f"buses without a path to a source are left out, with what stands there: {dead}"
+    assert not set(dead.split(", ")) & set(small.buses.tolist())
+    assert ("load.y" in small.element) == (dead != "c")
+    assert np.abs(gaps(small, reference(path))).max() < EXACT_PU
+
+
+def test_an_open_line_is_no_branch(tmp_path: Path):
+    small = from_opendss(master(tmp_path, *TAIL_LINES, "New Line.ac bus1=a bus2=c phases=3", "Open Line.ac 2"))
+    assert "line.ac" not in small.branch
+    assert from_opendss(FEEDERS["ieee123"]).branch_number.keys().isdisjoint({"line.151-300", "line.54-94"})
+
+
+NOTED = {
+    "in every interval it does what it does": "New Storage.s phases=3 bus1=a kV=12.47 kWrated=200 state=discharging",
+    "storage.s: in every interval": "New Storage.s phases=1 bus1=a.1 kV=7.2 kWrated=200 state=charging",
+    "its inverters are taken at the power": """\
+New XYCurve.v npts=4 yarray=[1 1 -1 -1] xarray=[0.5 0.98 1.02 1.5]
+New PVSystem.p phases=3 bus1=a kV=12.47 kVA=300 Pmpp=280
+New InvControl.i mode=voltvar vvc_curve1=v""",
+    "cut-off below 0.8": "New Load.y phases=1 bus1=a.1 kV=7.2 kW=300 model=8 ZIPV=[0.3 0.3 0.4 0.3 0.3 0.4 0.8]",
+    "its CVR curve is left out": """\
+New LoadShape.c npts=2 interval=12 mult=[1 1]
+New Load.y phases=1 bus1=a.1 kV=7.2 kW=300 model=4 CVRcurve=c""",
+    "given an impedance of": """\
+New Line.stiff bus1=a bus2=b phases=3 r1=1e-4 x1=0 r0=1e-4 x0=0 c1=0 c0=0 length=1e-4
+New Load.y phases=1 bus1=b.1 kV=7.2 kW=300""",
+    "in the snapshot times its irradiance": "",
+}
+
+
+@pytest.mark.parametrize("note", [note for note, lines in NOTED.items() if lines])
+def test_what_is_modelled_nearly_is_noted(note: str, tmp_path: Path):
+    path = master(tmp_path, LOAD, NOTED[note])
+    small = from_opendss(path)
+    assert [text for text in small.notes if note in text]
+    assert np.abs(gaps(small, reference(path))).max() < SAME_PU
+
+
+# -- options -------------------------------------------------------------------------------------------------------
+
+REGULATED = (
+    "New Transformer.r phases=3 windings=2 buses=[a b] conns=[wye wye] kVs=[12.47 12.47] kVAs=[5000 5000] XHL=1",
+    "New RegControl.r transformer=r winding=2 vreg=124 band=2 ptratio=60",
+    "New Load.x phases=3 bus1=b kV=12.47 kW=900 kvar=400",
+)
+TAP = "transformer.r wdg 2"
+
+
+def test_regulators_settle_at_the_source_voltage_that_is_asked_for(tmp_path: Path):
+    path = master(tmp_path, *REGULATED)
+    low, high = (from_opendss(path, source_v_pu=pu) for pu in (0.98, 1.05))
+    assert low.taps[TAP] > high.taps[TAP]
+    for small, pu in ((low, 0.98), (high, 1.05)):
+        expected = reference(path, before=(f"edit Vsource.source pu={pu}",))
+        assert small.taps == pytest.approx(expected.taps)
+        assert np.abs(gaps(small, expected)).max() < EXACT_PU
+
+
+def test_given_taps_are_frozen(tmp_path: Path):
+    path = master(tmp_path, *REGULATED)
+    small = from_opendss(path, taps={TAP: 0.975})
+    assert small.taps == {TAP: 0.975}
+    assert np.abs(gaps(small, reference(path, "edit Transformer.r wdg=2 tap=0.975"))).max() < EXACT_PU
+
+
+def test_taps_of_a_circuit_that_has_turned_its_controls_off_stay_as_they_are(tmp_path: Path):
+    path = master(tmp_path, *REGULATED, "Transformer.r.Taps=[1 1.025]", "Set ControlMode=Off")
+    small = from_opendss(path)
+    assert small.taps == {TAP: 1.025}
+    assert np.abs(gaps(small, reference(path))).max() < EXACT_PU
+
+
+def test_normal_amperes_limit_lines_and_transformers_unless_they_are_not_wanted(tmp_path: Path):
+    lines = (transformer("delta wye"), *SECONDARY, "Line.main.NormAmps=123", "New Line.free bus1=a bus2=c normamps=0")
+    path = master(tmp_path, *lines)
+    rated, free = from_opendss(path), from_opendss(path, ratings=False)
+    amperes = rated.rating_from_pu * rated.current_base_a[rated.from_node]
+    np.testing.assert_allclose(amperes[rated.conductors_of("line.main")], 123.0)
+    np.testing.assert_allclose(amperes[rated.conductors_of("transformer.t")], 1.1 * 500 / (3**0.5 * 12.47))
+    assert np.isinf(amperes[rated.conductors_of("line.free")]).all()
+    assert rated.rating_is_current.all()
+    assert np.isinf(free.rating_from_pu).all()
+
+
+def test_the_voltage_band_is_the_circuit_s_unless_it_is_given(tmp_path: Path):
+    path = master(tmp_path, LOAD, "Set NormVminpu=0.93 NormVmaxpu=1.04")
+    own, given = from_opendss(path), from_opendss(path, v_min_pu=0.9, v_max_pu=1.1)
+    assert (set(own.v_min_pu), set(own.v_max_pu)) == ({0.93}, {1.04})
+    assert (set(given.v_min_pu), set(given.v_max_pu)) == ({0.9}, {1.1})
+
+
+def test_options_of_a_source_reach_the_network(tmp_path: Path):
+    options = {"ratings": False, "v_unbalance_max": 0.015, "taps": {TAP: 1.0125}, "load_bands": False}
+    master(tmp_path, *REGULATED)
+    small = read_network("opendss:Master.dss", tmp_path, options=options, v_min_pu=0.92, v_max_pu=1.07)
+    assert isinstance(small, UnbalancedNetwork)
+    assert (small.v_unbalance_max, small.taps[TAP]) == (0.015, 1.0125)
+    assert np.isinf([small.rating_from_pu, small.rating_to_pu]).all()
+    assert np.isinf(small.law.u_max).all()
+
+
+# -- what the reader leaves alone ----------------------------------------------------------------------------------
+
+
+def test_nothing_is_written_and_the_working_directory_stays(tmp_path: Path, monkeypatch):
+    outputs = ("Export Voltages", "Export Powers mine.csv", "Show Voltages LN Nodes", "Show Taps", "Save Circuit")
+    path = master(
+        tmp_path, *REGULATED, tail=TAIL + "\n".join([*outputs, "Plot Circuit", "Set DataPath=sub", "Export Y"])
+    )
+    away = tmp_path / "away"
+    away.mkdir()
+    monkeypatch.chdir(away)
+    from_opendss(path)
+    assert Path.cwd() == away
+    assert sorted(tmp_path.rglob("*")) == [path, away]
+
+
+def test_files_are_found_beside_the_one_that_names_them(tmp_path: Path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "loads.dss").write_text(f"New LoadShape.s npts=2 interval=12 csvfile=s.csv\n{LOAD} daily=s\n")
+    (tmp_path / "parts" / "s.csv").write_text("0.5\n0.75\n")
+    small = from_opendss(master(tmp_path, "Redirect parts/loads.dss"))
+    assert small.profiles is not None
+    assert small.profiles.shapes[0].of_p.tolist() == [0.5, 0.75]
+
+
+def test_circuits_do_not_know_of_each_other(tmp_path: Path):
+    """A master file without ``Clear``, twice."""
+    path = master(tmp_path, LOAD, head=HEAD.replace("Clear\n", ""))
+    one, two = from_opendss(path), from_opendss(path)
+    np.testing.assert_array_equal(one.admittance.toarray(), two.admittance.toarray())
