@@ -9,6 +9,7 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 RUNTIME := $(VENV)/runtime-is-installed
 DEV := $(VENV)/dev-is-installed
+BENCH := $(VENV)/bench-is-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench nightly clean
@@ -28,7 +29,7 @@ lint: $(DEV) ## ruff, mypy and import-linter
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-bench: $(DEV) ## time the engine
+bench: $(BENCH) ## time the engine, and a peer beside it
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks
 
 nightly: lint ## all tests, the slow ones too, then the benchmarks
@@ -57,3 +58,7 @@ $(RUNTIME): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 $(DEV): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	$(INSTALL) '.[dev]'
 	@touch $@ $(RUNTIME)
+
+$(BENCH): $(DEV)
+	$(INSTALL) '.[dev,bench]'
+	@touch $@

