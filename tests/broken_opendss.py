@@ -83,6 +83,7 @@ BROKEN_OPENDSS = [
     BrokenCase("command unknown", add("Nwe Line.x"), CIRCUIT, "compile", "OpenDSS: "),
     BrokenCase("line code unknown", add("New Line.x bus1=a bus2=c linecode=n"), CIRCUIT, "compile", '"n" not found'),
     BrokenCase("part missing", add("Redirect nowhere.dss"), CIRCUIT, "compile", "nowhere.dss"),
+    BrokenCase("load model 9", add("New Load.z bus1=a kV=12.47 kW=1 model=9"), CIRCUIT, "compile", "not a valid value"),
     BrokenCase("ZIPV missing", add("New Load.z bus1=a kV=12.47 kW=1 model=8"), CIRCUIT, "compile", "ZIPV is not set"),
     BrokenCase(
         "no voltage bases",

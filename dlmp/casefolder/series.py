@@ -8,7 +8,7 @@ and scales the network's loads, not its fixed generation.  ``interval, bus, p_kw
 fixed net consumption of a bus in an interval, without the resources; where it has no row the network's
 own remains.  An optional ``phase`` (``1``, or ``12`` for two phases' voltage) says where at the bus; blank
 spreads it over all phases.  What is set takes the place of all that the network has at the bus.  The file
-takes the place of a SimBench grid's profiles.
+takes the place of a SimBench grid's profiles and of OpenDSS's load shapes.
 """
 
 import csv

@@ -5,7 +5,7 @@ name                             what the case is called
 network.source                   ``KIND:NAME``, see `dlmp.network.read_network`
 network.v_min_pu, .v_max_pu,     voltage band and source voltage [pu]; with tables those of blank cells
 network.source_v_pu
-network.options                  keyword arguments of a pandapower function
+network.options                  keyword arguments of a pandapower function, or options of an OpenDSS circuit
 horizon.start                    start of the first interval, UTC: ``2026-07-01T07:00:00Z``
 horizon.interval_minutes,        length [min] and number of intervals
 horizon.intervals

@@ -1,13 +1,17 @@
 """OpenDSS circuits: voltages, powers and taps are OpenDSS's own, and what cannot be modelled is said."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from opendss_reference import Reference, compiled, fed_kva, gaps, reference, voltages
+from opendss_reference import Reference, compiled, drawn_kva, fed_kva, gaps, reference, voltages
 
+from dlmp.casefolder import read_case
+from dlmp.market import Horizon, MarketCase
 from dlmp.network import UnbalancedNetwork, read_network
 from dlmp.network.opendss import from_opendss
+from dlmp.network.sources import network_profiles
 from dlmp.shipped import shipped_case
 
 HERE = Path(__file__).parents[1]
@@ -288,6 +292,13 @@ def test_a_load_model_is_that_of_opendss_inside_and_outside_its_band(model: int,
         assert gap < (EXACT_PU if rated_kv in (IN_BAND, FAR_BELOW) else SAME_PU)
 
 
+def test_a_load_of_equal_exponents_is_one_law(tmp_path: Path):
+    path = master(tmp_path, "New Load.x phases=1 bus1=a.1 kV=7.2 kW=400 kvar=200 model=4 CVRwatts=1 CVRvars=1")
+    small = from_opendss(path)
+    assert small.law.exponent.tolist() == [1.0]
+    assert np.abs(gaps(small, reference(path))).max() < EXACT_PU
+
+
 def test_a_reactive_power_that_is_fixed_stays_so_in_the_band(tmp_path: Path):
     """Models 6 and 7: fixed reactive power, and a fixed reactance."""
     fixed, reactance = (
@@ -341,16 +352,176 @@ New Load.y phases=1 bus1=a.1 kV=7.2 kW=300 model=4 CVRcurve=c""",
     "given an impedance of": """\
 New Line.stiff bus1=a bus2=b phases=3 r1=1e-4 x1=0 r0=1e-4 x0=0 c1=0 c0=0 length=1e-4
 New Load.y phases=1 bus1=b.1 kV=7.2 kW=300""",
-    "in the snapshot times its irradiance": "",
+    "at the same power factor and efficiency": """\
+New LoadShape.s npts=2 interval=12 mult=[0 1]
+New PVSystem.p phases=3 bus1=a kV=12.47 kVA=300 Pmpp=280 daily=s""",
 }
 
 
-@pytest.mark.parametrize("note", [note for note, lines in NOTED.items() if lines])
+@pytest.mark.parametrize("note", NOTED)
 def test_what_is_modelled_nearly_is_noted(note: str, tmp_path: Path):
     path = master(tmp_path, LOAD, NOTED[note])
     small = from_opendss(path)
     assert [text for text in small.notes if note in text]
     assert np.abs(gaps(small, reference(path))).max() < SAME_PU
+
+
+# -- generation and load shapes ------------------------------------------------------------------------------------
+
+CASE_TOML = """\
+name = "small"
+
+[network]
+source = "opendss:Master.dss"
+
+[horizon]
+start = 2026-03-01T00:00:00Z
+interval_minutes = 60
+intervals = {intervals}
+"""
+GENERATION = (
+    "New PVSystem.p phases=3 bus1=a kV=12.47 kVA=300 Pmpp=280 irradiance=0.75",
+    "New Generator.g phases=1 bus1=a.2 kV=7.2 kW=120 kvar=30",
+    "New Storage.s phases=3 bus1=a kV=12.47 kWrated=100 kWhrated=400 kWhstored=200 state=discharging",
+)
+RISING = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24"
+FALLING = "24 23 22 21 20 19 18 17 16 15 14 13 12 11 10 9 8 7 6 5 4 3 2 1"
+SHAPES = (
+    f"New LoadShape.day npts=24 interval=1 mult=[{RISING}]",
+    f"New LoadShape.both npts=24 interval=1 mult=[{RISING}] qmult=[{FALLING}]",
+    f"New LoadShape.kw npts=24 interval=1 useactual=yes mult=[{FALLING}]",
+    f"New LoadShape.kva npts=24 interval=1 useactual=yes mult=[{FALLING}] qmult=[{RISING}]",
+)
+FOLLOWERS = {
+    "daily": "kvar=3 daily=day",
+    "own_reactive_shape": "kvar=3 daily=both",
+    "actual": "kvar=3 daily=kw",
+    "actual_with_a_power_factor": "pf=0.9 daily=kw",
+    "actual_with_reactive_power": "kvar=3 daily=kva",
+    "fixed": "kvar=3 daily=day status=fixed",
+    "exempt": "kvar=3 daily=day status=exempt",
+    "without": "kvar=3",
+    "zip": "kvar=3 daily=day model=8 ZIPV=[0 0 1 0 0 1 0]",
+}
+
+
+def case_folder(folder: Path, *lines: str, intervals: int = 3, **tables: str) -> MarketCase:
+    """The case of a small circuit, with substation prices of 50 and further tables."""
+    master(folder, *lines)
+    prices = "".join(f"{interval},50\n" for interval in range(intervals))
+    (folder / "case.toml").write_text(CASE_TOML.format(intervals=intervals))
+    for name, text in ({"import_prices": f"interval,price_usd_per_mwh\n{prices}"} | tables).items():
+        (folder / f"{name}.csv").write_text(text)
+    return read_case(folder)
+
+
+def test_generators_pv_systems_and_storage_inject_what_they_do_in_the_snapshot(tmp_path: Path):
+    path = master(tmp_path, LOAD, *GENERATION)
+    small, expected = from_opendss(path), reference(path)
+    assert np.abs(gaps(small, expected)).max() < EXACT_PU
+    names = ["pvsystem.p", "generator.g", "storage.s"]
+    assert set(small.element[small.element_kind == "generation"]) == set(names)
+    for name in names:
+        assert total_kva(small, name) == pytest.approx(expected.drawn_kva[name], abs=1e-4)
+    assert total_kva(small, "pvsystem.p").real == pytest.approx(-0.75 * 280, abs=1e-6)
+
+
+def test_a_generator_to_ground_behind_a_delta_winding_stands_between_the_phases(tmp_path: Path):
+    lines = ("New Generator.g phases=3 bus1=b kV=0.48 kW=60", "New Generator.h phases=1 bus1=b.3 kV=0.277 kW=20")
+    path = master(tmp_path, transformer("wye delta"), *SECONDARY, *lines)
+    small = from_opendss(path)
+    places = small.port_phase[small.load_port[small.element_load]]
+    assert places[small.element == "generator.g"].tolist() == ["12", "23", "13"]
+    assert places[small.element == "generator.h"].tolist() == ["13"]
+    assert "taken between the phases instead of to ground: generator.g, generator.h" in small.notes[1]
+    assert total_kva(small, "generator.g") == pytest.approx(reference(path).drawn_kva["generator.g"], abs=0.01)
+
+
+def test_a_resource_of_a_generator_s_name_takes_its_place(tmp_path: Path):
+    """With the generator's output on all phases as its availability; the others inject as before."""
+    case = case_folder(
+        tmp_path,
+        LOAD,
+        *GENERATION,
+        load_profile="interval,scale\n0,1\n1,0.5\n2,2\n",
+        resources="resource,bus,phase,kind,p_max_kw\npvsystem.p,a,,solar,500\n",
+        bids="resource,interval,side,segment,quantity_kw,price_usd_per_mwh\npvsystem.p,,supply,0,500,0\n",
+    )
+    np.testing.assert_allclose(case.resources.p_max_kw[:, 0], 0.75 * 280, rtol=1e-6)
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), np.array([900, 450, 1800]) - 120 - 100, rtol=1e-6)
+
+
+def test_generation_is_fixed_where_nobody_bids_it(tmp_path: Path):
+    case = case_folder(tmp_path, LOAD, *GENERATION)
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), 900 - 210 - 120 - 100, rtol=1e-6)
+
+
+@pytest.mark.parametrize("multiplier", [1.0, 0.6])
+@pytest.mark.parametrize("follower", FOLLOWERS)
+def test_a_load_follows_its_shape_as_in_opendss_s_daily_mode(follower: str, multiplier: float, tmp_path: Path):
+    rated = "phases=1 bus1=a.1 kV=7.2 kW=10 Vminpu=0.5 Vmaxpu=1.5"
+    lines = (*SHAPES, f"New Load.{follower} {rated} {FOLLOWERS[follower]}", f"Set LoadMult={multiplier}")
+    case = case_folder(tmp_path, *lines, intervals=24)
+    expected = []
+    with compiled(tmp_path / "Master.dss") as dss:
+        dss.Text.Command("set mode=daily stepsize=1h number=1 hour=0 tolerance=1e-10")
+        for _ in range(24):
+            dss.Text.Command("solve")
+            expected.append(drawn_kva(dss)[f"load.{follower}"])
+    drawn = case.load_p_kw.sum(axis=1) + 1j * case.load_q_kvar.sum(axis=1)
+    np.testing.assert_allclose(drawn, expected, rtol=0, atol=1e-4)
+    assert (np.ptp(drawn.real) > 1) == (follower not in ("fixed", "without"))
+
+
+def test_a_yearly_shape_comes_before_a_daily_one_and_counts_from_the_new_year(tmp_path: Path):
+    shape = "New LoadShape.year npts=8760 interval=1 mult=(file=year.csv)"
+    (tmp_path / "year.csv").write_text("\n".join(f"{hour / 8760}" for hour in range(8760)))
+    case = case_folder(tmp_path, *SHAPES, shape, f"{LOAD} daily=day yearly=year")
+    first = (31 + 28) * 24  # hours from 1 January to 1 March
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), 900 * (first + np.arange(3)) / 8760, rtol=1e-12)
+    with compiled(tmp_path / "Master.dss") as dss:
+        dss.Text.Command(f"set mode=yearly stepsize=1h number=1 hour={first} tolerance=1e-10")
+        dss.Text.Command("solve")
+        assert case.load_p_kw[0].sum() == pytest.approx(drawn_kva(dss)["load.x"].real, rel=1e-6)
+
+
+def test_an_interval_has_the_mean_of_the_steps_in_it_or_the_value_of_the_step_that_it_is_in(tmp_path: Path):
+    steps = f"New LoadShape.s npts=48 interval=0.5 mult=[0.2 0.4 0.6 1.0 0.5 0.7 {' '.join(42 * ['1'])}]"
+    small = from_opendss(master(tmp_path, steps, f"{LOAD} daily=s"))
+    for minutes, factors in ((60, [0.3, 0.8, 0.6]), (30, [0.2, 0.4, 0.6]), (15, [0.2, 0.2, 0.4])):
+        powers = network_profiles("opendss:Master.dss", small, Horizon(datetime(2026, 3, 1, tzinfo=UTC), minutes, 3))
+        assert powers is not None
+        np.testing.assert_allclose(powers[0].sum(axis=1), 900 * np.array(factors), rtol=1e-12)
+
+
+def test_generators_and_pv_systems_follow_their_shapes_and_storage_does_not(tmp_path: Path):
+    shape = "New LoadShape.s npts=3 interval=1 mult=[0.9 0.5 1]"
+    case = case_folder(tmp_path, shape, *(f"{line} daily=s" for line in GENERATION))
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), -(210 + 120) * np.array([0.9, 0.5, 1]) - 100, rtol=1e-6)
+
+
+def test_a_generator_that_is_fixed_follows_no_shape(tmp_path: Path):
+    shape = "New LoadShape.s npts=3 interval=1 mult=[0.9 0.5 1]"
+    case = case_folder(tmp_path, shape, f"{GENERATION[1]} daily=s status=fixed")
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), -120, rtol=1e-6)
+
+
+def test_a_profile_of_the_case_takes_the_place_of_load_shapes(tmp_path: Path):
+    case = case_folder(tmp_path, *SHAPES, f"{LOAD} daily=day", load_profile="interval,scale\n0,1\n1,0.5\n2,2\n")
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), [900, 450, 1800])
+
+
+def test_a_profile_by_bus_and_phase_takes_the_place_of_all_that_stands_at_the_bus(tmp_path: Path):
+    rows = "0,a,,90,30\n1,a,2,80,20\n1,a,13,50,10\n"
+    case = case_folder(tmp_path, LOAD, *GENERATION, load_profile=f"interval,bus,phase,p_kw,q_kvar\n{rows}")
+    network, kva = case.network, case.load_p_kw + 1j * case.load_q_kvar
+    phase_1, phase_2, phase_3, pair = (
+        int(np.flatnonzero((network.port_bus == "a") & (network.port_phase == phase))[0])
+        for phase in ("1", "2", "3", "13")
+    )
+    np.testing.assert_allclose(kva[0, [phase_1, phase_2, phase_3]], 30 + 10j)
+    assert (kva[1, phase_2], kva[1, pair]) == (80 + 20j, 50 + 10j)
+    np.testing.assert_allclose(kva.sum(axis=1), [90 + 30j, 130 + 30j, 900 - 430 + (400 - 30) * 1j], rtol=1e-6)
 
 
 # -- options -------------------------------------------------------------------------------------------------------

@@ -212,7 +212,9 @@ def _output_shape(circuit: Circuit, name: str, notes: list[str]) -> str:
         return ""
     shape = shape_name(circuit)
     if shape and kind == "pvsystem":
-        notes.append(f"{name}: its power is that of the snapshot times its irradiance, at the same efficiency")
+        notes.append(
+            f"{name}: its power is that of the snapshot times its irradiance, at the same power factor and efficiency"
+        )
     return shape
 
 
@@ -556,7 +558,8 @@ def _generation_between_phases(network: UnbalancedNetwork) -> UnbalancedNetwork:
     element_load = network.element_load.copy()
     for element in np.flatnonzero(is_moved):
         node = int(element_load[element])
-        own = network.nodes_at(network.bus_number[str(network.bus[node])]).tolist()
+        own = network.nodes_at(network.bus_number[str(network.bus[node])])
+        own = own[np.isin(network.phase[own], PHASES)].tolist()
         following = own[(own.index(node) + 1) % len(own)]
         element_load[element] = port_of.get(frozenset((node, following)), node)
     names = some_of(list(dict.fromkeys(network.element[is_moved].tolist())))

@@ -87,7 +87,7 @@ def _parts(
     status = int(loads.Status())
     factor = growth if status in (FIXED, EXEMPT) else growth * multiplier
     p_kw, q_kvar = float(loads.kW()) * factor, float(loads.kvar()) * factor
-    terms = _terms(dss, name, model, p_kw / phases, q_kvar / phases, problems, notes)
+    terms = _terms(dss, name, model, p_kw / phases, q_kvar / phases, notes)
     return [
         LoadPart(
             name,
@@ -126,7 +126,7 @@ def phase_pairs(nodes: list[int], phases: int, *, is_delta: bool) -> Iterator[tu
 
 
 def _terms(
-    dss: Any, name: str, model: int, p_kw: float, q_kvar: float, problems: Problems, notes: list[str]
+    dss: Any, name: str, model: int, p_kw: float, q_kvar: float, notes: list[str]
 ) -> list[tuple[float, float, float, float]]:
     """Exponent in and at the edges of the band, real and reactive power of each law of a load of `model`."""
     loads = dss.Loads
@@ -143,9 +143,6 @@ def _terms(
             for exponent, share_p, share_q in zip((2.0, 1.0, 0.0), real, reactive, strict=True)
         ]
     exponents = {3: (0.0, 2.0), 4: (float(loads.CVRwatts()), float(loads.CVRvars())), 6: (0.0, 0.0), 7: (0.0, 2.0)}
-    if model not in exponents:
-        problems.add(name, "Model", model, "must be 1 to 8")
-        return []
     of_p, of_q = exponents[model]
     if model == 4 and (loads.CVRCurve() or "").strip():
         notes.append(f"{name}: its CVR curve is left out; the exponents hold in every interval")
