@@ -15,6 +15,7 @@ from dlmp.casefolder import read_case
 from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.errors import InputError
 from dlmp.market import MarketCase
+from dlmp.network import UnbalancedNetwork
 from dlmp.shipped import shipped_case, shipped_cases
 
 BINDING = {
@@ -24,8 +25,23 @@ BINDING = {
     "feeder69": {("congestion", "4-5", 2000.0), ("voltage", "bus 64", 0.95)},
 }
 """Every balanced case that ships, and all limits that bind in it [A], [kVA], [pu]."""
-UNBALANCED = ("ieee123", "ieee13", "ieee34")
-"""Cases by phase that ship; `test_clearing_phases` clears them."""
+UNBALANCED = {
+    "ieee123": {
+        ("congestion", "transformer.xfm1", "1", 22.8997), ("congestion", "transformer.xfm1", "2", 22.8997),
+        ("voltage", "bus 63", "1", 0.975), ("voltage", "bus 83", "1", 1.05), ("voltage", "bus 83", "2", 1.05),
+        ("voltage", "bus 83", "3", 1.05), ("voltage", "bus 96", "2", 1.05),
+    },
+    "ieee13": {
+        ("congestion", "transformer.xfm1", "1", 76.3324), ("voltage", "bus 652", "1", 0.98),
+        ("voltage", "bus 675", "2", 1.05), ("voltage", "bus 675", "3", 0.98),
+    },
+    "ieee34": {
+        ("congestion", "transformer.xfm1", "2", 11.5934), ("unbalance", "bus 814", "123", 1.2),
+        ("unbalance", "bus 890", "123", 1.2), ("voltage", "bus 852r", "1", 1.058), ("voltage", "bus 852r", "2", 1.058),
+        ("voltage", "bus 852r", "3", 1.058), ("voltage", "bus 890", "2", 0.945),
+    },
+}  # fmt: skip
+"""Cases by phase that ship, and all limits that bind in them; `test_clearing_phases` has their costs and prices."""
 
 MOST_PASSES = 8
 
@@ -115,6 +131,22 @@ def test_prices_are_those_of_the_ac_oracle(cleared: Clearing, oracle: AcOpf):
 def test_case_is_held_by_the_limits_that_it_is_made_for(name: str):
     rows = clearing_of(name).binding_limits()[["component", "element", "limit"]].itertuples(index=False)
     assert {(component, element, round(limit, 4)) for component, element, limit in rows} == BINDING[name]
+
+
+@pytest.mark.parametrize("name", UNBALANCED)
+def test_case_by_phase_is_held_by_the_limits_that_it_is_made_for_at_one_set_of_prices(name: str):
+    found = clearing_of(name)
+    rows = found.binding_limits()[["component", "element", "phase", "limit"]].itertuples(index=False)
+    assert {(*names, round(limit, 4)) for *names, limit in rows} == UNBALANCED[name]
+    assert found.certificate.price_ranges == ()
+
+
+@pytest.mark.parametrize("name", UNBALANCED)
+def test_feeder_by_phase_stands_in_a_file_of_its_own_name(name: str):
+    network = clearing_of(name).case.network
+    assert isinstance(network, UnbalancedNetwork)
+    assert (network.name, Path(network.origin).name) == (name, f"{name}.dss")
+    assert network.notes == ()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dlmp.casefolder import read_case
 from dlmp.market import Horizon, MarketCase
 from dlmp.network import UnbalancedNetwork, read_network
 from dlmp.network.opendss import from_opendss
-from dlmp.network.sources import network_profiles
+from dlmp.network.sources import OPENDSS_OPTIONS, network_profiles
 from dlmp.shipped import shipped_case
 
 HERE = Path(__file__).parents[1]
@@ -617,3 +617,9 @@ def test_circuits_do_not_know_of_each_other(tmp_path: Path):
     path = master(tmp_path, LOAD, head=HEAD.replace("Clear\n", ""))
     one, two = from_opendss(path), from_opendss(path)
     np.testing.assert_array_equal(one.admittance.toarray(), two.admittance.toarray())
+
+
+def test_the_documentation_has_every_option():
+    text = (HERE.parent / "docs" / "case-folder.md").read_text("utf-8")
+    options = text.partition("### OpenDSS circuits")[2].partition("\n## ")[0]
+    assert [name for name in OPENDSS_OPTIONS if f"| `{name}` |" not in options] == []
