@@ -340,8 +340,8 @@ class _Builder:
             self.rating.append(amps * self.base_volt[here] / 1000 / BASE_KVA if is_limited else np.inf)
 
     def _per_unit(self, y: ComplexArray, rows: IntArray, columns: IntArray) -> ComplexArray:
-        base = np.array(self.base_volt)
-        return np.asarray(y * base[rows][:, None] * base[columns] / (1000 * BASE_KVA))
+        of_row, of_column = (np.array([self.base_volt[node] for node in end]) for end in (rows, columns))
+        return np.asarray(y * of_row[:, None] * of_column / (1000 * BASE_KVA))
 
     def network(
         self,
