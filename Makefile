@@ -32,7 +32,7 @@ lint: $(DEV) ## ruff, mypy and import-linter
 bench: $(BENCH) ## time the engine, and a peer beside it
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks
 
-nightly: lint ## all tests, the slow ones too, then the benchmarks
+nightly: lint $(BENCH) ## all tests, the slow ones too, then the benchmarks
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) -m "nightly or not nightly"
 	$(MAKE) bench
 

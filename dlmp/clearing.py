@@ -97,12 +97,14 @@ class Clearing:
         energy = (self.prices.energy[interval, node], self.prices.energy_q[interval, node])
         bought = (substation.price_usd_per_mwh[interval], substation.q_price_usd_per_mvarh[interval])
         rest = (energy[0] - bought[0], energy[1] - bought[1])
+        is_shown = [abs(part) > self.settings.tolerance_usd_per_mwh for part in rest]
+        bought = (bought[0] if is_shown[0] else energy[0], bought[1] if is_shown[1] else energy[1])
         rows: list[tuple[str, str, str, str, float | None, str, float, float]] = [
             ("energy", "substation price", "-", "-", None, "", *bought)
         ]
-        if abs(rest[0]) > self.settings.tolerance_usd_per_mwh:
+        if is_shown[0]:
             rows.append(("energy", REAL_IMPORT, "-", "-", None, "kW", rest[0], 0.0))
-        if abs(rest[1]) > self.settings.tolerance_usd_per_mwh:
+        if is_shown[1]:
             rows.append(("energy", REACTIVE_IMPORT, "-", "-", None, "kvar", 0.0, rest[1]))
         lost = (self.prices.loss[interval, node], self.prices.loss_q[interval, node])
         rows.append(("loss", "network losses", "-", "-", None, "", *lost))

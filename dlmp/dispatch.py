@@ -1,8 +1,8 @@
 """The passes: linearise, solve the LP, look at the AC state, repeat; then finish by Newton.
 
 Each pass solves one LP with the tangents of all points so far (`dlmp.formulation.network_rows`).
-From the second pass on the Newton finish is tried from the LP's basis; it ends the clearing when it
-meets the optimality conditions; the intervals where it fails go on with the next pass.  A linear
+After each the Newton finish is tried from the LP's basis; it ends the clearing when it meets the
+optimality conditions; the intervals where it fails go on with the next pass.  A linear
 network needs no finish: its LP is exact.
 """
 
@@ -24,7 +24,6 @@ from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, LpSolution, StatusArray, solve_lp
 from dlmp.timing import PhaseClock
 
-FIRST_NEWTON_PASS = 2
 STALLED_PASSES, STALLED_SHARE = 4, 0.05
 """The elastic LP must break 5 % less within 4 passes, or the case is infeasible."""
 MAX_ROUNDS = 10
@@ -167,7 +166,7 @@ class _Passes:
             report = self._report(number, before, solution.x)
             if not is_elastic:
                 self.unmet.clear()
-                if number >= FIRST_NEWTON_PASS and not self.formulation.is_linear:
+                if not self.formulation.is_linear:
                     self.optimum = self._finish(solution, weights)
                 optimum = self.optimum
                 if optimum is not None and not optimum.is_open.any():
@@ -285,7 +284,7 @@ class _Passes:
         self.x, self.point, self.is_damped = tried, point, share < 1.0
 
     def _report(self, number: int, before: FloatArray, x: FloatArray) -> PassReport:
-        columns = self.market.network_columns
+        columns, x = self.market.network_columns, self.market.with_import(x, self.point.import_pu)
         lp_import = x[self.market.block("import_p").ravel()] + 1j * x[self.market.block("import_q").ravel()]
         return PassReport(
             number,

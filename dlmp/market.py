@@ -81,6 +81,12 @@ class Substation:
         object.__setattr__(self, "price_usd_per_mwh", frozen(self.price_usd_per_mwh))
         object.__setattr__(self, "q_price_usd_per_mvarh", frozen(self.q_price_usd_per_mvarh))
 
+    @property
+    def counts_reactive(self) -> bool:
+        """True when reactive import has a price or a limit."""
+        has_limit = np.isfinite(self.q_min_kvar) or np.isfinite(self.q_max_kvar)
+        return bool(has_limit or self.q_price_usd_per_mvarh.any())
+
 
 @dataclass(frozen=True, eq=False)
 class MarketCase:

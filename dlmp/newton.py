@@ -29,7 +29,7 @@ from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray
 from dlmp.timing import PhaseClock
 
-MAX_STEPS, MAX_QUADRATIC_STEPS, STEPS_AFTER_QUADRATIC = 8, 8, 3
+MAX_STEPS, MAX_QUADRATIC_STEPS, STEPS_AFTER_QUADRATIC = 8, 8, 8
 FEW_REACTIVE = 60
 """Among more free reactive powers than this the sets go in circles: begin with the quadratic programme."""
 NEAR_PRICE = 0.03
@@ -289,6 +289,7 @@ class _Search:
         """Find the network state of the present dispatch; (t,) False where there is none."""
         with self.clock.phase("power_flow"):
             self.point = self.formulation.operate(self.market.injection(self.x), self.point)
+        self.x = self.market.with_import(self.x, self.point.import_pu)
         return self.point.converged
 
     def _update_or_fail(self, before: _State) -> None:
@@ -410,11 +411,14 @@ class _System:
         here = self.jacobian[:, self.free]
         damping = PROXIMAL * sparse.eye_array(len(self.free))
         corner = -PROXIMAL * sparse.eye_array(len(self.dual))
-        system = sparse.csc_array(sparse.block_array([[self.hessian() + damping, here.T], [here, corner]]))
+        system = sparse.csc_array(sparse.block_array([[self.hessian(), here.T], [here, None]]))
+        right = np.concatenate([-self.reduced[self.free], self.residual])
         try:
-            change = splu(system).solve(np.concatenate([-self.reduced[self.free], self.residual]))
+            factors = splu(sparse.csc_array(system + sparse.block_diag([damping, corner])))
         except RuntimeError:
             return None
+        change = factors.solve(right)
+        change += factors.solve(right - system @ change)  # what the damping has left over
         x = self.x.copy()
         x[self.free] += change[: len(self.free)]
         dual = self.dual - change[len(self.free) :]
@@ -434,8 +438,8 @@ class _System:
         with self.clock.phase("gradients"):
             lagrangian = self.point.lagrangian(self.multipliers.weights())
             wanted = self.curvature.wanted(self.active.column)
-            for interval in self.open:
-                block = self.curvature.block(lagrangian, int(interval), wanted[interval])
+            blocks = self.curvature.blocks(lagrangian, self.open, wanted)
+            for interval, block in blocks.items():
                 place = position[self.market.network_columns[interval][wanted[interval]]]
                 parts.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
         value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))

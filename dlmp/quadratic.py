@@ -76,17 +76,32 @@ class Curvature:
             known, whole, _ = self._known[interval]
             self._known[interval] = (known, whole, MOST_USES)
 
-    def block(self, lagrangian: Lagrangian, interval: int, wanted: npt.NDArray[np.bool_]) -> FloatArray:
-        """(i, i) Derivatives by the `wanted` (2, r) real and reactive injections, in that order [currency/MWh/pu]."""
-        known, whole, uses = self._known.get(interval, (np.zeros_like(wanted), np.zeros((0, 0)), MOST_USES))
-        if (wanted & ~known).any():
-            known = wanted | known | self.likely[interval]
-            uses = MOST_USES
-        elif uses >= MOST_USES:
-            known = wanted
-        if uses >= MOST_USES:
-            reactive, resource = np.nonzero(known)
-            whole, uses = lagrangian.hessian(interval, self.market.case.resources.share[resource], reactive == 1), 0
+    def blocks(
+        self, lagrangian: Lagrangian, intervals: IntArray, wanted: npt.NDArray[np.bool_]
+    ) -> dict[int, FloatArray]:
+        """(i, i) Derivatives in each interval by the `wanted` (t, 2, r) injections, real before reactive.
+
+        In currency/MWh/pu.
+        """
+        stale, needed = [], np.zeros_like(self.likely[0])
+        for interval in intervals.tolist():
+            known, _, uses = self._known.setdefault(interval, (np.zeros_like(needed), np.zeros((0, 0)), 0))
+            if (wanted[interval] & ~known).any():
+                stale.append(interval)
+                needed |= wanted[interval] | known | self.likely[interval]
+            elif uses >= MOST_USES:
+                stale.append(interval)
+                needed |= wanted[interval]
+        if stale:
+            reactive, resource = np.nonzero(needed)
+            share = self.market.case.resources.share[resource]
+            made = lagrangian.hessians(np.array(stale), share, reactive == 1)
+            self._known.update({interval: (needed, whole, 0) for interval, whole in zip(stale, made, strict=True)})
+        return {interval: self._part(interval, wanted[interval]) for interval in intervals.tolist()}
+
+    def _part(self, interval: int, wanted: npt.NDArray[np.bool_]) -> FloatArray:
+        """The `wanted` part of a block that is known, which has been used once more."""
+        known, whole, uses = self._known[interval]
         self._known[interval] = (known, whole, uses + 1)
         place = np.flatnonzero(wanted[known])
         return whole[np.ix_(place, place)]
@@ -111,6 +126,7 @@ class QuadraticModel:
         self.market, self.formulation, self.x, self.point, self.clock = market, formulation, x, point, clock
         self.curvature = curvature
         self.lagrangian = point.lagrangian(weights)
+        self._curved: dict[int, FloatArray] = {}
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
     def solve_all(self, intervals: IntArray, active: npt.NDArray[np.bool_]) -> dict[int, QuadraticSolution]:
@@ -128,6 +144,8 @@ class QuadraticModel:
         A solution for each interval that has one.
         """
         limits = self.formulation.limits
+        with self.clock.phase("gradients"):
+            self._curved = self.curvature.blocks(self.lagrangian, intervals, self.curvature.likely)
         watched = active | worth_watching(limits, self.point.limit_value)
         solutions: dict[int, QuadraticSolution] = {}
         x = self.x.copy()
@@ -209,11 +227,8 @@ class QuadraticModel:
     def _hessian(self, interval: int) -> FloatArray:
         """Convex part of the curvature by all columns of one interval, (width, width)."""
         market = self.market
-        wanted = self.curvature.likely[interval]
-        with self.clock.phase("gradients"):
-            block = self.curvature.block(self.lagrangian, interval, wanted)
-        place = market.network_columns[interval][wanted] - interval * market.width
-        value, vector = np.linalg.eigh(block)
+        place = market.network_columns[interval][self.curvature.likely[interval]] - interval * market.width
+        value, vector = np.linalg.eigh(self._curved[interval])
         full = np.zeros((market.width, market.width))
         full[np.ix_(place, place)] = (vector * np.maximum(value, 0.0)) @ vector.T
         return full

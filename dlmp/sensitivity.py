@@ -32,38 +32,40 @@ class Sensitivity:
     ----------
     flow
         The factorised network.
-    v_pu, injection_pu
-        (t, n) Voltages and (t, p) injections that they solve [pu].
+    state_pu, injection_pu
+        (t, n + s) States, of voltages and currents of stiff conductors, and (t, p) injections that they solve [pu].
     """
 
     flow: PowerFlow
-    v_pu: ComplexArray
+    state_pu: ComplexArray
     injection_pu: ComplexArray
 
     @cached_property
     def jacobian(self) -> Jacobian:
         """Linear solves at these voltages."""
-        return Jacobian(self.flow, *self.flow.slopes(self.injection_pu, self.v_pu))
+        return Jacobian(self.flow, *self.flow.slopes(self.injection_pu, self.state_pu))
 
     @cached_property
     def port_v(self) -> ComplexArray:
         """(t, p) Voltage of every port [pu]; that of a dead neutral is taken for `SMALLEST`, to divide by."""
-        v = self._across(self.v_pu.T).T
+        v = self._across(self.state_pu.T).T
         return np.where(np.abs(v) < SMALLEST, SMALLEST, v)
 
     def _across(self, x: ComplexArray) -> ComplexArray:
-        """(p, c) Port values of node values (n, c)."""
-        return np.asarray(self.flow.network.incidence @ x) if len(self.flow.network.pair) else x
+        """(p, c) Port voltages of states (n + s, c)."""
+        network = self.flow.network
+        v = x[: network.node_count]
+        return np.asarray(network.incidence @ v) if len(network.pair) else v
 
     def _full(self, x: ComplexArray) -> ComplexArray:
-        """(n, c) Values at all nodes, zero at sources, of values at the free ones."""
-        full = np.zeros((self.v_pu.shape[1], x.shape[1]), dtype=complex)
-        full[self.flow.free] = x
+        """(n + s, c) Whole states, zero at sources, of the unknowns (u, c)."""
+        full = np.zeros((self.flow.size, x.shape[1]), dtype=complex)
+        full[self.flow.unknown] = x
         return full
 
     def adjoint(self, interval: IntArray, seed: ComplexArray) -> ComplexArray:
-        """Adjoint vectors (f, c) of the (n, c) seeds ``g``, column j at ``interval[j]``."""
-        return self.jacobian.solve_adjoint(interval, seed[self.flow.free])
+        """Adjoint vectors (u, c) of the (n + s, c) seeds ``g``, column j at ``interval[j]``."""
+        return self.jacobian.solve_adjoint(interval, seed[self.flow.unknown])
 
     def gradient(self, interval: IntArray, adjoint: ComplexArray, ports: IntArray) -> FloatArray:
         """Gradient (c, 2, ports) by real and reactive injection at `ports`; zero at sources."""
@@ -71,21 +73,28 @@ class Sensitivity:
         return np.stack([ratio.real, ratio.imag], axis=1)
 
     def tangent(self, interval: int, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> ComplexArray:
-        """Voltage change (n, i) per pu of real or reactive injection, of which each port gets its `share` (i, p)."""
-        ports = self.flow.port
-        current = np.asarray(
-            (share[:, ports] @ sparse.diags_array(1 / np.conj(self.port_v[interval, ports]))).todense()
-        )
-        change = self.flow.ports.to_nodes(current.T * np.where(reactive, -1j, 1.0))
+        """Change (n + s, i) of the state per pu of real or reactive injection; each port gets its `share` (i, p)."""
+        change = self._current(self.port_v[interval], share, reactive)
         return self._full(self.jacobian.solve_nearly(interval, change))
 
-    def predicted_voltage(self, injection_pu: ComplexArray) -> ComplexArray:
-        """Voltages (t, n) to first order at other injections (t, p) [pu]."""
+    def common_tangent(self, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> ComplexArray:
+        """Voltage change likewise, nearly that of every interval: with the reference Jacobian at the mean voltages."""
+        change = self._current(self.port_v.mean(axis=0), share, reactive)
+        return self._full(self.flow.reference.solve(change))
+
+    def _current(self, v: ComplexArray, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> ComplexArray:
+        """(u, i) Current into the free nodes per pu of injection at port voltages (p,)."""
+        ports = self.flow.port
+        current = np.asarray((share[:, ports] @ sparse.diags_array(1 / np.conj(v[ports]))).todense())
+        return self.flow.ports.to_nodes(current.T * np.where(reactive, -1j, 1.0))
+
+    def predicted_state(self, injection_pu: ComplexArray) -> ComplexArray:
+        """States (t, n + s) to first order at other injections (t, p) [pu]."""
         ports = self.flow.port
         current = np.conj((injection_pu - self.injection_pu)[:, ports] / self.port_v[:, ports]).T
-        moved = np.array(self.v_pu)
+        moved = np.array(self.state_pu)
         change = self.jacobian.solve(np.arange(len(moved)), self.flow.ports.to_nodes(current))
-        moved[:, self.flow.free] += change.T
+        moved[:, self.flow.unknown] += change.T
         return moved
 
     def injection_curvature(
@@ -96,24 +105,34 @@ class Sensitivity:
         share: sparse.csr_array,
         reactive: npt.NDArray[np.bool_],
     ) -> FloatArray:
-        """``Re((H lam)^T D2I)`` of one interval's (f,) adjoint, (i, i)."""
-        ports = self.flow.port
-        v, power = self.port_v[interval, ports], self.injection_pu[interval, ports]
-        lam, moved = self.flow.ports.of_nodes(adjoint[:, None])[:, 0], self._across(tangent)[ports]
-        step = np.where(reactive, 1j, 1.0)
-        mixed = -(share[:, ports] @ ((np.conj(lam) / v**2)[:, None] * moved)) * step[:, None]
-        total = mixed + mixed.T + _form(np.conj(lam) * 2 * power / v**3, moved, moved)
-        if self.flow.ports.has_laws:
-            straight, across, mirrored = self.flow.ports.law_curvature(v, interval)
-            twice = _form(lam * across, moved, np.conj(moved))
-            total = total + _form(lam * straight + np.conj(lam * mirrored), moved, moved) + twice + twice.T
-        return np.asarray(total.real)
+        """``Re((H lam)^T D2I)`` of one interval's (u,) adjoint, (i, i)."""
+        flow = self.flow
+        v, power = self.port_v[interval, flow.port], self.injection_pu[interval, flow.port]
+        lam = flow.ports.of_nodes(adjoint[:, None])[:, 0]
+        straight, across = np.conj(lam) * 2 * power / v**3, np.zeros_like(v)
+        if flow.ports.has_laws:
+            by_v, by_both, by_conj = flow.ports.law_curvature(v, interval)
+            straight, across = straight + lam * by_v + np.conj(lam * by_conj), lam * by_both
+        bent = np.flatnonzero((straight != 0) | (across != 0))
+        incidence, change = flow.network.incidence, tangent[: flow.network.node_count]
+        at = np.unique(share.indices)
+        own = np.conj(self._across(self._full(adjoint[:, None]))[at, 0]) / self.port_v[interval, at] ** 2
+        mixed = -(share[:, at] @ (own[:, None] * (incidence[at] @ change)))
+        mixed = (mixed * np.where(reactive, 1j, 1.0)[:, None]).real
+        return np.asarray(mixed + mixed.T + _form(straight[bent], across[bent], incidence[flow.port[bent]] @ change))
 
 
-def _form(weight: ComplexArray, left: ComplexArray, right: ComplexArray) -> ComplexArray:
-    """``left^T diag(weight) right`` over the rows that have a weight."""
-    rows = np.flatnonzero(weight)
-    return np.asarray((weight[rows, None] * left[rows]).T @ right[rows])
+def _form(straight: ComplexArray, across: ComplexArray, moved: ComplexArray) -> FloatArray:
+    """Real part of ``M^T diag(straight) M + M^T diag(across) conj(M)`` and its mirror image, of `moved` (k, i)."""
+    both = np.concatenate([moved.real, moved.imag])
+    turned = -straight.imag[:, None]
+    weighted = np.concatenate(
+        [
+            (2 * across.real + straight.real)[:, None] * moved.real + turned * moved.imag,
+            (2 * across.real - straight.real)[:, None] * moved.imag + turned * moved.real,
+        ]
+    )
+    return np.asarray(both.T @ weighted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,29 +141,34 @@ class ImportedPower:
 
     flow: PowerFlow
 
-    def value(self, v_pu: ComplexArray) -> ComplexArray:
-        """(t,) Complex power [pu]; as exact as the voltages (t, n)."""
-        source = self.flow.network.source
-        return np.asarray((v_pu[:, source] * np.conj((self.flow.y_source @ v_pu.T).T)).sum(axis=1), dtype=complex)
+    @cached_property
+    def _current(self) -> sparse.csr_array:
+        """(k, n + s) Current that each source feeds in."""
+        return self.flow.equations.balance[self.flow.network.source]
+
+    def value(self, state_pu: ComplexArray) -> ComplexArray:
+        """(t,) Complex power [pu] at states (t, n + s)."""
+        fed = state_pu[:, self.flow.network.source] * np.conj((self._current @ state_pu.T).T)
+        return np.asarray(fed.sum(axis=1))
 
     def seed(self) -> tuple[ComplexArray, ComplexArray]:
-        """(n,) seeds of real and of reactive power; linear in the free voltages, so without curvature."""
-        real = np.asarray(self.flow.y_source.T @ np.conj(self.flow.network.source_v_pu), dtype=complex)
+        """(n + s,) seeds of real and of reactive power; linear in the unknowns, so without curvature."""
+        real = np.asarray(self._current.T @ np.conj(self.flow.network.source_v_pu))
         return real, 1j * real
 
 
 @dataclass(frozen=True, eq=False)
 class Magnitudes:
-    """Magnitudes of linear functions ``z = rows @ V``, of powers ``V_at conj(z)``, or ratios ``|z| / |over @ V|``.
+    """Magnitudes of currents ``z = rows @ x``, of powers ``V_at conj(z)``, or ratios ``|z| / |over @ x|``.
 
     Parameters
     ----------
     rows
-        (k, n) Complex coefficients.
+        (k, n + s) Complex coefficients.
     at
         (k,) Node whose voltage multiplies the current ``z``; -1 for the magnitude of ``z`` itself.
     over
-        (k, n) Coefficients of the denominator; a row without entries for a denominator of 1.
+        (k, n + s) Coefficients of the denominator; a row without entries for a denominator of 1.
     """
 
     rows: sparse.csr_array
@@ -155,19 +179,19 @@ class Magnitudes:
     def _is_ratio(self) -> npt.NDArray[np.bool_]:
         return np.diff(self.over.indptr) > 0
 
-    def value(self, v_pu: ComplexArray) -> FloatArray:
+    def value(self, state_pu: ComplexArray) -> FloatArray:
         """(t, k) Magnitudes [pu]."""
-        size = np.abs((self.rows @ v_pu.T).T)
-        size[:, self.at >= 0] *= np.abs(v_pu[:, self.at[self.at >= 0]])
-        size[:, self._is_ratio] /= np.abs((self.over[self._is_ratio] @ v_pu.T).T)
+        size = np.abs((self.rows @ state_pu.T).T)
+        size[:, self.at >= 0] *= np.abs(state_pu[:, self.at[self.at >= 0]])
+        size[:, self._is_ratio] /= np.abs((self.over[self._is_ratio] @ state_pu.T).T)
         return size
 
-    def seed(self, v_pu: ComplexArray, interval: IntArray, index: IntArray) -> ComplexArray:
-        """(n, c) seeds of magnitude ``index[j]`` at ``interval[j]``."""
-        rows, at, v = self.rows[index], self.at[index], v_pu[interval]
-        z = np.asarray(rows.multiply(v).sum(axis=1)).ravel()
+    def seed(self, state_pu: ComplexArray, interval: IntArray, index: IntArray) -> ComplexArray:
+        """(n + s, c) seeds of magnitude ``index[j]`` at ``interval[j]``."""
+        rows, at, x = self.rows[index], self.at[index], state_pu[interval]
+        z = np.asarray(rows.multiply(x).sum(axis=1)).ravel()
         is_power = at >= 0
-        here = np.where(is_power, v[np.arange(len(at)), at], 1.0)
+        here = np.where(is_power, x[np.arange(len(at)), at], 1.0)
         value = np.where(is_power, here * np.conj(z), z)
         unit = value / np.maximum(np.abs(value), SMALLEST)
         through = np.where(is_power, unit * np.conj(here), np.conj(unit))
@@ -177,21 +201,21 @@ class Magnitudes:
         ratio = np.flatnonzero(self._is_ratio[index])
         if len(ratio):
             over = self.over[index[ratio]]
-            below = np.asarray(over.multiply(v[ratio]).sum(axis=1)).ravel()
+            below = np.asarray(over.multiply(x[ratio]).sum(axis=1)).ravel()
             share = np.abs(value[ratio]) / np.abs(below) ** 2
             lower = over.multiply((share * np.conj(below) / np.abs(below))[:, None])
             seed[:, ratio] = seed[:, ratio] / np.abs(below) - np.asarray(lower.todense()).T
         return seed
 
-    def curvature(self, v: ComplexArray, tangent: ComplexArray, index: IntArray, weight: FloatArray) -> FloatArray:
-        """``sum weight D2|.|[dV_c, dV_d]`` over the magnitudes `index` at voltages (n,), (i, i)."""
+    def curvature(self, x: ComplexArray, tangent: ComplexArray, index: IntArray, weight: FloatArray) -> FloatArray:
+        """``sum weight D2|.|[dV_c, dV_d]`` over the magnitudes `index` at a state (n + s,), (i, i)."""
         total = np.zeros((tangent.shape[1], tangent.shape[1]))
         if not len(index):
             return total
-        z, dz = self.rows[index] @ v, self.rows[index] @ tangent
+        z, dz = self.rows[index] @ x, self.rows[index] @ tangent
         at = self.at[index]
         is_power = (at >= 0)[:, None]
-        here = np.where(is_power, v[at][:, None], 1.0)
+        here = np.where(is_power, x[at][:, None], 1.0)
         d_here = np.where(is_power, tangent[at], 0.0)
         value = np.where(is_power, here * np.conj(z)[:, None], z[:, None])
         change = np.where(is_power, d_here * np.conj(z)[:, None] + here * np.conj(dz), dz)
@@ -201,7 +225,7 @@ class Magnitudes:
         scale = weight.copy()
         if len(ratio):
             over = self.over[index[ratio]]
-            below, d_below = over @ v, over @ tangent
+            below, d_below = over @ x, over @ tangent
             length = np.abs(below)
             turned = np.conj(below / length)[:, None] * d_below
             share = size[ratio, 0] / length

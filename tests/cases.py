@@ -10,8 +10,10 @@ from functools import cache
 
 import numpy as np
 import pandapower.networks
+import pytest
 from numpy.typing import ArrayLike
 
+from dlmp import newton
 from dlmp.bids import Bids, Resources, at_ports
 from dlmp.market import MarketCase, Substation, simple_case
 from dlmp.network.model import Network
@@ -403,3 +405,9 @@ def transformer_meshed_cigre() -> MarketCase:
 @case("v_min", "rating")
 def undervoltage_meshed_cigre() -> MarketCase:
     return market(cigre(meshed=True, v_min_pu=0.985), 30.0, *plants_cigre(), load=0.95)
+
+
+def without_finish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the Newton finish from getting anywhere: a clearing stands where its last LP left it."""
+    monkeypatch.setattr(newton, "MAX_STEPS", 0)
+    monkeypatch.setattr(newton, "MAX_QUADRATIC_STEPS", 0)

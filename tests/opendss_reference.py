@@ -86,9 +86,10 @@ def voltages(network: UnbalancedNetwork, scale: float = 1.0) -> ComplexArray:
     power = np.zeros(len(network.load_port), dtype=complex)
     np.add.at(power, network.element_load, factor * (network.element_p_kw + 1j * network.element_q_kvar) / BASE_KVA)
     ports = network.port_count
-    v, converged = PowerFlow(network, power[None, ports:]).solve(-power[None, :ports])
+    flow = PowerFlow(network, power[None, ports:])
+    state_pu, converged = flow.solve(-power[None, :ports])
     assert converged.all()
-    return v[0]
+    return flow.voltages(state_pu[0])
 
 
 def fed_kva(network: UnbalancedNetwork, v_pu: ComplexArray) -> complex:

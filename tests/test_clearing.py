@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from acopf import AcOpf, solve_acopf
-from cases import CASES, banded, feeder33, feeder69, generators33, market, rated, resource
+from cases import CASES, banded, feeder33, feeder69, generators33, market, rated, resource, without_finish
 from feeders import Branch, feeder
 from scipy import sparse
 
@@ -78,7 +78,8 @@ def test_components_sum_to_the_price(name: str):
 
 
 @pytest.mark.parametrize("name", LIMITING)
-def test_components_sum_to_the_price_and_the_status_says_so_where_passes_run_out(name: str):
+def test_components_sum_to_the_price_and_the_status_says_so_where_passes_run_out(name: str, monkeypatch):
+    without_finish(monkeypatch)
     found = clear(CASES[name](), Settings(max_passes=1))
     assert found.status == "not_converged"
     assert len(found.passes) == 1
@@ -662,7 +663,7 @@ def test_residuals_of_a_converged_result_are_within_the_tolerances(name: str):
     assert last.mismatch_pu <= found.settings.tolerance_pu
 
 
-def test_summary_tells_status_cost_residuals_and_seconds():
+def test_summary_tells_status_cost_residuals_and_seconds(monkeypatch):
     found = clearing("day_33")
     summary = found.summary()
     assert (summary["status"], summary["objective"], summary["passes"]) == (
@@ -674,6 +675,7 @@ def test_summary_tells_status_cost_residuals_and_seconds():
     assert summary["formulation"] == "ac_tangent"
     assert set(summary["seconds"]) == {"build", "power_flow", "gradients", "solver", "newton"}
     assert summary["lp_solves"] >= summary["passes"]
+    without_finish(monkeypatch)
     stopped = clear(CASES["day_33"](), Settings(max_passes=1)).summary()
     assert stopped["status"] == "not_converged"
     assert stopped["residuals"]["optimality_usd_per_mwh"] is None

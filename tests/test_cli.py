@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from broken_cases import BROKEN_CASES, BrokenCase, change, write_good_case
-from cases import CASES
+from cases import CASES, without_finish
 
 from dlmp import cli, errors, shipped
 from dlmp.casewriter import write_case
@@ -196,7 +196,8 @@ def test_an_infeasible_case_exits_3_names_the_limits_and_leaves_the_output_alone
     assert contents(tmp_path / "out") == before
 
 
-def test_a_case_that_does_not_converge_exits_4_with_its_results(run, tmp_path: Path):
+def test_a_case_that_does_not_converge_exits_4_with_its_results(run, tmp_path: Path, monkeypatch):
+    without_finish(monkeypatch)
     write_case(CASES["day_33"](), tmp_path / "case")
     code, out, err = run("clear", tmp_path / "case", "--out", tmp_path / "out", "--max-passes", "1")
     assert code == 4

@@ -204,7 +204,7 @@ def test_a_load_of_constant_impedance_is_the_shunt_that_it_is(port: str, base: f
 def test_a_neutral_without_any_voltage_is_no_obstacle():
     network = with_a_neutral()
     flow = PowerFlow(network)
-    assert (flow.no_load_pu[ports(network, "s.4")] == 0).all()
+    assert np.abs(flow.no_load_pu[ports(network, "s.4")]).max() < 1e-15
     power = np.zeros((2, network.port_count), complex)
     power[1, ports(network, "x.1-x.4")] = -0.2 - 0.1j
     v, converged = flow.solve(power)

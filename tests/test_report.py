@@ -41,7 +41,7 @@ def test_a_clearing_is_summed_up_with_its_extreme_prices_and_where_they_are(clea
     prices = clearing.prices.table()
     dearest = prices.loc[prices.lmp_usd_per_mwh.idxmax()]
     assert rows["status"].startswith("converged in ")
-    assert rows["status"].endswith(" passes, 1.23 s")
+    assert rows["status"].endswith(" 1 pass, 1.23 s")
     assert rows["total cost"] == f"{clearing.objective:.2f} USD"
     price, hour = f"{dearest.lmp_usd_per_mwh:.2f} USD/MWh", f"{dearest.interval:02d}:00"
     assert rows["highest price"] == f"{price} at bus {dearest.bus}, 2026-01-01 {hour} UTC (interval {dearest.interval})"

@@ -133,7 +133,7 @@ def test_hessian_of_the_lagrangian_is_the_difference_of_its_gradients(formulatio
     lagrangian = formulation.operate(power).lagrangian(weight)
     for interval in range(2):
         share = at_ports(np.tile(nodes, 2), network.port_count)
-        found = lagrangian.hessian(interval, share, np.repeat([False, True], len(nodes)))
+        found = lagrangian.hessians(np.array([interval]), share, np.repeat([False, True], len(nodes)))[0]
         np.testing.assert_allclose(found, found.T, atol=1e-10 * np.abs(found).max())
         close(found, expected[interval])
 
@@ -142,9 +142,11 @@ def test_hessian_of_a_few_injections_is_part_of_the_whole(formulation: AcTangent
     point = formulation.operate(injection(formulation))
     lagrangian = point.lagrangian(weights(point))
     share, reactive = at_ports([1, 2, 1, 2], formulation.network.port_count), np.array([False, False, True, True])
-    whole = lagrangian.hessian(1, share, reactive)
+    whole = lagrangian.hessians(np.array([1]), share, reactive)[0]
     part = np.array([3, 0])
-    np.testing.assert_allclose(lagrangian.hessian(1, share[part], reactive[part]), whole[np.ix_(part, part)], rtol=1e-9)
+    np.testing.assert_allclose(
+        lagrangian.hessians(np.array([1]), share[part], reactive[part])[0], whole[np.ix_(part, part)], rtol=1e-9
+    )
 
 
 def test_predicted_voltages_are_right_to_second_order(formulation: AcTangent):
@@ -155,7 +157,7 @@ def test_predicted_voltages_are_right_to_second_order(formulation: AcTangent):
     error = []
     for size in (0.2, 0.1):
         there = power + size * (direction[0] + 1j * direction[1])
-        error.append(np.abs(point.sensitivity.predicted_voltage(there) - formulation.operate(there).v_pu).max(axis=1))
+        error.append(np.abs(point.sensitivity.predicted_state(there) - formulation.operate(there).v_pu).max(axis=1))
     np.testing.assert_allclose(error[0] / error[1], 4.0, rtol=0.1)
 
 

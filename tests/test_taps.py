@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES
+from cases import CASES, without_finish
 from village import write_village
 
 from dlmp import InputError, clear, read_case, taps
@@ -111,6 +111,7 @@ def test_regulators_that_hunt_end_it_unsettled(heavy, monkeypatch):
 
 def test_a_clearing_that_does_not_converge_settles_nothing(heavy, monkeypatch):
     monkeypatch.setattr(taps, "settle_taps", None)
+    without_finish(monkeypatch)
     network = heavy.network
     limit = network.v_min_pu.copy()
     limit[network.nodes_at(network.bus_number["end"])] = 0.955

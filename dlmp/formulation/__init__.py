@@ -10,7 +10,9 @@ from dlmp.market import MarketCase
 from dlmp.settings import Settings
 
 FORMULATIONS: dict[str, Callable[[MarketCase, Settings], Formulation]] = {
-    "ac_tangent": lambda case, settings: AcTangent(case.network, case.law_pu),
+    "ac_tangent": lambda case, settings: AcTangent(
+        case.network, case.law_pu, counts_reactive_import=case.substation.counts_reactive
+    ),
     "lindistflow": LinDistFlow.of_case,
 }
 """Formulations by name; a new one needs its own file and a line here."""

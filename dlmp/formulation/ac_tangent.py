@@ -15,6 +15,7 @@ from scipy import sparse
 
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Limits, Weights
 from dlmp.network.model import PHASES, ComplexArray, FloatArray, IntArray, Network, UnbalancedNetwork
+from dlmp.nodal import NodalEquations
 from dlmp.powerflow import PowerFlow
 from dlmp.sensitivity import ImportedPower, Magnitudes, Sensitivity
 from dlmp.units import BASE_KVA
@@ -31,7 +32,6 @@ class AcPoint:
 
     formulation: "AcTangent"
     sensitivity: Sensitivity
-    exact_v_pu: ComplexArray
     converged: npt.NDArray[np.bool_]
     _limit_adjoints: dict[tuple[int, int], ComplexArray] = field(default_factory=dict, repr=False)
     _known_imports: dict[int, tuple[ComplexArray, ComplexArray]] = field(default_factory=dict, repr=False)
@@ -42,29 +42,25 @@ class AcPoint:
         return self.sensitivity.injection_pu
 
     @property
+    def state_pu(self) -> ComplexArray:
+        """(t, n + s) Complex voltages, and currents of the stiff conductors [pu]."""
+        return self.sensitivity.state_pu
+
+    @property
     def v_pu(self) -> ComplexArray:
         """(t, n) Complex voltages [pu]."""
-        return self.sensitivity.v_pu
+        return self.formulation.flow.voltages(self.state_pu)
 
     @cached_property
     def import_pu(self) -> ComplexArray:
-        """(t,) Power fed in by the sources less what is injected there [pu].
-
-        Behind a stiff source the last digits of the voltages are much power: what they leave unbalanced is
-        counted to first order.
-        """
-        flow, source = self.formulation.flow, self.formulation.network.source
-        fed = self.formulation.imported.value(self.exact_v_pu)
-        if flow.exact.is_stiff:
-            rest = flow.rest(self.injection_pu, self.exact_v_pu)
-            real, reactive = ((adjoint * rest).sum(axis=0).real for adjoint in self._import_adjoints)
-            fed = fed + real + 1j * reactive
-        return fed - self.injection_pu[:, source].sum(axis=1)
+        """(t,) Power fed in by the sources less what is injected there [pu]."""
+        formulation = self.formulation
+        return formulation.imported.value(self.state_pu) - self.injection_pu[:, formulation.network.source].sum(axis=1)
 
     @cached_property
     def limit_value(self) -> FloatArray:
         """(t, k) Limited quantities [pu]."""
-        return self.formulation.magnitudes.value(self.v_pu)
+        return self.formulation.magnitudes.value(self.state_pu)
 
     def voltage(self) -> FloatArray:
         """(t, n) Voltage magnitudes [pu]."""
@@ -73,25 +69,27 @@ class AcPoint:
     @property
     def losses_pu(self) -> FloatArray:
         """(t,) Real power that the network takes for itself [pu]."""
-        taken = self.v_pu * np.conj((self.formulation.network.admittance @ self.v_pu.T).T)
-        return np.asarray(taken.real.sum(axis=1))
+        rows = self.formulation.flow.equations.balance[: self.formulation.network.node_count]
+        return np.asarray((self.v_pu * np.conj((rows @ self.state_pu.T).T)).real.sum(axis=1))
 
     def branch_power(self) -> tuple[ComplexArray, ComplexArray]:
         """(t, m) Complex power [pu] into each branch at its from and at its to end."""
-        v, network = self.v_pu, self.formulation.network
-        at_from = v[:, network.from_node] * np.conj((network.from_admittance @ v.T).T)
-        at_to = v[:, network.to_node] * np.conj((network.to_admittance @ v.T).T)
+        v, network, equations = self.v_pu, self.formulation.network, self.formulation.flow.equations
+        at_from = v[:, network.from_node] * np.conj((equations.at_from @ self.state_pu.T).T)
+        at_to = v[:, network.to_node] * np.conj((equations.at_to @ self.state_pu.T).T)
         return at_from, at_to
 
     @cached_property
     def _import_adjoints(self) -> tuple[ComplexArray, ComplexArray]:
-        """(f, t) each."""
-        new = np.array([t for t in range(len(self.v_pu)) if t not in self._known_imports], dtype=np.int64)
-        seeds = np.repeat(np.stack(self.formulation.imported.seed(), axis=1), len(new), axis=1)
-        both = self.sensitivity.adjoint(np.tile(new, 2), seeds)
-        for place, t in enumerate(new.tolist()):
-            self._known_imports[t] = both[:, place], both[:, len(new) + place]
-        every = [self._known_imports[t] for t in range(len(self.v_pu))]
+        """(u, t) each."""
+        new = np.array([t for t in range(len(self.state_pu)) if t not in self._known_imports], dtype=np.int64)
+        seeds = self.formulation.imported.seed()[: 2 if self.formulation.counts_reactive_import else 1]
+        made = self.sensitivity.adjoint(np.tile(new, len(seeds)), np.repeat(np.stack(seeds, axis=1), len(new), axis=1))
+        real, reactive = made[:, : len(new)], made[:, len(new) :]
+        if not self.formulation.counts_reactive_import:
+            reactive = np.zeros_like(real)
+        self._known_imports.update(zip(new.tolist(), zip(real.T, reactive.T, strict=True), strict=True))
+        every = [self._known_imports[t] for t in range(len(self.state_pu))]
         return np.stack([real for real, _ in every], axis=1), np.stack([reactive for _, reactive in every], axis=1)
 
     def take_over(self, other: "AcPoint", intervals: IntArray) -> None:
@@ -103,7 +101,7 @@ class AcPoint:
 
     def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:
         """Gradient of real and of reactive import, (t, 2, ports) each."""
-        intervals = np.arange(len(self.v_pu))
+        intervals = np.arange(len(self.state_pu))
         real, reactive = (self.sensitivity.gradient(intervals, lam, ports) for lam in self._import_adjoints)
         held = np.flatnonzero(self.formulation.is_held[ports])
         real[:, 0, held] = reactive[:, 1, held] = -1.0
@@ -111,17 +109,17 @@ class AcPoint:
 
     def predicted_limits(self, injection_pu: ComplexArray) -> FloatArray:
         """(t, k) Limited quantities at voltages that follow the injections (t, p) linearly [pu]."""
-        return self.formulation.magnitudes.value(self.sensitivity.predicted_voltage(injection_pu))
+        return self.formulation.magnitudes.value(self.sensitivity.predicted_state(injection_pu))
 
     def predicted_limit_gradients(
         self, injection_pu: ComplexArray, interval: IntArray, limit: IntArray, ports: IntArray
     ) -> FloatArray:
         """Gradient of `predicted_limits` at those injections, when voltages move as they do here, (i, 2, ports)."""
-        v_pu = self.sensitivity.predicted_voltage(injection_pu)
+        state_pu = self.sensitivity.predicted_state(injection_pu)
         blocks = [np.zeros((0, 2, len(ports)))]
         for start in range(0, len(limit), SEED_COLUMNS):
             part = slice(start, start + SEED_COLUMNS)
-            seed = self.formulation.magnitudes.seed(v_pu, interval[part], limit[part])
+            seed = self.formulation.magnitudes.seed(state_pu, interval[part], limit[part])
             adjoint = self.sensitivity.adjoint(interval[part], seed)
             blocks.append(self.sensitivity.gradient(interval[part], adjoint, ports))
         return np.concatenate(blocks)
@@ -132,7 +130,7 @@ class AcPoint:
         new = [index for index, key in enumerate(keys) if key not in self._limit_adjoints]
         for start in range(0, len(new), SEED_COLUMNS):
             part = np.array(new[start : start + SEED_COLUMNS])
-            seed = self.formulation.magnitudes.seed(self.v_pu, interval[part], limit[part])
+            seed = self.formulation.magnitudes.seed(self.state_pu, interval[part], limit[part])
             adjoint = self.sensitivity.adjoint(interval[part], seed)
             self._limit_adjoints.update({keys[index]: adjoint[:, place] for place, index in enumerate(part)})
         blocks = [np.zeros((0, 2, len(ports)))]
@@ -145,16 +143,16 @@ class AcPoint:
     def _weighted_adjoint(self, weights: sparse.csr_array) -> ComplexArray:
         """(l, t) Adjoint of the weighted sum of each interval's limits."""
         entries = weights.tocoo()
-        seed = np.zeros((self.v_pu.shape[1], len(self.v_pu)), dtype=complex)
+        seed = np.zeros(self.state_pu.T.shape, dtype=complex)
         for start in range(0, entries.nnz, SEED_COLUMNS):
             part = slice(start, start + SEED_COLUMNS)
-            columns = self.formulation.magnitudes.seed(self.v_pu, entries.row[part], entries.col[part])
+            columns = self.formulation.magnitudes.seed(self.state_pu, entries.row[part], entries.col[part])
             np.add.at(seed.T, entries.row[part], (columns * entries.data[part]).T)
-        return self.sensitivity.adjoint(np.arange(len(self.v_pu)), seed)
+        return self.sensitivity.adjoint(np.arange(len(self.state_pu)), seed)
 
     def weighted_limit_gradient(self, weights: sparse.csr_array, ports: IntArray) -> FloatArray:
         """Gradient of the weighted sum of each interval's limits, (t, 2, ports)."""
-        return self.sensitivity.gradient(np.arange(len(self.v_pu)), self._weighted_adjoint(weights), ports)
+        return self.sensitivity.gradient(np.arange(len(self.state_pu)), self._weighted_adjoint(weights), ports)
 
     def lagrangian(self, weights: Weights) -> "AcLagrangian":
         """Give access to derivatives of ``import_p P0 + import_q Q0 - sum limits g``."""
@@ -175,7 +173,7 @@ class AcLagrangian:
     def gradient(self, ports: IntArray) -> FloatArray:
         """By real and reactive injection at `ports`, (t, 2, ports) [currency/MWh]."""
         point = self.point
-        gradient = point.sensitivity.gradient(np.arange(len(point.v_pu)), self.adjoint, ports)
+        gradient = point.sensitivity.gradient(np.arange(len(point.state_pu)), self.adjoint, ports)
         held = np.flatnonzero(point.formulation.is_held[ports])
         gradient[:, 0, held], gradient[:, 1, held] = (
             -self.import_weights.real[:, None],
@@ -183,49 +181,75 @@ class AcLagrangian:
         )
         return gradient
 
-    def hessian(self, interval: int, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
-        """By real or `reactive` injections with `share` (i, p) at each port, (i, i) [currency/MWh/pu]."""
+    def hessians(self, intervals: IntArray, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
+        """By real or `reactive` injections with `share` (i, p) at each port, (k, i, i) [currency/MWh/pu].
+
+        On a large network the voltages move as they do in the mean of all intervals: nearly the same, and by far
+        less work.
+        """
         sensitivity, magnitudes = self.point.sensitivity, self.point.formulation.magnitudes
-        tangent = sensitivity.tangent(interval, share, reactive)
-        curved = sensitivity.injection_curvature(interval, self.adjoint[:, interval], tangent, share, reactive)
-        row = self.limit_weights[[interval]]
-        return curved - magnitudes.curvature(self.point.v_pu[interval], tangent, row.indices, row.data)
+        common = sensitivity.common_tangent(share, reactive) if sensitivity.flow.is_large else None
+        blocks = np.zeros((len(intervals), len(reactive), len(reactive)))
+        for block, interval in zip(blocks, intervals.tolist(), strict=True):
+            tangent = sensitivity.tangent(interval, share, reactive) if common is None else common
+            curved = sensitivity.injection_curvature(interval, self.adjoint[:, interval], tangent, share, reactive)
+            row = self.limit_weights[[interval]]
+            block[:] = curved - magnitudes.curvature(self.point.state_pu[interval], tangent, row.indices, row.data)
+        return blocks
 
 
 class AcTangent:
-    """The AC network, linearised where it stands; see `dlmp.formulation.interface.Formulation`."""
+    """The AC network, linearised where it stands; see `dlmp.formulation.interface.Formulation`.
+
+    Parameters
+    ----------
+    network
+        The network.
+    law_pu
+        (t, l) Nominal consumption of the loads that follow their voltage [pu]; default: none.
+    counts_reactive_import
+        False where reactive import has neither price nor limit: its gradients are then given as zero, unasked for.
+    """
 
     is_linear = False
 
-    def __init__(self, network: Network, law_pu: ComplexArray | None = None):
+    def __init__(self, network: Network, law_pu: ComplexArray | None = None, *, counts_reactive_import: bool = True):
         self.network = network
+        self.counts_reactive_import = counts_reactive_import
         self.flow = PowerFlow(network, law_pu)
         self.imported = ImportedPower(self.flow)
         self.is_held = np.zeros(network.port_count, bool)
         self.is_held[network.source] = True
-        blocks = [_voltages(network), _flows(network)]
+        blocks = [_voltages(network), _flows(network, self.flow.equations)]
         if isinstance(network, UnbalancedNetwork) and np.isfinite(network.v_unbalance_max):
             blocks.append(_unbalance(network, network.v_unbalance_max))
         self.magnitudes = Magnitudes(
-            rows=sparse.csr_array(sparse.vstack([quantity.rows for quantity, _ in blocks])),
+            rows=self._by_state([quantity.rows for quantity, _ in blocks]),
             at=np.concatenate([quantity.at for quantity, _ in blocks]),
-            over=sparse.csr_array(sparse.vstack([quantity.over for quantity, _ in blocks])),
+            over=self._by_state([quantity.over for quantity, _ in blocks]),
         )
         self.limits = Limits.joined([limits for _, limits in blocks])
+
+    def _by_state(self, blocks: list[sparse.csr_array]) -> sparse.csr_array:
+        """Rows over the whole state, of blocks of which some are over the voltages alone."""
+        parts = [(block.data, block.indices, block.indptr) for block in blocks]
+        return sparse.csr_array(
+            sparse.vstack([sparse.csr_array(part, shape=(len(part[2]) - 1, self.flow.size)) for part in parts])
+        )
 
     def operate(self, injection_pu: ComplexArray, start: AcPoint | None = None) -> AcPoint:
         """Solve the AC power flow of every interval at (t, n) injections [pu]."""
         if start is None:
-            v, converged = self.flow.solve_exactly(injection_pu)
-            return AcPoint(self, Sensitivity(self.flow, np.asarray(v, dtype=complex), injection_pu), v, converged)
+            state_pu, converged = self.flow.solve(injection_pu)
+            return AcPoint(self, Sensitivity(self.flow, state_pu, injection_pu), converged)
         same = (injection_pu == start.injection_pu).all(axis=1) & start.converged
         moved = np.flatnonzero(~same)
-        v, converged = start.exact_v_pu.copy(), start.converged.copy()
+        state_pu, converged = start.state_pu.copy(), start.converged.copy()
         if len(moved):
-            v[moved], converged[moved] = self.flow.solve_exactly(
-                injection_pu[moved], start.exact_v_pu[moved], moved, start.sensitivity.jacobian
+            state_pu[moved], converged[moved] = self.flow.solve(
+                injection_pu[moved], start.state_pu[moved], moved, start.sensitivity.jacobian
             )
-        point = AcPoint(self, Sensitivity(self.flow, np.asarray(v, dtype=complex), injection_pu), v, converged)
+        point = AcPoint(self, Sensitivity(self.flow, state_pu, injection_pu), converged)
         point.take_over(start, np.flatnonzero(same))
         return point
 
@@ -255,14 +279,14 @@ def _voltages(network: Network) -> tuple[Magnitudes, Limits]:
     )
 
 
-def _flows(network: Network) -> tuple[Magnitudes, Limits]:
+def _flows(network: Network, equations: NodalEquations) -> tuple[Magnitudes, Limits]:
     """Current or apparent power of every rated conductor, at both ends where they differ."""
     at_from = np.flatnonzero(np.isfinite(network.rating_from_pu))
-    at_to = np.flatnonzero(np.isfinite(network.rating_to_pu) & ~_same_at_both_ends(network))
+    at_to = np.flatnonzero(np.isfinite(network.rating_to_pu) & ~_same_at_both_ends(network, equations))
     branch = np.r_[at_from, at_to]
     end = np.r_[network.from_node[at_from], network.to_node[at_to]]
     is_current = network.rating_is_current[branch]
-    rows = sparse.csr_array(sparse.vstack([network.from_admittance[at_from], network.to_admittance[at_to]]))
+    rows = sparse.csr_array(sparse.vstack([equations.at_from[at_from], equations.at_to[at_to]]))
     count = len(branch)
     return Magnitudes(rows, np.where(is_current, -1, end), sparse.csr_array(rows.shape)), Limits(
         element=network.branch[branch],
@@ -317,10 +341,10 @@ def _unbalance(network: Network, most: float) -> tuple[Magnitudes, Limits]:
     )
 
 
-def _same_at_both_ends(network: Network) -> npt.NDArray[np.bool_]:
+def _same_at_both_ends(network: Network, equations: NodalEquations) -> npt.NDArray[np.bool_]:
     """(m,) True for conductors whose current limits at both ends are one and the same."""
-    across = abs(network.from_admittance + network.to_admittance).max(axis=1).toarray().ravel()
-    largest = abs(network.from_admittance).max(axis=1).toarray().ravel()
+    across = abs(equations.at_from + equations.at_to).max(axis=1).toarray().ravel()
+    largest = abs(equations.at_from).max(axis=1).toarray().ravel()
     one_current = across <= ONE_CURRENT * largest
     return network.rating_is_current & one_current & (network.rating_to_pu == network.rating_from_pu)
 

@@ -170,8 +170,8 @@ class Lagrangian(Protocol):
         """By real and reactive injection at `ports`, (t, 2, ports) [currency/MWh]."""
         ...
 
-    def hessian(self, interval: int, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
-        """By real or `reactive` injections with `share` (i, p) at each port, (i, i) [currency/MWh/pu]."""
+    def hessians(self, intervals: IntArray, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
+        """By real or `reactive` injections with `share` (i, p) at each port, (k, i, i) [currency/MWh/pu]."""
         ...
 
 

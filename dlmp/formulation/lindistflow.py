@@ -48,15 +48,16 @@ INJECTIONS = ["node_p", "node_q"]
 def no_losses(network: Network, law_pu: ComplexArray | None = None) -> LinearNetwork:
     """The lossless model around the voltages without load, for loads `law_pu` (t, l) that follow their voltage."""
     sections = sections_of(network)
-    return linear_network(network, sections, PowerFlow(network).no_load_pu, law_pu, with_losses=False)
+    flow = PowerFlow(network)
+    return linear_network(network, sections, flow.voltages(flow.no_load_pu), law_pu, with_losses=False)
 
 
 def losses_around(network: Network, injection_pu: ComplexArray, law_pu: ComplexArray | None = None) -> LinearNetwork:
     """The model around the AC power flow of (p,) injections [pu] and the mean of `law_pu`; lossless without one."""
     sections = sections_of(network)
     flow = PowerFlow(network, None if law_pu is None else law_pu.mean(axis=0, keepdims=True))
-    v, converged = flow.solve(injection_pu[None, :])
-    around = v[0] if converged.all() else flow.no_load_pu
+    state_pu, converged = flow.solve(injection_pu[None, :])
+    around = flow.voltages(state_pu[0] if converged.all() else flow.no_load_pu)
     return linear_network(network, sections, around, law_pu, with_losses=bool(converged.all()))
 
 
@@ -238,9 +239,9 @@ class LinearLagrangian:
         rows[:, [blocks["drawn_q"].start]] = self.weights.import_q[:, None]
         return self.point.formulation.gradients(sparse.csr_array(rows), ports)
 
-    def hessian(self, interval: int, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
-        """Return zeros, (i, i)."""
-        return np.zeros((len(reactive), len(reactive)))
+    def hessians(self, intervals: IntArray, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
+        """Return zeros, (k, i, i)."""
+        return np.zeros((len(intervals), len(reactive), len(reactive)))
 
 
 class LinDistFlow:

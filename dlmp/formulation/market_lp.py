@@ -119,6 +119,14 @@ class MarketLp:
         x[self.block("p")] = offered
         return np.clip(x, self.columns.lower.ravel(), self.columns.upper.ravel())
 
+    def with_import(self, x: FloatArray, import_pu: ComplexArray) -> FloatArray:
+        """Dispatch `x` with a reactive import that nobody counts as it is, (t,) [pu]."""
+        if self.case.substation.counts_reactive:
+            return x
+        x = x.copy()
+        x[self.block("import_q").ravel()] = import_pu.imag
+        return x
+
     def injection(self, x: FloatArray) -> ComplexArray:
         """(t, p) Complex injections [pu] of resources and constant-power loads at dispatch `x`."""
         power = x[self.network_columns]

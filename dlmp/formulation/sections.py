@@ -115,7 +115,8 @@ def _check_voltages(network: Network, problems: Problems) -> None:
         where = some_of(list(dict.fromkeys(network.bus[network.is_floating].tolist())))
         problems.add("network", "floating buses", where, f"lindistflow needs voltages to ground; {USE_AC}")
         return
-    across = np.abs(network.incidence @ PowerFlow(network).no_load_pu)
+    flow = PowerFlow(network)
+    across = np.abs(network.incidence @ flow.voltages(flow.no_load_pu))
     for port in np.flatnonzero(across < NEUTRAL_PU):
         problems.add(
             f"bus {network.port_bus[port]}", "phase", str(network.port_phase[port]),

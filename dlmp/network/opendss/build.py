@@ -34,8 +34,6 @@ from dlmp.network.opendss.loads import LoadPart, phase_pairs, read_loads, shape_
 from dlmp.network.opendss.profiles import LoadShapes, read_load_shapes
 from dlmp.units import BASE_KVA
 
-STIFFEST_PU = 5e8
-"""Admittance of the stiffest line: 10 MW per phase drop 2e-7 pu there."""
 QUADRATIC = 2.0
 """Exponent of a constant impedance, which has no band."""
 GROUNDED_SHARE = 0.01
@@ -274,7 +272,6 @@ class _Builder:
         self.to_node: list[int] = []
         self.rating: list[float] = []
         self.galvanic: list[tuple[int, int]] = []
-        self.softened: list[str] = []
 
     def add_source(self, source: _Source) -> None:
         """Add the nodes of a source's EMF, and its impedance as a branch."""
@@ -308,20 +305,10 @@ class _Builder:
         if not first or not rest or not np.any(y[np.ix_(first, rest)]):
             self.shunt.add(nodes, nodes, self._per_unit(y, nodes, nodes))
             return
-        if element.kind == "line":
-            y = self._softened(element.label, y, nodes)
         order = np.array(first + rest)
         limit = element.normal_amps if is_rated and element.kind in ("line", "transformer", "autotrans") else 0.0
         rating = limit if limit > 0 else np.inf
         self._add(element.label, _kind(element), nodes[first], nodes[rest], y[np.ix_(order, order)], rating)
-
-    def _softened(self, name: str, y: ComplexArray, nodes: IntArray) -> ComplexArray:
-        """`y`, or a multiple of it where the line is so stiff that rounding would drown what it carries."""
-        stiffest = float(np.abs(self._per_unit(y, nodes, nodes)).max())
-        if stiffest <= STIFFEST_PU:
-            return y
-        self.softened.append(name)
-        return np.asarray(y * (STIFFEST_PU / stiffest))
 
     def _add(self, name: str, kind: str, at_from: IntArray, at_to: IntArray, y: ComplexArray, amps: float) -> None:
         """Add conductors: those of both ends in pairs; what is left over of an end pairs with nothing."""
@@ -356,9 +343,6 @@ class _Builder:
     ) -> UnbalancedNetwork:
         """Make the network of all nodes that a source feeds."""
         count, conductors = len(self.bus), len(self.branch)
-        if self.softened:
-            drop = f"given an impedance of {1 / STIFFEST_PU:g} pu of {BASE_KVA:g} kVA, as they had less"
-            self.notes.append(f"{drop}: {some_of(self.softened)}")
         from_rows, to_rows = (rows.matrix((conductors, count)) for rows in (self.at_from, self.at_to))
         shunt = self.shunt.matrix((count, count))
         fed = self._fed(from_rows, to_rows, shunt)
