@@ -98,7 +98,8 @@ def _settled(clearing: Clearing, network: UnbalancedNetwork) -> tuple[dict[str, 
     """Where the controls come to at the interval with the highest load, and whether they come to rest."""
     case = clearing.case
     interval = int(case.load_p_kw.sum(axis=1).argmax())
-    return settle_taps(network, clearing.awards.injection_kva()[interval], case.law_pu[interval] * BASE_KVA)
+    power = clearing.awards.injection_kva()[[interval]], case.law_pu[[interval]] * BASE_KVA
+    return settle_taps(network, *power)[0]
 
 
 def _same(taps: Mapping[str, float], others: Mapping[str, float]) -> bool:

@@ -54,8 +54,8 @@ def test_the_taps_it_ends_with_are_those_at_which_the_regulators_rest(heavy):
     clearing = found.clearing
     network = clearing.case.network
     assert network.taps == found.taps
-    injection, law = clearing.awards.injection_kva()[1], clearing.case.law_pu[1] * BASE_KVA
-    assert settle_taps(network, injection, law) == (found.taps, True)
+    injection, law = clearing.awards.injection_kva(), clearing.case.law_pu * BASE_KVA
+    assert settle_taps(network, injection, law)[1] == (found.taps, True)
     assert clearing.certificate.is_feasible
     assert clearing.certificate.voltage_mismatch_pu < 1e-9
 
@@ -97,14 +97,14 @@ def test_after_the_most_rounds_it_stops_and_says_that_they_do_not_rest(heavy):
 
 def test_taps_that_come_back_to_earlier_ones_end_it_unsettled(heavy, monkeypatch):
     low, high = (dict.fromkeys(heavy.network.taps, tap) for tap in (1.0, 1.025))
-    monkeypatch.setattr(taps, "settle_taps", lambda network, *power: (high if network.taps == low else low, True))
+    monkeypatch.setattr(taps, "settle_taps", lambda network, *power: [(high if network.taps == low else low, True)])
     case = replace(heavy, network=with_taps(heavy.network, low))
     found = clear_with_taps(case)
     assert (found.rounds, found.settled) == ((low, high), False)
 
 
 def test_regulators_that_hunt_end_it_unsettled(heavy, monkeypatch):
-    monkeypatch.setattr(taps, "settle_taps", lambda network, *power: (network.taps, False))
+    monkeypatch.setattr(taps, "settle_taps", lambda network, *power: [(network.taps, False)])
     found = clear_with_taps(heavy)
     assert (len(found.rounds), found.settled) == (1, False)
 
