@@ -87,7 +87,7 @@ def clear_command(
         out,
         parquet=parquet,
         with_certificate=certificate,
-        taps_settled=settling.settled if settling else None,
+        settling=settling,
         wall_seconds=wall_seconds,
     )
     if not quiet:

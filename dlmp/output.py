@@ -16,6 +16,7 @@ import pandas as pd
 
 from dlmp.clearing import Clearing
 from dlmp.errors import InputError, Problem, SolverError
+from dlmp.taps import TapClearing
 
 TABLES: dict[str, Callable[[Clearing], pd.DataFrame]] = {
     "prices": lambda clearing: clearing.prices.table(),
@@ -41,7 +42,7 @@ def write_results(
     *,
     parquet: bool = False,
     with_certificate: bool = True,
-    taps_settled: bool | None = None,
+    settling: TapClearing | None = None,
     wall_seconds: float,
 ) -> None:
     """Write all tables and the summary of `clearing` into `folder`.
@@ -56,8 +57,8 @@ def write_results(
         Write the tables as Parquet too.
     with_certificate
         Put the certificate into the summary; without it ``certificate`` is null there.
-    taps_settled
-        Whether the regulators rest at this clearing (`dlmp.taps`); left out of the summary where it is None.
+    settling
+        How `clearing` came to its taps, for the summary (`dlmp.taps`); default: they were not settled.
     wall_seconds
         Time that the clearing took [s].
 
@@ -77,8 +78,8 @@ def write_results(
         if parquet:
             writers[f"{name}.parquet"] = _parquet_writer(table)
     certificate = clearing.certificate.summary() if with_certificate else None
-    settled = {} if taps_settled is None else {"taps_settled": taps_settled}
-    summary = clearing.summary() | settled | {"wall_seconds": wall_seconds, "certificate": certificate}
+    taps = settling.summary() if settling else {}
+    summary = clearing.summary() | taps | {"wall_seconds": wall_seconds, "certificate": certificate}
     text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
     writers[SUMMARY] = lambda path: path.write_text(text + "\n", "utf-8")
     write_files(folder, writers, RESULT_FILES)

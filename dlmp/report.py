@@ -106,10 +106,17 @@ def verdict(certificate: Certificate, currency: str) -> Rows:
 
 
 def tap_rows(found: TapClearing) -> Rows:
-    """The taps that a clearing ended with, and whether the regulators leave them there."""
+    """The taps that a clearing ended with, whether the regulators leave them there, and where they would not."""
     rounds = _count(len(found.rounds), "clearing")
-    rest = f"rest after {rounds}" if found.settled else f"do not rest after {rounds}; these are the taps of the last"
-    return [("taps", _taps(found.taps)), ("", f"the regulators {rest}")]
+    rest = f"the regulators rest after {rounds} at the awards of interval {found.interval}, of the highest load"
+    if not found.settled:
+        rest = f"the regulators do not rest after {rounds}, whose last has these taps: {found.obstacle}"
+    rows = [("taps", _taps(found.taps)), ("", rest)]
+    others = [interval for interval in found.moving if interval != found.interval]
+    if others:
+        held = "limits may bind there that other taps (network.options.taps) would relieve"
+        rows.append(("", f"at the awards of intervals {_named(others)} they would move: {held}"))
+    return rows
 
 
 def _taps(taps: Mapping[str, float]) -> str:

@@ -142,14 +142,14 @@ def _bands(law: LoadLaws) -> tuple[np.ndarray, ...]:
 def test_regulators_settle_where_they_hold_their_voltage(village):
     """Settled at three times the load: the line-drop compensated voltage of each is in its band of 121 to 123 V."""
     network = village.network
-    injection, law = -3 * village.load_pu[0] * BASE_KVA, 3 * village.law_pu[0] * BASE_KVA
-    taps, at_rest = settle_taps(network, injection, law)
+    injection, law = -3 * village.load_pu[:1] * BASE_KVA, 3 * village.law_pu[:1] * BASE_KVA
+    ((taps, at_rest),) = settle_taps(network, injection, law)
     assert at_rest
     assert taps.keys() == network.taps.keys()
     assert all(tap > network.taps[name] + 1e-3 for name, tap in taps.items())
     again = with_taps(network, taps)
-    assert settle_taps(again, injection, law) == (taps, True)
-    flow = opendss_flow(again, injection[None], law[None])
+    assert settle_taps(again, injection, law) == [(taps, True)]
+    flow = opendss_flow(again, injection, law)
     for phase in "123":
         node = again.node("reg", phase)
         volt = flow.v_pu[0, node] * 7200
@@ -160,7 +160,8 @@ def test_regulators_settle_where_they_hold_their_voltage(village):
 
 def test_regulators_that_still_move_are_told(village, monkeypatch):
     monkeypatch.setattr(circuit, "MAX_CONTROL_ITERATIONS", 2)
-    taps, at_rest = settle_taps(village.network, -3 * village.load_pu[0] * BASE_KVA, 3 * village.law_pu[0] * BASE_KVA)
+    injection, law = -3 * village.load_pu[:1] * BASE_KVA, 3 * village.law_pu[:1] * BASE_KVA
+    ((taps, at_rest),) = settle_taps(village.network, injection, law)
     assert not at_rest
     assert taps != village.network.taps
 
@@ -169,15 +170,28 @@ def test_regulators_at_rest_stay(village):
     """At the loads of the circuit itself, at which the importer left them."""
     network = village.network
     p_kw, q_kvar = network.element_loads()
-    power = p_kw + 1j * q_kvar
-    taps, at_rest = settle_taps(network, -power[: network.port_count], power[network.port_count :])
-    assert (taps, at_rest) == (network.taps, True)
+    power = (p_kw + 1j * q_kvar)[None]
+    found = settle_taps(network, -power[:, : network.port_count], power[:, network.port_count :])
+    assert found == [(network.taps, True)]
 
 
 def test_awards_without_a_solution_settle_nothing(village):
-    injection = injections(village)[0]
-    injection[village.network.node("end", "1")] -= 1e5
-    assert settle_taps(village.network, injection, village.law_pu[0] * BASE_KVA) == (village.network.taps, False)
+    injection = injections(village)[:1]
+    injection[0, village.network.node("end", "1")] -= 1e5
+    assert settle_taps(village.network, injection, village.law_pu[:1] * BASE_KVA) == [(village.network.taps, False)]
+
+
+def test_every_interval_settles_from_the_taps_of_the_network(tmp_path):
+    """Heavy and light by turns: with regulators and a capacitor that moved, or had no solution, in the one before."""
+    case = read_case(write_village(tmp_path / "village", village_dss=SWITCHED))
+    network = case.network
+    scale = np.array([3.0, 0.2, 500.0, 1.0, 3.0, 0.1])[:, None]
+    injection, law = -scale * case.load_pu[0] * BASE_KVA, scale * case.law_pu[0] * BASE_KVA
+    found = settle_taps(network, injection, law)
+    assert found == [settle_taps(network, injection[[row]], law[[row]])[0] for row in range(len(scale))]
+    assert [at_rest for _, at_rest in found] == [True, True, False, True, True, True]
+    assert found[0] == found[4] != (network.taps, True)
+    assert found[0][0]["capacitor.bank steps"] > found[1][0]["capacitor.bank steps"]
 
 
 def test_other_taps_leave_limits_and_loads_as_they_are(village):

@@ -48,22 +48,22 @@ def opendss_flow(network: UnbalancedNetwork, injection_kva: ComplexArray, law_kv
 
 def settle_taps(
     network: UnbalancedNetwork, injection_kva: ComplexArray, law_kva: ComplexArray
-) -> tuple[dict[str, float], bool]:
-    """Let the controls of regulators and capacitors act from where they stand.
+) -> list[tuple[dict[str, float], bool]]:
+    """Let the controls of regulators and capacitors act from where they stand, in each interval by itself.
 
     Parameters
     ----------
     network
         A network that was read from an OpenDSS circuit.
     injection_kva, law_kva
-        (p,) and (w,) One interval's; see `opendss_flow`.
+        (t, p) and (t, w); see `opendss_flow`.
 
     Returns
     -------
-    Where they come to, as `UnbalancedNetwork.taps`, and whether they come to rest there.
+    Per interval where they come to, as `UnbalancedNetwork.taps`, and whether they come to rest there.
     """
-    with open_replica(network, injection_kva != 0, law_kva != 0) as circuit:
-        return circuit.settle(injection_kva, law_kva)
+    with open_replica(network, (injection_kva != 0).any(axis=0), (law_kva != 0).any(axis=0)) as circuit:
+        return [circuit.settle(*power) for power in zip(injection_kva, law_kva, strict=True)]
 
 
 def with_taps(network: UnbalancedNetwork, taps: Mapping[str, float]) -> UnbalancedNetwork:

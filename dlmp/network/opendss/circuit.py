@@ -194,7 +194,7 @@ def _settle(dss: Any, path: Path, taps: Mapping[str, float], *, needs_solution: 
         raise _problem(path, "taps", f"what is frozen must be regulated: {some_of(unknown)}; known: {known}")
     frozen = [control for control, device in controls if device in taps]
     for device, value in taps.items():
-        _set_tap(dss, device, value)
+        set_tap(dss, device, value)
     for control in frozen:
         dss.Text.Command(f"edit {control} enabled=no")
     if dss.Solution.ControlMode() != CONTROLS_OFF:
@@ -236,7 +236,8 @@ def _controls(dss: Any) -> list[tuple[str, str]]:
     return controls
 
 
-def _set_tap(dss: Any, device: str, value: float) -> None:
+def set_tap(dss: Any, device: str, value: float) -> None:
+    """Put a winding on a tap [pu], or close steps of a capacitor; names are those of `settled_taps`."""
     name, _, winding = device.rpartition(" wdg ")
     if name:
         dss.Text.Command(f"edit {name} wdg={winding} tap={value!r}")

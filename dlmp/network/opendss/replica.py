@@ -27,6 +27,7 @@ from dlmp.network.opendss.circuit import (
     REGULATING,
     Circuit,
     open_circuit,
+    set_tap,
     settled_taps,
 )
 from dlmp.units import BASE_KVA
@@ -115,7 +116,10 @@ class Replica:
         return State(self._voltages(), fed, at_from, at_to, converged=True)
 
     def settle(self, injection_kva: ComplexArray, law_kva: ComplexArray) -> tuple[dict[str, float], bool]:
-        """Let regulators and switched capacitors act from where they stand, and tell whether they came to rest."""
+        """Let regulators and switched capacitors act from the network's taps, and tell whether they came to rest."""
+        self._restart()
+        for device, value in self.network.taps.items():
+            set_tap(self.dss, device, value)
         self._draw(np.r_[-injection_kva[self.ports], law_kva[self.laws]])
         if not self._solve():
             return self.network.taps, False
