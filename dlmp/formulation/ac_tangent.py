@@ -23,7 +23,9 @@ from dlmp.units import BASE_KVA
 SEED_COLUMNS = 512
 """Adjoints solved at a time: bounds the memory of dense right-hand sides."""
 ONE_CURRENT = 1e-12
-"""A conductor whose ends' currents differ by less than this, relative, has one current."""
+"""Currents at both ends of a conductor are in a fixed ratio when they differ from it by less than this, relative."""
+ONE_RATING = 1e-9
+"""Ratings of both ends of such a conductor that differ by less, relative, are one limit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,9 +282,11 @@ def _voltages(network: Network) -> tuple[Magnitudes, Limits]:
 
 
 def _flows(network: Network, equations: NodalEquations) -> tuple[Magnitudes, Limits]:
-    """Current or apparent power of every rated conductor, at both ends where they differ."""
-    at_from = np.flatnonzero(np.isfinite(network.rating_from_pu))
-    at_to = np.flatnonzero(np.isfinite(network.rating_to_pu) & ~_same_at_both_ends(network, equations))
+    """Current or apparent power of every rated conductor; of two currents in a fixed ratio the tighter limit alone."""
+    ratio = np.where(network.rating_is_current, _current_ratio(equations), np.nan)
+    is_tighter = network.rating_to_pu < (1 - ONE_RATING) * ratio * network.rating_from_pu
+    at_from = np.flatnonzero(np.isfinite(network.rating_from_pu) & ~is_tighter)
+    at_to = np.flatnonzero(np.isfinite(network.rating_to_pu) & (is_tighter | np.isnan(ratio)))
     branch = np.r_[at_from, at_to]
     end = np.r_[network.from_node[at_from], network.to_node[at_to]]
     is_current = network.rating_is_current[branch]
@@ -341,12 +345,14 @@ def _unbalance(network: Network, most: float) -> tuple[Magnitudes, Limits]:
     )
 
 
-def _same_at_both_ends(network: Network, equations: NodalEquations) -> npt.NDArray[np.bool_]:
-    """(m,) True for conductors whose current limits at both ends are one and the same."""
-    across = abs(equations.at_from + equations.at_to).max(axis=1).toarray().ravel()
-    largest = abs(equations.at_from).max(axis=1).toarray().ravel()
-    one_current = across <= ONE_CURRENT * largest
-    return network.rating_is_current & one_current & (network.rating_to_pu == network.rating_from_pu)
+def _current_ratio(equations: NodalEquations) -> FloatArray:
+    """(m,) Current at the to end of each conductor over that at its from end; NaN where it is not fixed."""
+    at_from, at_to = equations.at_from, equations.at_to
+    size = at_from.multiply(at_from.conj()).sum(axis=1).real
+    factor = at_to.multiply(at_from.conj()).sum(axis=1) / np.where(size > 0, size, 1.0)
+    rest = abs(at_to - sparse.diags_array(factor) @ at_from).max(axis=1).toarray().ravel()
+    largest = abs(at_to).max(axis=1).toarray().ravel()
+    return np.where((size > 0) & (rest <= ONE_CURRENT * largest), np.abs(factor), np.nan)
 
 
 def _ends(at_from: IntArray, at_to: IntArray) -> npt.NDArray[np.str_]:

@@ -57,6 +57,19 @@ def test_a_rating_at_one_end_only_is_a_limit_at_that_end():
     assert (limits.element.tolist(), limits.end.tolist(), limits.upper[1]) == (["bus b", "a-b"], ["-", "to"], 2.5)
 
 
+@pytest.mark.parametrize(("tap", "end"), [(0.95, "both"), (1.05, "to")])
+def test_of_a_transformer_s_two_currents_in_a_fixed_ratio_the_tighter_limit_stands_alone(tap: float, end: str):
+    """The current at the to end is `tap` times that at the from end, whatever the load."""
+    network = feeder([Branch("a", "b", 0.02, 0.04, tap=tap, rating=3.0, is_current=True)], {"b": (40, 10)})
+    formulation, point = solved(network)
+    flows = np.flatnonzero(formulation.limits.cause == CONGESTION)
+    assert formulation.limits.end[flows].tolist() == [end]
+    at_from, at_to = (np.abs(side[0, 0]) for side in point.branch_power())
+    through = at_from / np.abs(point.v_pu[0, 0]), at_to / np.abs(point.v_pu[0, 1])
+    assert through[1] == pytest.approx(tap * through[0], rel=1e-12)
+    assert point.limit_value[0, flows] == pytest.approx(max(through), rel=1e-12)
+
+
 def test_limited_quantities_are_what_ohm_and_kirchhoff_say():
     formulation, point = solved(feeder(BRANCHES, LOAD))
     v = point.v_pu[0]
