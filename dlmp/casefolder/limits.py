@@ -93,7 +93,10 @@ def _limited(network: Network, at_branch: pd.DataFrame, at_bus: pd.DataFrame) ->
 
 
 def _per_phase(network: Network, nodes: IntArray, kva: float) -> FloatArray:
-    """Power [pu] of each conductor at `nodes`: all of `kva` at a balanced node, an equal part of it at a phase."""
+    """Power [pu] of each conductor at `nodes`: all of `kva` at a balanced node, an equal part of it at a phase.
+
+    A node counts once: the primary of a centre-tapped transformer stands at both of its entries.
+    """
     is_phase = np.isin(network.phase[nodes], PHASES)
-    part = np.where(is_phase, 1.0 / max(1, int(is_phase.sum())), np.inf)
+    part = np.where(is_phase, 1.0 / max(1, len(np.unique(nodes[is_phase]))), np.inf)
     return np.where(network.phase[nodes] == BALANCED_PHASE, 1.0, part) * kva / BASE_KVA

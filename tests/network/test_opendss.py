@@ -594,6 +594,17 @@ def test_normal_amperes_limit_lines_and_transformers_unless_they_are_not_wanted(
     assert np.isinf(free.rating_from_pu).all()
 
 
+def test_the_kva_of_a_centre_tapped_transformer_are_those_of_its_primary_and_of_both_legs(tmp_path: Path):
+    line = (
+        "New Transformer.ct phases=1 windings=3 buses=[a.2.0 s.1.0 s.0.2] kVs=[7.2 0.12 0.12] kVAs=[50 50 50] "
+        "XHL=2 XHT=2 XLT=1.5"
+    )
+    small = case_folder(tmp_path, LOAD, line, limits="element,rate_kva\ntransformer.ct,30\n").network
+    legs = small.conductors_of("transformer.ct")
+    np.testing.assert_allclose(small.rating_from_pu[legs], 0.3)
+    np.testing.assert_allclose(small.rating_to_pu[legs], 0.15)
+
+
 def test_the_voltage_band_is_the_circuit_s_unless_it_is_given(tmp_path: Path):
     path = master(tmp_path, LOAD, "Set NormVminpu=0.93 NormVmaxpu=1.04")
     own, given = from_opendss(path), from_opendss(path, v_min_pu=0.9, v_max_pu=1.1)
