@@ -152,6 +152,7 @@ def case_rows(case: MarketCase) -> Rows:
         ("voltage band", f"{_span(network.v_min_pu)} to {_span(network.v_max_pu)} pu"),
         ("fixed load", _fixed(network, "load", 1.0)),
         ("fixed generation", _fixed(network, "generation", -1.0)),
+        *([("fixed storage", _fixed(network, "storage", -1.0))] if "storage" in network.element_kind else []),
         ("resources", f"{_by_kind(case.resources.kind)}; {segments}" if len(case.resources) else "none"),
         ("horizon", f"{horizon.intervals} x {horizon.interval_minutes} min from {horizon.start:%Y-%m-%dT%H:%M:%SZ}"),
         ("load in horizon", f"{p_kw.min():,.1f} to {p_kw.max():,.1f} kW"),

@@ -124,7 +124,10 @@ def element_powers(
 
 
 def available_generation(network: Network, p_kw: FloatArray) -> dict[str, FloatArray]:
-    """Output (t,) [kW] of each fixed generator of the network, on all its phases, by name."""
+    """Output (t,) [kW] of each fixed generator of the network, on all its phases, by name.
+
+    Storage is not among them: what it happens to do says nothing of what it can do.
+    """
     generation = network.element_kind == "generation"
     return {
         str(name): np.maximum(0.0, -p_kw[:, generation & (network.element == name)].sum(axis=1))
@@ -133,17 +136,18 @@ def available_generation(network: Network, p_kw: FloatArray) -> dict[str, FloatA
 
 
 def dispatched_elements(network: Network, resources: Resources, problems: Problems) -> npt.NDArray[np.bool_]:
-    """(e,) True for fixed generators that are resources, which must stand at the same bus."""
+    """(e,) True for fixed generators and storage that are resources, which must stand at the same bus."""
     port_of = dict(zip(resources.name.tolist(), resources.first_port.tolist(), strict=True))
     is_resource = np.isin(network.element, resources.name)
-    dispatched: npt.NDArray[np.bool_] = (network.element_kind == "generation") & is_resource
+    dispatched: npt.NDArray[np.bool_] = (network.element_kind != "load") & is_resource
     _, first = np.unique(network.element[dispatched], return_index=True)
     for element in np.flatnonzero(dispatched)[np.sort(first)]:
         name = str(network.element[element])
         bus = str(network.port_bus[network.load_port[network.element_load[element]]])
         own = str(network.port_bus[port_of[name]])
         if own != bus:
-            message = f"the network has a generator of this name at bus {bus}"
+            what = "storage" if network.element_kind[element] == "storage" else "a generator"
+            message = f"the network has {what} of this name at bus {bus}"
             problems.add(f"resource {name}", "bus", own, message)
     return dispatched
 

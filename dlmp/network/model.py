@@ -81,8 +81,8 @@ class Network:
     rating_is_current
         (m,) True where the rating limits the current, False where it limits apparent power.
     element, element_kind, element_load, element_p_kw, element_q_kvar
-        (e,) Fixed loads and generators, one entry per port and law: name, ``load`` or ``generation``,
-        column of the case's loads (see `load_port`), consumption.
+        (e,) Fixed loads and generators, one entry per port and law: name, ``load``,
+        ``generation`` or ``storage``, column of the case's loads (see `load_port`), consumption.
     alias_bus, alias_node
         (a,) Further bus names, fused by closed switches with the bus of the node at `alias_node`.
     pair

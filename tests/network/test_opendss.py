@@ -444,7 +444,8 @@ def test_generators_pv_systems_and_storage_inject_what_they_do_in_the_snapshot(t
     small, expected = from_opendss(path), reference(path)
     assert np.abs(gaps(small, expected)).max() < EXACT_PU
     names = ["pvsystem.p", "generator.g", "storage.s"]
-    assert set(small.element[small.element_kind == "generation"]) == set(names)
+    assert set(small.element[small.element_kind == "generation"]) == set(names[:2])
+    assert set(small.element[small.element_kind == "storage"]) == set(names[2:])
     for name in names:
         assert total_kva(small, name) == pytest.approx(expected.drawn_kva[name], abs=1e-4)
     assert total_kva(small, "pvsystem.p").real == pytest.approx(-0.75 * 280, abs=1e-6)
@@ -473,6 +474,19 @@ def test_a_resource_of_a_generator_s_name_takes_its_place(tmp_path: Path):
     )
     np.testing.assert_allclose(case.resources.p_max_kw[:, 0], 0.75 * 280, rtol=1e-6)
     np.testing.assert_allclose(case.load_p_kw.sum(axis=1), np.array([900, 450, 1800]) - 120 - 100, rtol=1e-6)
+
+
+def test_a_resource_of_a_storage_s_name_takes_its_place_with_its_own_range(tmp_path: Path):
+    """What the storage does in the snapshot, nothing here, is no limit to what it can do."""
+    case = case_folder(
+        tmp_path,
+        LOAD,
+        "New Storage.s phases=3 bus1=a kV=12.47 kWrated=100 kWhrated=300 state=idling",
+        resources="resource,bus,phase,kind,p_min_kw,p_max_kw\nstorage.s,a,,other,-100,100\n",
+        bids="resource,interval,side,segment,quantity_kw,price_usd_per_mwh\nstorage.s,,supply,0,100,20\n",
+    )
+    np.testing.assert_array_equal(case.resources.p_max_kw[:, 0], 100)
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), 900)
 
 
 def test_generation_is_fixed_where_nobody_bids_it(tmp_path: Path):

@@ -163,6 +163,11 @@ class _Output:
     shape: str
     rated_kva: complex
 
+    @property
+    def kind(self) -> str:
+        """Kind of element in the network."""
+        return "storage" if self.name.startswith("storage.") else "generation"
+
 
 def _read_source(circuit: Circuit, name: str, problems: Problems) -> _Source:
     element = circuit.element(name)
@@ -388,7 +393,7 @@ class _Builder:
             rating_to_pu=np.where(np.array(self.branch_kind)[kept] == "line", rating, np.inf),
             rating_is_current=np.ones(int(kept.sum()), bool),
             element=np.array([part.name for part in elements], dtype=np.str_),
-            element_kind=np.array(["load"] * len(loads) + ["generation"] * len(generation), dtype=str),
+            element_kind=np.array(["load"] * len(loads) + [part.kind for part in generation], dtype=str),
             element_load=element_load,
             element_p_kw=np.array([part.p_kw for part in loads] + [-part.p_kw for part in generation]),
             element_q_kvar=np.array([part.q_kvar for part in loads] + [-part.q_kvar for part in generation]),
@@ -533,7 +538,7 @@ def _with_floating(
 def _generation_between_phases(network: UnbalancedNetwork) -> UnbalancedNetwork:
     """Let generation to ground at floating nodes stand between phases: to ground it has no voltage."""
     nodes = network.node_count
-    is_moved = (network.element_kind == "generation") & np.r_[network.is_floating, np.zeros(len(network.pair), bool)][
+    is_moved = (network.element_kind != "load") & np.r_[network.is_floating, np.zeros(len(network.pair), bool)][
         np.where(network.element_load < network.port_count, network.element_load, 0)
     ]
     if not is_moved.any():
