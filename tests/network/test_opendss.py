@@ -538,6 +538,13 @@ def test_generators_and_pv_systems_follow_their_shapes_and_storage_does_not(tmp_
     np.testing.assert_allclose(case.load_p_kw.sum(axis=1), -(210 + 120) * np.array([0.9, 0.5, 1]) - 100, rtol=1e-6)
 
 
+def test_actual_values_of_a_pv_system_are_its_irradiance(tmp_path: Path):
+    shape = "New LoadShape.s npts=3 interval=1 mult=[0.9 0.5 1] useactual=yes"
+    case = case_folder(tmp_path, shape, f"{GENERATION[0]} daily=s")
+    assert GENERATION[0].startswith("New PVSystem.p ")
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), -210 * np.array([0.9, 0.5, 1]), rtol=1e-6)
+
+
 def test_a_generator_that_is_fixed_follows_no_shape(tmp_path: Path):
     shape = "New LoadShape.s npts=3 interval=1 mult=[0.9 0.5 1]"
     case = case_folder(tmp_path, shape, f"{GENERATION[1]} daily=s status=fixed")

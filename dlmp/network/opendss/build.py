@@ -199,8 +199,9 @@ def _output(circuit: Circuit, name: str, notes: list[str]) -> list[_Output]:
     if is_delta:
         power[:] = -(v_volt * np.conj(amperes)).sum() / 1000 / phases
     shape = _output_shape(circuit, name, notes)
+    rated = 1 + 1j if name.startswith("pvsystem.") else complex(power.sum())  # actual values are of irradiance there
     return [
-        _Output(name, first, second, float(power[phase].real), float(power[phase].imag), shape, complex(power.sum()))
+        _Output(name, first, second, float(power[phase].real), float(power[phase].imag), shape, rated)
         for phase, (first, second) in enumerate(phase_pairs(nodes, phases, is_delta=is_delta))
     ]
 
