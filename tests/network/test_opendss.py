@@ -413,12 +413,16 @@ FALLING = "24 23 22 21 20 19 18 17 16 15 14 13 12 11 10 9 8 7 6 5 4 3 2 1"
 SHAPES = (
     f"New LoadShape.day npts=24 interval=1 mult=[{RISING}]",
     f"New LoadShape.both npts=24 interval=1 mult=[{RISING}] qmult=[{FALLING}]",
+    f"New LoadShape.zero npts=24 interval=1 mult=[{RISING}] qmult=[{' '.join(24 * ['0'])}]",
+    "New LoadShape.empty npts=0",
     f"New LoadShape.kw npts=24 interval=1 useactual=yes mult=[{FALLING}]",
     f"New LoadShape.kva npts=24 interval=1 useactual=yes mult=[{FALLING}] qmult=[{RISING}]",
 )
 FOLLOWERS = {
     "daily": "kvar=3 daily=day",
     "own_reactive_shape": "kvar=3 daily=both",
+    "no_reactive_shape": "kvar=3 daily=zero",
+    "empty_shape": "kvar=3 daily=empty",
     "actual": "kvar=3 daily=kw",
     "actual_with_a_power_factor": "pf=0.9 daily=kw",
     "actual_with_reactive_power": "kvar=3 daily=kva",
@@ -508,7 +512,7 @@ def test_a_load_follows_its_shape_as_in_opendss_s_daily_mode(follower: str, mult
             expected.append(drawn_kva(dss)[f"load.{follower}"])
     drawn = case.load_p_kw.sum(axis=1) + 1j * case.load_q_kvar.sum(axis=1)
     np.testing.assert_allclose(drawn, expected, rtol=0, atol=1e-4)
-    assert (np.ptp(drawn.real) > 1) == (follower not in ("fixed", "without"))
+    assert (np.ptp(drawn.real) > 1) == (follower not in ("fixed", "without", "empty_shape"))
 
 
 def test_a_yearly_shape_comes_before_a_daily_one_and_counts_from_the_new_year(tmp_path: Path):

@@ -54,6 +54,8 @@ def read_load_shapes(circuit: Circuit, followers: Iterable[Follower], problems: 
         if not follower.shape or follower.name in of_element:
             continue
         circuit.dss.LoadShape.Name(follower.shape)
+        if not circuit.dss.LoadShape.Npts():
+            continue
         if not circuit.dss.LoadShape.HrInterval():
             refused.add(follower.shape)
             continue
@@ -69,9 +71,12 @@ def read_load_shapes(circuit: Circuit, followers: Iterable[Follower], problems: 
 
 
 def _shape(circuit: Circuit, base: complex) -> Shape:
-    """The active shape as factors; `base` is the power that its values are divided by [kW, kvar]."""
+    """The active shape as factors; `base` is the power that its values are divided by [kW, kvar].
+
+    OpenDSS gives a single zero for reactive values that are not there.
+    """
     shape = circuit.dss.LoadShape
     of_p, of_q = np.array(shape.PMult(), dtype=float), np.array(shape.QMult(), dtype=float)
     per_p = of_p / (base.real or 1.0)
-    has_own_q = len(of_q) == len(of_p) and bool(np.any(of_q))
+    has_own_q = len(of_q) == len(of_p) and (len(of_q) > 1 or bool(np.any(of_q)))
     return Shape(float(shape.HrInterval()), per_p, of_q / (base.imag or 1.0) if has_own_q else per_p)
