@@ -2,7 +2,7 @@
 
 Value k of a shape holds from ``k`` to ``k + 1`` of its steps after midnight, or after the new year where
 it is longer than a day, on the wall clock of the market; a shape repeats itself when it ends.  An interval gets
-the mean of the values in it.
+the mean over its time.
 """
 
 from collections.abc import Sequence
@@ -43,21 +43,23 @@ class Shape:
 
     def factors(self, horizon: Intervals) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Factors (t,) on real and on reactive power over `horizon`."""
-        rows = [self._rows(start, horizon) for start in horizon.starts]
+        steps = [self._steps(start, horizon) for start in horizon.starts]
         return (
-            np.array([self.of_p[row].mean() for row in rows]),
-            np.array([self.of_q[row].mean() for row in rows]),
+            np.array([self.of_p[step] @ part for step, part in steps]),
+            np.array([self.of_q[step] @ part for step, part in steps]),
         )
 
-    def _rows(self, start: datetime, horizon: Intervals) -> npt.NDArray[np.int64]:
+    def _steps(self, start: datetime, horizon: Intervals) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Steps that an interval touches, and the part of its time that it spends in each."""
         local = start.astimezone(ZoneInfo(horizon.timezone)).replace(tzinfo=None)
         is_longer = len(self.of_p) * self.step_hours > DAY_HOURS + self.step_hours / 2
         origin = datetime(local.year, 1, 1) if is_longer else datetime(local.year, local.month, local.day)
         first = (local - origin) / timedelta(hours=1) / self.step_hours
-        steps = horizon.interval_minutes / 60 / self.step_hours
+        last = first + horizon.interval_minutes / 60 / self.step_hours
         begin = int(np.floor(first + 1e-9))
-        end = max(begin + 1, int(np.ceil(first + steps - 1e-9)))
-        return np.arange(begin, end, dtype=np.int64) % len(self.of_p)
+        step = np.arange(begin, max(begin + 1, int(np.ceil(last - 1e-9))), dtype=np.int64)
+        inside = np.minimum(step + 1, last) - np.maximum(step, first)
+        return step % len(self.of_p), inside / inside.sum()
 
 
 @dataclass(frozen=True, eq=False)

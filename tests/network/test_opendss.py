@@ -536,6 +536,17 @@ def test_an_interval_has_the_mean_of_the_steps_in_it_or_the_value_of_the_step_th
         np.testing.assert_allclose(powers[0].sum(axis=1), 900 * np.array(factors), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("timezone", "factor"), [("UTC", 0.2), ("Asia/Kathmandu", 0.75 * 0.7 + 0.25 * 0.3)])
+def test_an_interval_across_two_steps_has_their_mean_by_time(timezone: str, factor: float, tmp_path: Path):
+    """Midnight in UTC is 05:45 in Nepal: a quarter of the hour is in the sixth step, the rest in the seventh."""
+    shape = f"New LoadShape.s npts=24 interval=1 mult=[0.2 1 1 1 1 0.3 0.7 {' '.join(17 * ['1'])}]"
+    small = from_opendss(master(tmp_path, shape, f"{LOAD} daily=s"))
+    horizon = Horizon(datetime(2026, 3, 1, tzinfo=UTC), 60, 1, timezone=timezone)
+    powers = network_profiles("opendss:Master.dss", small, horizon)
+    assert powers is not None
+    np.testing.assert_allclose(powers[0].sum(axis=1), 900 * factor, rtol=1e-12)
+
+
 def test_generators_and_pv_systems_follow_their_shapes_and_storage_does_not(tmp_path: Path):
     shape = "New LoadShape.s npts=3 interval=1 mult=[0.9 0.5 1]"
     case = case_folder(tmp_path, shape, *(f"{line} daily=s" for line in GENERATION))
