@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from broken_cases import BrokenCase, Edit, append, change, remove, write
+from broken_cases import BrokenCase, Edit, also, append, change, remove, write
 
 MASTER = "Master.dss"
 CIRCUIT = "OpenDSS circuit"
@@ -172,6 +172,16 @@ BROKEN_OPENDSS = [
         "resources.csv line 2",
         "phase",
         "has the phases 2; name one",
+    ),
+    BrokenCase(
+        "resource on a neutral",
+        also(
+            add("New Line.n phases=4 bus1=a.1.2.3.4 bus2=n.1.2.3.4\nNew Reactor.n phases=1 bus1=n.4 r=1 x=0"),
+            change("resources.csv", "pv,b,2", "pv,n,4"),
+        ),
+        "resources.csv line 2",
+        "phase",
+        "is a neutral conductor",
     ),
     BrokenCase(
         "resource across phases that its bus lacks",

@@ -253,15 +253,19 @@ class Network:
         Raises
         ------
         ValueError
-            With a remedy, for a phase that the bus does not have.
+            With a remedy, for a phase that the bus does not have, and for a neutral.
         """
         nodes = self.nodes_at(number)
         own = np.flatnonzero(self.port_bus == self.bus[nodes[0]])
         is_all = phase == "".join(PHASES) and set(PHASES) <= set(self.phase[nodes])
         if phase and not is_all:
+            is_phase = np.isin(self.port_phase, (BALANCED_PHASE, *PHASES))
+            own = own[is_phase[own] | (own >= self.node_count)]
             ports = own[self.port_phase[own] == phase]
             if not len(ports):
                 known = ", ".join(self.port_phase[own].tolist())
+                if phase in self.phase[nodes]:
+                    raise ValueError(f"is a neutral conductor, without a voltage to ground; name one of {known}")
                 raise ValueError(f"the bus has the phases {known}; name one, or leave it blank for all")
             if ports[0] < self.node_count and self.is_floating[ports[0]]:
                 raise ValueError("the bus floats behind a delta winding: name a pair of phases such as 12")

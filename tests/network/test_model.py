@@ -225,8 +225,9 @@ def test_what_stands_on_no_phase_in_particular_is_spread_over_all(bus: str, phas
     ("bus", "phase", "message"),
     [
         ("a", "4", "the bus has the phases 1, 2, 3; name one, or leave it blank for all"),
-        ("c", "123", "the bus has the phases 2, 4, 24; name one"),
-        ("b", "23", "the bus has the phases 1, 2, 3, 4, 12; name one"),
+        ("c", "123", "the bus has the phases 2, 24; name one"),
+        ("b", "23", "the bus has the phases 1, 2, 3, 12; name one"),
+        ("c", "4", "is a neutral conductor, without a voltage to ground; name one of 2, 24"),
         ("d", "1", "the bus floats behind a delta winding: name a pair of phases such as 12"),
     ],
 )
