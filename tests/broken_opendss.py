@@ -148,6 +148,20 @@ BROKEN_OPENDSS = [
         "interval",
         "must be fixed",
     ),
+    BrokenCase(
+        "positive sequence only",
+        change(MASTER, "Solve\n", "Solve\nSet CktModel=Positive\n"),
+        CIRCUIT,
+        "CktModel",
+        "counts only one phase",
+    ),
+    BrokenCase(
+        "lower end of the band above the circuit's upper end",
+        change("case.toml", "v_min_pu = 0.9\nv_max_pu = 1.1\n", "v_min_pu = 1.06\n"),
+        CIRCUIT,
+        "v_min_pu, v_max_pu",
+        "where one is not given it is NormVminpu or NormVmaxpu",
+    ),
     # options
     BrokenCase("option unknown", options("rating = true"), "case.toml", "network.options", "are not known for OpenDSS"),
     BrokenCase("ratings", options('ratings = "no"'), "case.toml", "network.options.ratings", "true or false"),
@@ -224,6 +238,13 @@ BROKEN_OPENDSS = [
         "load_profile.csv line 5",
         "interval, bus, phase",
         "above already",
+    ),
+    BrokenCase(
+        "voltage band of a bus upside down on all its phases",
+        append("limits.csv", ",,a,1.2"),
+        "bus a",
+        "v_min_pu, v_max_pu",
+        "need 0 <= v_min_pu <= v_max_pu",
     ),
     BrokenCase(
         "limit of no element",

@@ -480,9 +480,10 @@ def _check_numbers(network: Network, problems: Problems) -> None:
             problems.add(f"{name} {owner[index]}", column, finite[index].item(), "must be a finite number")
     for node in np.flatnonzero(network.base_kv <= 0):
         problems.add(f"bus {network.bus[node]}", "base_kv", float(network.base_kv[node]), "must be above zero")
-    for node in np.flatnonzero((network.v_min_pu > network.v_max_pu) | (network.v_min_pu < 0)):
-        band = (float(network.v_min_pu[node]), float(network.v_max_pu[node]))
-        problems.add(f"bus {network.bus[node]}", "v_min_pu, v_max_pu", band, "need 0 <= v_min_pu <= v_max_pu")
+    wrong = np.flatnonzero((network.v_min_pu > network.v_max_pu) | (network.v_min_pu < 0))
+    columns = (values[wrong].tolist() for values in (network.bus, network.v_min_pu, network.v_max_pu))
+    for bus, low, high in dict.fromkeys(zip(*columns, strict=True)):
+        problems.add(f"bus {bus}", "v_min_pu, v_max_pu", (low, high), "need 0 <= v_min_pu <= v_max_pu")
     for index in np.flatnonzero(np.abs(network.source_v_pu) <= 0):
         problems.add(f"bus {network.bus[network.source[index]]}", "source_v_pu", 0.0, "must be above zero")
 

@@ -40,8 +40,8 @@ GROUNDED_SHARE = 0.01
 """Nodes float when their common admittance to ground would let 1 % of their load move them by their whole voltage."""
 SMALLEST_LOAD_PU = 0.1
 """Of the load that is meant there, where there is less."""
-CONNECTED_PU = 1e-9
-"""An admittance between two nodes below this, relative to the largest of both, connects nothing."""
+MULTIPHASE = 0
+"""OpenDSS's number of the circuit model that has all phases."""
 
 
 def from_opendss(
@@ -112,6 +112,12 @@ def network_of(
         float(settings.NormVminpu()) if v_min_pu is None else v_min_pu,
         float(settings.NormVmaxpu()) if v_max_pu is None else v_max_pu,
     )
+    if not 0 <= band[0] <= band[1]:
+        remedy = "need 0 <= v_min_pu <= v_max_pu; where one is not given it is NormVminpu or NormVmaxpu"
+        problems.add(ELEMENT, "v_min_pu, v_max_pu", band, remedy)
+    if settings.CktModel() != MULTIPHASE:
+        remedy = "counts only one phase; leave out MakePosSeq and Set CktModel=Positive"
+        problems.add(ELEMENT, "CktModel", "positive", remedy)
     title = str(circuit.dss.Circuit.Name())
     problems.raise_if_any()
     loads, within = _bands(loads, band, keep=load_bands)
