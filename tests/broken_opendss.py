@@ -247,6 +247,20 @@ BROKEN_OPENDSS = [
         "need 0 <= v_min_pu <= v_max_pu",
     ),
     BrokenCase(
+        "generator in upper case",
+        also(change("resources.csv", "generator.g", "Generator.G"), change("bids.csv", "generator.g", "Generator.G")),
+        "resource Generator.G",
+        "resource",
+        "would inject beside the network's own generator.g; spell it so",
+    ),
+    BrokenCase(
+        "bus in upper case",
+        change("resources.csv", "pv,b,2", "pv,B,2"),
+        "resources.csv line 2",
+        "bus",
+        "is no bus of the network; it is spelled b",
+    ),
+    BrokenCase(
         "limit of no element",
         change("limits.csv", "line.side", "side"),
         "limits.csv line 2",

@@ -63,8 +63,11 @@ def known(
     if names is None:
         return rows.assign(index=pd.factorize(rows[column])[0])
     unknown = ~rows[column].isin(names)
+    spelled = {name.lower(): name for name in names} if unknown.any() else {}
     for line, name in rows.loc[unknown, column].items():
-        problems.add(table.line(line), column, name, f"is no {what}; known: {some_of(list(names))}")
+        meant = spelled.get(str(name).lower())
+        remedy = f"it is spelled {meant}" if meant else f"known: {some_of(list(names))}"
+        problems.add(table.line(line), column, name, f"is no {what}; {remedy}")
     rows = rows[~unknown]
     return rows.assign(index=rows[column].map(names).astype(np.int64))
 

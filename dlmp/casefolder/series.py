@@ -138,6 +138,12 @@ def available_generation(network: Network, p_kw: FloatArray) -> dict[str, FloatA
 def dispatched_elements(network: Network, resources: Resources, problems: Problems) -> npt.NDArray[np.bool_]:
     """(e,) True for fixed generators and storage that are resources, which must stand at the same bus."""
     port_of = dict(zip(resources.name.tolist(), resources.first_port.tolist(), strict=True))
+    spelled = {name.lower(): name for name in network.element[network.element_kind != "load"].tolist()}
+    for name in resources.name.tolist():
+        meant = spelled.get(name.lower(), name)
+        if meant != name and meant not in port_of and name not in network.element:
+            message = f"would inject beside the network's own {meant}; spell it so to take its place"
+            problems.add(f"resource {name}", "resource", name, message)
     is_resource = np.isin(network.element, resources.name)
     dispatched: npt.NDArray[np.bool_] = (network.element_kind != "load") & is_resource
     _, first = np.unique(network.element[dispatched], return_index=True)
