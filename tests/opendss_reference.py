@@ -74,6 +74,8 @@ def _taps(dss: Any) -> dict[str, float]:
     taps = {}
     for _ in dss.RegControls:
         name, winding = dss.RegControls.Transformer().lower(), dss.RegControls.TapWinding()
+        if name not in dss.Transformers.AllNames():  # an autotransformer
+            continue
         dss.Transformers.Name(name)
         dss.Transformers.Wdg(winding)
         taps[f"transformer.{name} wdg {winding}"] = dss.Transformers.Tap()

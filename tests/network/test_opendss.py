@@ -604,6 +604,20 @@ def test_regulators_settle_at_the_source_voltage_that_is_asked_for(tmp_path: Pat
         assert np.abs(gaps(small, expected)).max() < EXACT_PU
 
 
+def test_autotransformers_are_regulated_too(tmp_path: Path):
+    auto = "New AutoTrans.r phases=3 windings=2 buses=[a b] kVs=[12.47 7.2] kVAs=[5000 5000] XHX=4"
+    control = "New RegControl.r transformer=r winding=2 vreg=124 band=2 ptratio=34.64"
+    path = master(tmp_path, auto, control, "New Load.x phases=3 bus1=b kV=7.2 kW=900 kvar=400")
+    settled = from_opendss(path)
+    assert list(settled.taps) == ["autotrans.r wdg 2"]
+    assert settled.taps["autotrans.r wdg 2"] != 1.0
+    assert np.abs(gaps(settled, reference(path))).max() < EXACT_PU
+    frozen = from_opendss(path, taps={"autotrans.r wdg 2": 0.975})
+    assert frozen.taps == {"autotrans.r wdg 2": 0.975}
+    expected = reference(path, before=("edit RegControl.r enabled=no", "edit AutoTrans.r wdg=2 tap=0.975"))
+    assert np.abs(gaps(frozen, expected)).max() < EXACT_PU
+
+
 def test_given_taps_are_frozen(tmp_path: Path):
     path = master(tmp_path, *REGULATED)
     small = from_opendss(path, taps={TAP: 0.975})

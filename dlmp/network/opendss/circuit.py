@@ -227,9 +227,12 @@ def _freeze_generators(dss: Any) -> None:
 def _controls(dss: Any) -> list[tuple[str, str]]:
     """Each control that moves in steps, and the name of what it moves."""
     controls = []
+    transformers = {str(name).lower() for name in dss.Transformers.AllNames()}
     for _ in dss.RegControls:
-        winding = f"transformer.{dss.RegControls.Transformer()} wdg {dss.RegControls.TapWinding()}"
-        controls.append((f"regcontrol.{dss.RegControls.Name()}", winding.lower()))
+        name = str(dss.RegControls.Transformer()).lower()
+        kind = "transformer" if name in transformers else "autotrans"
+        winding = f"{kind}.{name} wdg {dss.RegControls.TapWinding()}"
+        controls.append((f"regcontrol.{dss.RegControls.Name()}", winding))
     for _ in dss.CapControls:
         steps = f"capacitor.{dss.CapControls.Capacitor()} steps"
         controls.append((f"capcontrol.{dss.CapControls.Name()}", steps.lower()))
@@ -254,7 +257,11 @@ def settled_taps(circuit: Circuit) -> dict[str, float]:
     taps = {}
     for _, device in _controls(dss):
         name, _, winding = device.rpartition(" wdg ")
-        if name:
+        if name.startswith("autotrans."):
+            dss.Text.Command(f"? {name}.taps")
+            of_windings = str(dss.Text.Result()).strip("[], ").split(",")
+            taps[device] = round(float(of_windings[int(winding) - 1]), TAP_DIGITS)
+        elif name:
             dss.Transformers.Name(name.partition(".")[2])
             dss.Transformers.Wdg(int(winding))
             taps[device] = round(float(dss.Transformers.Tap()), TAP_DIGITS)
