@@ -4,11 +4,11 @@
 has a price, ``q_price_usd_per_mvarh``.
 
 ``load_profile.csv`` is optional and has one of two forms.  ``interval, scale`` has one row per interval
-and scales the network's loads, not its fixed generation.  ``interval, bus, p_kw, q_kvar`` sets the
-fixed net consumption of a bus in an interval, without the resources; where it has no row the network's
-own remains.  An optional ``phase`` (``1``, or ``12`` for two phases' voltage) says where at the bus; blank
-spreads it over all phases.  What is set takes the place of all that the network has at the bus.  The file
-takes the place of a SimBench grid's profiles and of OpenDSS's load shapes.
+and scales the network's loads, in place of their profiles (SimBench's, OpenDSS's load shapes); generation keeps
+its own.  ``interval, bus, p_kw, q_kvar`` sets the fixed net consumption of a bus in an interval, without the
+resources; where it has no row the network's own remains, with its profile.  An optional ``phase`` (``1``, or
+``12`` for two phases' voltage) says where at the bus; blank spreads it over all phases.  What is set takes the
+place of all that the network has at the bus.
 """
 
 import csv
@@ -52,13 +52,13 @@ class LoadProfile:
     Parameters
     ----------
     scale
-        (t,) Factor on the loads, 1 in the form by bus.
+        (t,) Factor on the loads, None in the form by bus.
     by_bus
         Columns ``interval``, ``index`` (of the bus), ``phase``, ``p_kw`` and ``q_kvar``; empty in the form with
         a scale.
     """
 
-    scale: FloatArray
+    scale: FloatArray | None
     by_bus: pd.DataFrame
 
 
@@ -88,15 +88,15 @@ def read_load_profile(
     table = read_csv(path, SCALE_COLUMNS if scaled else BUS_COLUMNS, problems)
     if table is None:
         return None
-    scale = np.ones(intervals)
     if not scaled:
         rows = known(table, table.rows, "bus", places.bus_number, "bus of the network", problems)
         rows = on_phase(table, rows, network, problems)
         rows = rows.assign(phase=rows.phase.replace(BALANCED_PHASE, ""))
         rows = once(table, rows, ["interval", "index", "phase"], problems, shown=["interval", "bus", "phase"])
-        return LoadProfile(scale, in_horizon(table, rows, intervals, problems))
+        return LoadProfile(None, in_horizon(table, rows, intervals, problems))
     rows = in_horizon(table, once(table, table.rows, ["interval"], problems), intervals, problems)
     check_complete(table, rows, intervals, problems)
+    scale = np.ones(intervals)
     scale[rows.interval] = rows.scale
     return LoadProfile(scale, pd.DataFrame({column: [] for column in ("interval", "index", "phase", "p_kw", "q_kvar")}))
 
@@ -114,13 +114,18 @@ def element_powers(
     network: Network, source: str, horizon: Horizon, profile: LoadProfile | None
 ) -> tuple[FloatArray, FloatArray]:
     """Consumption (t, e) [kW] and [kvar] of the network's elements, before what a profile says by bus."""
-    powers = network_profiles(source, network, horizon) if profile is None else None
-    if powers is not None:
-        return powers
-    factor = np.ones((horizon.intervals, len(network.element)))
-    if profile is not None:
-        factor[:, network.element_kind == "load"] = profile.scale[:, None]
-    return factor * network.element_p_kw, factor * network.element_q_kvar
+    unchanging = np.ones((horizon.intervals, 1))
+    p_kw, q_kvar = network_profiles(source, network, horizon) or (
+        unchanging * network.element_p_kw,
+        unchanging * network.element_q_kvar,
+    )
+    if profile is None or profile.scale is None:
+        return p_kw, q_kvar
+    scaled = network.element_kind == "load"
+    return (
+        np.where(scaled, profile.scale[:, None] * network.element_p_kw, p_kw),
+        np.where(scaled, profile.scale[:, None] * network.element_q_kvar, q_kvar),
+    )
 
 
 def available_generation(network: Network, p_kw: FloatArray) -> dict[str, FloatArray]:

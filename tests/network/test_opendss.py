@@ -571,6 +571,22 @@ def test_a_profile_of_the_case_takes_the_place_of_load_shapes(tmp_path: Path):
     np.testing.assert_allclose(case.load_p_kw.sum(axis=1), [900, 450, 1800])
 
 
+def test_generation_keeps_its_shape_beside_a_profile_of_the_loads(tmp_path: Path):
+    shape = "New LoadShape.s npts=3 interval=1 mult=[0.9 0.5 1]"
+    lines = (shape, f"{LOAD} daily=s", f"{GENERATION[0]} daily=s")
+    case = case_folder(tmp_path, *lines, load_profile="interval,scale\n0,1\n1,0.5\n2,2\n")
+    generated = 210 * np.array([0.9, 0.5, 1])
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), np.array([900, 450, 1800]) - generated, rtol=1e-6)
+
+
+def test_where_a_profile_by_bus_has_no_row_all_shapes_stay(tmp_path: Path):
+    shape = "New LoadShape.s npts=3 interval=1 mult=[0.9 0.5 1]"
+    lines = (shape, f"{LOAD} daily=s", f"{GENERATION[0]} daily=s")
+    case = case_folder(tmp_path, *lines, load_profile="interval,bus,p_kw,q_kvar\n1,grid,80,20\n")
+    expected = (900 - 210) * np.array([0.9, 0.5, 1]) + np.array([0, 80, 0])
+    np.testing.assert_allclose(case.load_p_kw.sum(axis=1), expected, rtol=1e-6)
+
+
 def test_a_profile_by_bus_and_phase_takes_the_place_of_all_that_stands_at_the_bus(tmp_path: Path):
     rows = "0,a,,90,30\n1,a,2,80,20\n1,a,13,50,10\n"
     case = case_folder(tmp_path, LOAD, *GENERATION, load_profile=f"interval,bus,phase,p_kw,q_kvar\n{rows}")
