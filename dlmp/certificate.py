@@ -152,7 +152,7 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
         worst_loading=where_loading,
         worst_unbalance_violation_pu=unbalance,
         worst_unbalance=where_unbalance,
-        voltage_mismatch_pu=_voltage_mismatch(flow, found, voltages),
+        voltage_mismatch_pu=float(np.abs(flow.port_voltage()[:, network.voltage_ports] - voltages.v_pu).max()),
         import_mismatch_kw=float(np.abs(flow.import_kva.real - found.point.import_pu.real * BASE_KVA).max()),
         loss_mismatch_kw=float(np.abs(flow.branch_loss_pu() - loss_pu).max() * BASE_KVA),
         worst_bid_gap_usd=float(gap.max(initial=0.0)),
@@ -187,20 +187,6 @@ def independent_power_flow(network: Network, injection_kva: ComplexArray, law_kv
         return opendss_flow(network, injection_kva, law_kva)
     message = "no other program knows it, as it was not read from a file; clear without the certificate"
     raise InputError([Problem("certificate", "network", network.name, message)])
-
-
-def _voltage_mismatch(flow: CheckedFlow, found: Dispatch, voltages: Voltages) -> float:
-    """Largest difference of voltage magnitudes; between phases at nodes that float [pu]."""
-    network, size = flow.network, flow.port_voltage()
-    to_ground = np.abs(size[:, : network.node_count] - voltages.v_pu)[:, ~network.is_floating]
-    pairs = network.node_count + np.flatnonzero(network.is_priced[network.node_count :])
-    port_of = {(f"bus {network.port_bus[port]}", str(network.port_phase[port])): port for port in pairs}
-    limits = found.formulation.limits
-    keys = zip(limits.element.tolist(), limits.phase.tolist(), strict=True)
-    place = [(limit, port_of[key]) for limit, key in enumerate(keys) if key in port_of]
-    limit, port = np.array(place, dtype=np.int64).reshape(len(place), 2).T
-    between = np.abs(size[:, port] - limits.physical(limit, found.point.limit_value[:, limit]))
-    return max(float(to_ground.max(initial=0.0)), float(between.max(initial=0.0)))
 
 
 def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> float:

@@ -78,18 +78,22 @@ def resource_phases(network: Network, resources: Resources) -> npt.NDArray[np.ob
 
 @dataclass(frozen=True, eq=False)
 class Voltages:
-    """Voltage magnitude of every node, (t, n) [pu]."""
+    """Voltage magnitude at every one of the network's `voltage_ports`, (t, k) [pu].
+
+    That is to ground at every node, or over 1.73 between the phases of a bus that floats behind a delta winding.
+    """
 
     network: Network = field(repr=False)
     horizon: Horizon
     v_pu: FloatArray
 
     def table(self) -> pd.DataFrame:
-        """One row per interval and node."""
-        frame = port_keys(self.network, self.horizon, np.arange(self.network.node_count))
+        """One row per interval and port."""
+        ports = self.network.voltage_ports
+        frame, node = port_keys(self.network, self.horizon, ports), self.network.port_node[ports]
         frame["v_pu"] = self.v_pu.ravel()
-        frame["v_min_pu"] = np.tile(self.network.v_min_pu, self.horizon.intervals)
-        frame["v_max_pu"] = np.tile(self.network.v_max_pu, self.horizon.intervals)
+        frame["v_min_pu"] = np.tile(self.network.v_min_pu[node], self.horizon.intervals)
+        frame["v_max_pu"] = np.tile(self.network.v_max_pu[node], self.horizon.intervals)
         return frame
 
 

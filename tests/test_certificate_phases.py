@@ -10,6 +10,7 @@ from village import write_village
 from dlmp import Clearing, clear, read_case
 from dlmp.bids import at_ports
 from dlmp.certificate import Certificate, certify
+from dlmp.errors import InputError
 from dlmp.market import MarketCase
 from dlmp.network.model import UnbalancedNetwork
 from dlmp.units import BASE_KVA
@@ -57,13 +58,21 @@ def test_what_is_right_is_certified_by_opendss(found):
     assert ("bus end", "3") in set(zip(limits.element, limits.phase, strict=True)), "the case is to hold a limit"
 
 
-def test_a_falsified_voltage_is_found_but_for_one_that_is_not_determined(found):
+@pytest.mark.parametrize(("bus", "phase"), [("lat", "2"), ("shop", "23")])
+def test_a_falsified_voltage_is_found_to_ground_and_between_floating_phases(found, bus: str, phase: str):
     network, v_pu = found.case.network, found.voltages.v_pu.copy()
-    v_pu[2, network.node("lat", "2")] += 0.003
+    v_pu[2, np.flatnonzero(network.voltage_ports == network.node(bus, phase))] += 0.003
     assert certified(found, voltages=replace(found.voltages, v_pu=v_pu)).voltage_mismatch_pu == pytest.approx(0.003)
-    v_pu = found.voltages.v_pu.copy()
-    v_pu[:, network.is_floating] += 0.1
-    assert certified(found, voltages=replace(found.voltages, v_pu=v_pu)).voltage_mismatch_pu < 1e-9
+
+
+def test_a_bus_that_floats_has_voltages_between_its_phases_alone(found):
+    table, network = found.voltages.table(), found.case.network
+    assert set(table[table.bus == "shop"].phase) == {"12", "13", "23"}
+    assert set(table[table.bus == "lat"].phase) == {"2", "4"}
+    between = table[table.bus == "shop"]
+    assert between.v_pu.between(between.v_min_pu - 1e-6, between.v_max_pu + 1e-6).all()
+    with pytest.raises(InputError, match="bus shop, phase = '1': name one of its phases: 12, 13, 23"):
+        network.node("shop", "1")
 
 
 def test_a_falsified_award_shows_in_import_losses_voltage_and_feasibility(found):
@@ -122,7 +131,7 @@ def test_a_broken_band_is_named_by_phase_or_by_pair_of_floating_phases(found, bu
 def test_an_overloaded_conductor_is_named_with_its_loading(found):
     network = found.case.network
     entry = network.conductors_of("line.lateral")[0]
-    current = found.flows.from_kva[:, entry] / found.voltages.v_pu[:, network.from_node[entry]]
+    current = found.flows.from_kva[:, entry] / found._dispatch.point.v_pu[:, network.from_node[entry]]
     most_pu = np.abs(current).max() / BASE_KVA
     rating = network.rating_from_pu.copy()
     rating[entry] = 0.8 * most_pu

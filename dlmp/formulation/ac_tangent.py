@@ -65,8 +65,10 @@ class AcPoint:
         return self.formulation.magnitudes.value(self.state_pu)
 
     def voltage(self) -> FloatArray:
-        """(t, n) Voltage magnitudes [pu]."""
-        return np.abs(self.v_pu)
+        """(t, k) Voltage magnitudes at the network's `voltage_ports` [pu]."""
+        network = self.formulation.network
+        ports = network.voltage_ports
+        return np.abs((network.incidence[ports] @ self.v_pu.T).T) * network.port_scale[ports]
 
     @property
     def losses_pu(self) -> FloatArray:
@@ -260,11 +262,8 @@ def _voltages(network: Network) -> tuple[Magnitudes, Limits]:
     """Magnitude of every priced node's voltage, and of every pair's where the nodes float."""
     ports = np.flatnonzero(network.is_priced)
     ports = ports[~np.isin(ports, network.source)]
-    node = np.where(ports < network.node_count, ports, 0)
-    is_pair = ports >= network.node_count
-    node[is_pair] = network.pair[ports[is_pair] - network.node_count, 0]
-    per_nominal = np.where(is_pair, 3**-0.5, 1.0)
-    rows = sparse.csr_array(sparse.diags_array(per_nominal) @ network.incidence[ports])
+    node = network.port_node[ports]
+    rows = sparse.csr_array(sparse.diags_array(network.port_scale[ports]) @ network.incidence[ports])
     count = len(ports)
     return Magnitudes(rows, np.full(count, -1), sparse.csr_array(rows.shape)), Limits(
         element=_named("bus", network.port_bus[ports]),

@@ -129,7 +129,7 @@ class OperatingPoint(Protocol):
         ...
 
     def voltage(self) -> FloatArray:
-        """(t, n) Voltage magnitudes [pu]."""
+        """(t, k) Voltage magnitudes at the network's `voltage_ports` [pu]."""
         ...
 
     def branch_power(self) -> tuple[ComplexArray, ComplexArray]:

@@ -176,7 +176,7 @@ class LinearPoint:
         return np.asarray((self.formulation.limit_rows @ self.states).T)
 
     def voltage(self) -> FloatArray:
-        """(t, n) Voltage magnitudes [pu]."""
+        """(t, n) Voltage magnitudes [pu]: all nodes have one."""
         return np.sqrt(np.maximum(self.state("squared_voltage"), 0.0))
 
     def branch_power(self) -> tuple[ComplexArray, ComplexArray]:

@@ -9,9 +9,6 @@ import numpy as np
 
 from dlmp.network.model import BALANCED_PHASE, PHASES, ComplexArray, FloatArray, Network, UnbalancedNetwork
 
-LINE_TO_LINE = 3**-0.5
-"""Nominal voltages to ground per nominal voltage between phases."""
-
 
 @dataclass(frozen=True, eq=False)
 class CheckedFlow:
@@ -49,17 +46,14 @@ class CheckedFlow:
 
     def port_voltage(self) -> FloatArray:
         """(t, p) Voltage magnitude of every port: to ground, or between two phases over 1.73 [pu]."""
-        per_nominal = np.where(np.arange(self.network.port_count) < self.network.node_count, 1.0, LINE_TO_LINE)
-        return np.abs((self.network.incidence @ self.v_pu.T).T) * per_nominal
+        return np.abs((self.network.incidence @ self.v_pu.T).T) * self.network.port_scale
 
     def worst_voltage(self) -> tuple[float, str]:
         """Largest excursion from a voltage band [pu], and where; between phases at nodes that float."""
         network = self.network
         ports = np.flatnonzero(network.is_priced)
         ports = ports[~np.isin(ports, network.source)]
-        node = ports.copy()
-        is_pair = ports >= network.node_count
-        node[is_pair] = network.pair[ports[is_pair] - network.node_count, 0]
+        node = network.port_node[ports]
         size = self.port_voltage()[:, ports]
         broken = np.maximum(network.v_min_pu[node] - size, size - network.v_max_pu[node])
         names = [_at(f"bus {network.port_bus[port]}", str(network.port_phase[port])) for port in ports]

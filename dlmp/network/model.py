@@ -34,6 +34,10 @@ PHASES = ("1", "2", "3")
 """Labels of phases; further labels of single nodes (``4`` and up) are neutral conductors."""
 
 
+LINE_TO_LINE = 3**-0.5
+"""Nominal voltages to ground per nominal voltage between phases."""
+
+
 def frozen(values: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
     """Return a read-only copy of `values`."""
     array = np.array(values, dtype=dtype)
@@ -163,6 +167,22 @@ class Network:
         return np.concatenate([phase & ~self.is_floating, floating])
 
     @cached_property
+    def voltage_ports(self) -> IntArray:
+        """(k,) Where a voltage has a value: nodes, and the priced pairs where that to ground is not determined."""
+        pairs = self.node_count + np.flatnonzero(self.is_priced[self.node_count :])
+        return np.concatenate([np.flatnonzero(~self.is_floating), pairs])
+
+    @cached_property
+    def port_node(self) -> IntArray:
+        """(p,) Node whose voltage band holds at each port: itself, or the first of a pair."""
+        return np.concatenate([np.arange(self.node_count), self.pair[:, 0]])
+
+    @cached_property
+    def port_scale(self) -> FloatArray:
+        """(p,) Nominal voltage to ground per nominal voltage of each port."""
+        return np.where(np.arange(self.port_count) < self.node_count, 1.0, LINE_TO_LINE)
+
+    @cached_property
     def incidence(self) -> sparse.csr_array:
         """(p, n) Voltage of each port per node voltage."""
         row = np.arange(len(self.pair))
@@ -240,10 +260,11 @@ class Network:
                 [Problem("network", "bus", bus, f"is no bus of {self.name}; known: {some_of(self.buses)}")]
             )
         name = str(self.buses[self.bus_number[bus]])
-        ports = np.flatnonzero(self.port_bus == name)
-        ports = ports[self.port_phase[ports] == phase if phase else self.is_priced[ports]]
+        own = np.flatnonzero(self.port_bus == name)
+        own = own[self.is_priced[own] | (own >= self.node_count)]
+        ports = own[self.port_phase[own] == phase if phase else self.is_priced[own]]
         if len(ports) != 1:
-            known = ", ".join(self.port_phase[self.port_bus == name].tolist())
+            known = ", ".join(self.port_phase[own].tolist())
             raise InputError([Problem(f"bus {bus}", "phase", phase or "", f"name one of its phases: {known}")])
         return int(ports[0])
 
