@@ -14,7 +14,7 @@ from scipy import sparse
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, frozen_rows, repeated, some_of
 
-RESOURCE_KINDS = ("solar", "wind", "generator", "load", "demand_response", "ev", "other")
+RESOURCE_KINDS = ("solar", "wind", "generator", "load", "demand_response", "storage", "ev", "other")
 MAX_SEGMENTS = 20
 SHARE_TOLERANCE = 1e-9
 
@@ -48,7 +48,7 @@ class Resources:
     s_max_kva: FloatArray
 
     def __post_init__(self) -> None:
-        _freeze(self)
+        freeze_arrays(self)
 
     def __len__(self) -> int:
         return len(self.name)
@@ -90,13 +90,14 @@ class Bids:
     price_usd_per_mwh: FloatArray
 
     def __post_init__(self) -> None:
-        _freeze(self)
+        freeze_arrays(self)
 
     def __len__(self) -> int:
         return len(self.resource)
 
 
-def _freeze(record: object) -> None:
+def freeze_arrays(record: object) -> None:
+    """Make the arrays of a frozen record read-only copies."""
     for field in fields(record):  # type: ignore[arg-type]
         value = getattr(record, field.name)
         if isinstance(value, np.ndarray):

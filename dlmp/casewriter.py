@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from dlmp.bids import Bids, Resources
 from dlmp.errors import InputError, Problem, Problems
 from dlmp.network.model import Network
 from dlmp.network.tables import write_tables
+from dlmp.stores import PROFILED, Stores
 
 if TYPE_CHECKING:
     from dlmp.market import Horizon, MarketCase, Substation
@@ -62,6 +64,8 @@ def _write_files(case: "MarketCase", folder: Path) -> None:
         tables["resources.csv"] = _resources(case.resources, case.network)
         tables["bids.csv"] = _bids(case.bids, case.resources)
         tables["availability.csv"] = _availability(case.resources)
+        tables["stores.csv"] = _stores(case.stores, case.resources)
+        tables["store_profile.csv"] = _store_profile(case.stores, case.resources)
     for name, table in tables.items():
         if len(table) or name == "bids.csv":
             table.to_csv(folder / name, index=False)
@@ -160,3 +164,23 @@ def _bids(bids: Bids, resources: Resources) -> pd.DataFrame:
             "price_usd_per_mwh": bids.price_usd_per_mwh[interval, column],
         }
     )
+
+
+def _stores(stores: Stores, resources: Resources) -> pd.DataFrame:
+    """One row per store; what differs between intervals is that of the first."""
+    shortfall = np.where(np.isinf(stores.shortfall_usd_per_mwh), np.nan, stores.shortfall_usd_per_mwh)
+    columns = {
+        field.name: getattr(stores, field.name)[0] if field.name in PROFILED else getattr(stores, field.name)
+        for field in fields(Stores)
+    }
+    names = {"resource": resources.name[stores.resource], "shortfall_usd_per_mwh": shortfall}
+    return pd.DataFrame(columns | names)
+
+
+def _store_profile(stores: Stores, resources: Resources) -> pd.DataFrame:
+    """What differs from the first interval: one row per interval and store where anything does."""
+    values = {name: getattr(stores, name) for name in PROFILED}
+    changed = {name: np.where(value != value[0], value, np.nan) for name, value in values.items()}
+    column, interval = np.nonzero(np.any([np.isfinite(value) for value in changed.values()], axis=0).T)
+    table = pd.DataFrame({"resource": resources.name[stores.resource[column]], "interval": interval})
+    return table.assign(**{name: value[interval, column] for name, value in changed.items()}).dropna(axis=1, how="all")

@@ -19,6 +19,7 @@ from dlmp.network.model import BalancedNetwork, ComplexArray, FloatArray, Networ
 from dlmp.network.opendss.check import opendss_flow
 from dlmp.network.pandapower_check import pandapower_flow
 from dlmp.prices import Prices
+from dlmp.products.storage import STORE_VARIABLES
 from dlmp.results import Awards, Voltages
 from dlmp.solve import LinearProgram, solve_lp
 from dlmp.uniqueness import PriceRange, price_ranges
@@ -217,7 +218,8 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     Returns
     -------
     gap
-        (t, r) Best profit less the profit of the award [currency].
+        (t, r) Best profit less the profit of the award [currency]; that of a store over the whole horizon, in
+        interval 0.
     traded
         Sum of what all resources are paid or pay, in absolute value [currency].
     """
@@ -252,8 +254,11 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
 
 
 def _by_resource(found: Dispatch, value: FloatArray) -> FloatArray:
-    """Sum columns (t, width) over awards and powers of each resource, (t, r)."""
-    blocks, bids = found.market.template.blocks, found.market.case.bids
+    """Sum columns (t, width) over all that belongs to each resource, (t, r); of a store over the horizon."""
+    blocks, stores = found.market.template.blocks, found.market.case.stores.resource
     total = value[:, blocks["p"]] + value[:, blocks["q"]]
-    np.add.at(total.T, bids.resource, value[:, blocks["award"]].T)
+    np.add.at(total.T, found.market.case.bids.resource, value[:, blocks["award"]].T)
+    for name in STORE_VARIABLES:
+        np.add.at(total.T, stores, value[:, blocks[name]].T)
+    total[0, stores], total[1:, stores] = total[:, stores].sum(axis=0), 0.0
     return total

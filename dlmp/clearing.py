@@ -17,7 +17,8 @@ from dlmp.formulation.market_lp import build_market_lp
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
 from dlmp.prices import Prices, decompose
-from dlmp.results import Awards, Flows, Voltages
+from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
+from dlmp.results import Awards, Flows, StoreAwards, Voltages
 from dlmp.settings import Settings
 from dlmp.timing import PhaseClock
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
@@ -39,7 +40,7 @@ class Clearing:
         Total cost over the horizon [currency]: import + accepted supply - accepted demand value.
     import_kw, import_kvar
         (t,) Substation import [kW], [kvar].
-    prices, awards, voltages, flows
+    prices, awards, stores, voltages, flows
         The results; each has a `table`.
     passes
         What each LP pass came to.
@@ -57,6 +58,7 @@ class Clearing:
     import_kvar: FloatArray
     prices: Prices = field(repr=False)
     awards: Awards = field(repr=False)
+    stores: StoreAwards = field(repr=False)
     voltages: Voltages = field(repr=False)
     flows: Flows = field(repr=False)
     passes: tuple[PassReport, ...]
@@ -272,6 +274,9 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         formulation = new_formulation(case, settings)
         market = build_market_lp(case, settings.circle_sides)
     found = dispatch(market, formulation, settings, clock, progress)
+    while found.converged and (one_way := market.one_way(found.x)) is not None:
+        market = one_way
+        found = dispatch(market, formulation, settings, clock, progress)
     with clock.phase("gradients"):
         prices = decompose(case.network, case.horizon, formulation.limits, found.point, found.weights)
     share = case.resources.share
@@ -294,6 +299,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         import_kvar=found.point.import_pu.imag * BASE_KVA,
         prices=prices,
         awards=awards,
+        stores=_store_awards(found),
         voltages=Voltages(case.network, case.horizon, found.point.voltage()),
         flows=Flows(case.network, case.horizon, at_from * BASE_KVA, -at_to * BASE_KVA, _loading(found)),
         passes=found.reports,
@@ -301,6 +307,13 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         seconds=clock.seconds,
         _dispatch=found,
     )
+
+
+def _store_awards(found: Dispatch) -> StoreAwards:
+    market, hours = found.market, found.market.case.horizon.interval_hours
+    charge, discharge, energy, shortfall = (found.x[market.block(name)] * BASE_KVA for name in STORE_VARIABLES)
+    value = -found.row_dual[market.rows_of(ENERGY_BALANCE)] * hours
+    return StoreAwards(market.case, charge, discharge, energy, shortfall, value)
 
 
 def _objective(found: Dispatch) -> float:

@@ -11,6 +11,7 @@ from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
+from dlmp.stores import NO_STORES, PROFILED, Stores, check_stores, no_stores
 from dlmp.units import BASE_KVA
 
 INTERVAL_MINUTES = (1, 5, 10, 15, 30, 60)
@@ -103,6 +104,8 @@ class MarketCase:
         each port, then what the loads that follow their voltage would draw at their nominal one.
     resources, bids
         Who may be dispatched, and at which prices.
+    stores
+        Resources that hold energy from interval to interval; default: none.
 
     Raises
     ------
@@ -118,8 +121,11 @@ class MarketCase:
     load_q_kvar: FloatArray
     resources: Resources
     bids: Bids
+    stores: Stores = NO_STORES
 
     def __post_init__(self) -> None:
+        if not len(self.stores):
+            object.__setattr__(self, "stores", no_stores(self.horizon.intervals))
         object.__setattr__(self, "load_p_kw", frozen(self.load_p_kw))
         object.__setattr__(self, "load_q_kvar", frozen(self.load_q_kvar))
         problems = Problems()
@@ -131,6 +137,7 @@ class MarketCase:
         problems.raise_if_any()
         check_resources(self.resources, self.network.port_count, problems)
         check_bids(self.bids, self.resources, problems)
+        check_stores(self.stores, self.resources, self.bids, self.horizon.interval_hours, problems)
         problems.raise_if_any()
 
     @property
@@ -238,6 +245,7 @@ def _check_shapes(case: MarketCase, problems: Problems) -> None:
         ("resources", "p_max_kw", case.resources.p_max_kw, len(case.resources)),
         ("bids", "quantity_kw", case.bids.quantity_kw, len(case.bids)),
         ("bids", "price_usd_per_mwh", case.bids.price_usd_per_mwh, len(case.bids)),
+        *(("stores", name, getattr(case.stores, name), len(case.stores)) for name in PROFILED),
     ):
         if value.shape != (intervals, columns):
             problems.add(owner, field, f"shape {value.shape}", f"must be {(intervals, columns)}")

@@ -37,6 +37,9 @@ NEAR_PRICE = 0.03
 PROXIMAL = 1e-9
 """Damping of both blocks, which vanishes at the solution: keeps the system regular."""
 RANK_TOLERANCE = 1e-9
+SYMMETRIC = {"SymmetricMode": True}
+CONSTRAINING = 1e4
+"""Weight of the binding rows beside the curvature where that along them is asked for."""
 
 
 @dataclass
@@ -232,7 +235,7 @@ class _Search:
 
     def reopen_saddles(self) -> None:
         """Open the solved intervals whose point is no minimum."""
-        self.is_open |= ~self.system(~self.is_open).is_minimum()
+        self.is_open |= self.market.together(~self.system(~self.is_open).is_minimum())
 
     def system(self, is_open: npt.NDArray[np.bool_]) -> "_System":
         """Optimality conditions of the intervals in `is_open`, here and now."""
@@ -269,7 +272,8 @@ class _Search:
             system = self.system(trying)
             if step:
                 changed = _correct_sets(system, held, self.settings)
-                self.is_open &= ~(trying & ~changed & system.solved_intervals(self.settings))
+                is_solved = ~changed & system.solved_intervals(self.settings)
+                self.is_open &= ~trying | self.market.together(trying & ~is_solved)
                 trying = self.is_open & ~self.has_failed
                 key, moves = self.active.key(), system.moves
                 if not trying.any() or (changed.any() and (key in seen or moves > last_moves)):
@@ -294,7 +298,7 @@ class _Search:
 
     def _update_or_fail(self, before: _State) -> None:
         """Find the network state; an interval that has none goes back to `before` and is given up."""
-        lost = ~self._update_point()
+        lost = self.market.together(~self._update_point())
         self.has_failed |= lost
         self.restore(before, lost)
 
@@ -305,19 +309,18 @@ class _Search:
         model = QuadraticModel(market, self.formulation, self.x, self.point, weights, self.curvature, self.clock)
         trying = np.flatnonzero(self.is_open & ~self.has_failed)
         solutions = model.solve_all(trying, self.active.limit != 0)
-        self.has_failed[np.setdiff1d(trying, list(solutions))] = True
+        solved = np.concatenate([np.zeros(0, dtype=np.int64), *(found.intervals for found in solutions)])
+        self.has_failed[np.setdiff1d(trying, solved)] = True
         self.curvature.expire(trying)
         before = self.state()
-        rows = len(market.template.row_lower)
-        for interval, found in solutions.items():
-            own = slice(interval * market.width, (interval + 1) * market.width)
-            own_rows = slice(interval * rows, (interval + 1) * rows)
-            self.x[own], self.active.column[own] = found.x, found.column
-            self.active.row[own_rows], self.multipliers.row[own_rows] = found.row, found.row_dual
-            self.multipliers.import_p[interval], self.multipliers.import_q[interval] = found.import_dual
-            self.multipliers.limit[interval] = 0.0
-            self.multipliers.limit[interval, found.limit] = found.limit_dual
-            self.active.limit[interval] = -np.sign(self.multipliers.limit[interval])
+        shape = (market.intervals, -1)
+        for found in solutions:
+            own, multipliers = found.intervals, self.multipliers
+            self.x.reshape(shape)[own], self.active.column.reshape(shape)[own] = found.x, found.column
+            self.active.row.reshape(shape)[own], multipliers.row.reshape(shape)[own] = found.row, found.row_dual
+            multipliers.import_p[own], multipliers.import_q[own] = found.import_dual.T
+            multipliers.limit[own] = found.limit_dual
+            self.active.limit[own] = -np.sign(found.limit_dual)
         self._update_or_fail(before)
 
 
@@ -452,15 +455,30 @@ class _System:
             return found
         hessian, here = self.hessian(), sparse.csc_array(self.jacobian[:, self.free])
         interval = self.free // self.market.width
-        for this in np.unique(interval):
-            own = np.flatnonzero(interval == this)
-            block = here[:, own].toarray()
-            block = block[np.abs(block).max(axis=1, initial=0.0) > 0]
-            _, size, basis = np.linalg.svd(block)
-            across = basis[(size > RANK_TOLERANCE).sum() :]
-            curvature = np.linalg.eigvalsh(across @ hessian[own][:, own].toarray() @ across.T)
-            found[this] = curvature.min(initial=0.0) >= -RANK_TOLERANCE
+        for group in self.market.groups(np.unique(interval)):
+            own = np.flatnonzero(np.isin(interval, group))
+            found[group] = _is_convex(sparse.csc_array(hessian[own][:, own]), here[:, own])
         return found
+
+
+def _is_convex(hessian: sparse.csc_array, rows: sparse.csc_array) -> bool:
+    """True when nothing curves downwards along the directions that `rows` leave open.
+
+    That is when ``H + rho J^T J`` is positive definite for some rho (Debreu, Econometrica 20(2), 1952): its factors
+    without row exchanges then have positive pivots.
+    """
+    size = sparse.linalg.norm(rows, axis=1)
+    scaled = sparse.csc_array(sparse.diags_array(1 / np.where(size > 0, size, 1.0)) @ rows)
+    rho = CONSTRAINING * max(1.0, float(abs(hessian).max()))
+    floor = RANK_TOLERANCE + 1e-12 * rho
+    matrix = hessian + rho * (scaled.T @ scaled) + floor * sparse.eye_array(hessian.shape[0])
+    try:
+        factors = splu(
+            sparse.csc_array(matrix), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
+    except RuntimeError:
+        return False
+    return bool((factors.perm_r == factors.perm_c).all() and factors.U.diagonal().min(initial=1.0) > 0)
 
 
 def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settings) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""The quadratic model of one interval: linearised rows, exact curvature; solved by HiGHS.
+"""The quadratic model of the intervals that must be solved together: linearised rows, exact curvature; solved by HiGHS.
 
 It finds the active sets that the Newton finish needs where correcting them step by step goes in
 circles.  Curvature that is not convex (of voltage limits, or at a negative price) is cut off: the
@@ -26,14 +26,28 @@ MAX_ROUNDS = 8
 
 @dataclass(frozen=True, eq=False)
 class QuadraticSolution:
-    """Values, column states, row states (-1, 0, 1) and duals of one interval; `limit` names the binding limits."""
+    """The optimum of k intervals: of width columns and r rows each.
 
+    Parameters
+    ----------
+    intervals
+        (k,) Which.
+    x, column
+        (k, width) Values and states of the columns.
+    row, row_dual
+        (k, r) States (-1, 0, 1) and duals of the market's rows.
+    import_dual
+        (k, 2) Duals of real and reactive import.
+    limit_dual
+        (k, l) Duals of the limits, 0 where they do not bind.
+    """
+
+    intervals: IntArray
     x: FloatArray
     column: StatusArray
     row: StatusArray
     row_dual: FloatArray
     import_dual: FloatArray
-    limit: IntArray
     limit_dual: FloatArray
 
 
@@ -60,14 +74,14 @@ class Curvature:
     def wanted(self, column: StatusArray) -> npt.NDArray[np.bool_]:
         """(t, 2, r) Injections that can move when the columns with status `BASIC` do.
 
-        A real injection is the sum of its awards: without a free one it stays, whatever its own status.
+        A real injection is the sum of what feeds it: without a free part it stays, whatever its own status.
         """
         is_free = (column == BASIC) & self.market.is_movable
         wanted = self.movable & is_free[self.market.network_columns]
-        by_award = np.zeros_like(wanted[:, 0])
-        award = is_free[self.market.block("award")]
-        np.logical_or.at(by_award.T, self.market.case.bids.resource, award.T)
-        wanted[:, 0] &= by_award
+        is_fed = np.zeros_like(wanted[:, 0])
+        for name, resource in self.market.feeds.items():
+            np.logical_or.at(is_fed.T, resource, is_free[self.market.block(name)].T)
+        wanted[:, 0] &= is_fed
         return wanted
 
     def expire(self, intervals: IntArray) -> None:
@@ -129,8 +143,8 @@ class QuadraticModel:
         self._curved: dict[int, FloatArray] = {}
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
-    def solve_all(self, intervals: IntArray, active: npt.NDArray[np.bool_]) -> dict[int, QuadraticSolution]:
-        """Minimise the model of each interval, adding limits until its solution is predicted to keep all.
+    def solve_all(self, intervals: IntArray, active: npt.NDArray[np.bool_]) -> list[QuadraticSolution]:
+        """Minimise the model of each group of intervals, adding limits until its solution is predicted to keep all.
 
         Parameters
         ----------
@@ -141,7 +155,7 @@ class QuadraticModel:
 
         Returns
         -------
-        A solution for each interval that has one.
+        A solution for each group that has one.
         """
         limits = self.formulation.limits
         with self.clock.phase("gradients"):
@@ -149,86 +163,90 @@ class QuadraticModel:
         watched = active | worth_watching(limits, self.point.limit_value)
         solutions: dict[int, QuadraticSolution] = {}
         x = self.x.copy()
-        unsolved = intervals
+        unsolved = self.market.groups(intervals)
         for _ in range(MAX_ROUNDS):
-            for interval in unsolved:
-                found = self._solve(int(interval), np.flatnonzero(watched[interval]))
+            for group in unsolved:
+                found = self._solve(group, watched)
                 if found is None:
-                    solutions.pop(int(interval), None)
+                    solutions.pop(int(group[0]), None)
                     continue
-                solutions[int(interval)] = found
-                x[interval * self.market.width : (interval + 1) * self.market.width] = found.x
+                solutions[int(group[0])] = found
+                x.reshape(-1, self.market.width)[group] = found.x
             predicted = self.point.predicted_limits(self.market.injection(x))
             new = worth_watching(limits, predicted, margin=-PREDICTED) & ~watched
-            unsolved = np.array([t for t in solutions if new[t].any()], dtype=np.int64)
-            if not len(unsolved):
+            unsolved = [found.intervals for found in solutions.values() if new[found.intervals].any()]
+            if not unsolved:
                 break
             watched |= new
-        return solutions
+        return list(solutions.values())
 
-    def _solve(self, interval: int, limit: IntArray) -> QuadraticSolution | None:
-        """Minimise the model of `interval` under the limits `limit`; None if it has no optimum."""
-        market, limits = self.market, self.formulation.limits
-        here = slice(interval * market.width, (interval + 1) * market.width)
-        x = self.x[here]
-        rows, base = self._rows(interval, limit)
-        lower = np.concatenate([market.template.row_lower, base[:2], limits.lower[limit] - base[2:]])
-        upper = np.concatenate([market.template.row_upper, base[:2], limits.upper[limit] - base[2:]])
-        hessian = self._hessian(interval)
+    def _solve(self, group: IntArray, watched: npt.NDArray[np.bool_]) -> QuadraticSolution | None:
+        """Minimise the model of the intervals `group` under the `watched` limits; None if it has no optimum."""
+        market, limits, count = self.market, self.formulation.limits, len(self.market.template.row_lower)
+        columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
+        own = (group[:, None] * count + np.arange(count)).ravel()
+        place, limit = np.nonzero(watched[group])
+        rows, base = self._rows(group, group[place], limit)
+        bound = base[2 * len(group) :]
+        hessian = self._hessian(group)
         problem = LinearProgram(
-            market.columns.cost[interval] - hessian @ x,
-            market.columns.lower[interval],
-            market.columns.upper[interval],
-            sparse.csr_array(sparse.vstack([market.template.matrix, rows])),
-            lower,
-            upper,
+            market.columns.cost[group].ravel() - hessian @ self.x[columns],
+            market.columns.lower[group].ravel(),
+            market.columns.upper[group].ravel(),
+            sparse.csr_array(sparse.vstack([market.matrix[own], rows]))[:, columns],
+            np.concatenate([market.row_lower[own], base[: 2 * len(group)], limits.lower[limit] - bound]),
+            np.concatenate([market.row_upper[own], base[: 2 * len(group)], limits.upper[limit] - bound]),
         )
         with self.clock.phase("solver"):
             found = solve_qp(problem, hessian)
         if found is None:
             return None
         values, dual = found
-        count = len(market.template.row_lower)
         at_low = values <= problem.lower + AT_BOUND_PU
         column = np.where(at_low, AT_LOWER, np.where(values >= problem.upper - AT_BOUND_PU, AT_UPPER, BASIC))
-        binding = np.flatnonzero(dual[count + 2 :])
+        of_rows, of_import, of_limits = np.split(dual, [len(own), len(own) + 2 * len(group)])
+        limit_dual = np.zeros((len(group), len(limits)))
+        limit_dual[place, limit] = of_limits
         return QuadraticSolution(
-            values,
-            column.astype(np.int8),
-            -np.sign(dual[:count]).astype(np.int8),
-            dual[:count],
-            dual[count : count + 2],
-            limit[binding],
-            dual[count + 2 :][binding],
+            group,
+            values.reshape(len(group), -1),
+            column.reshape(len(group), -1).astype(np.int8),
+            -np.sign(of_rows).reshape(len(group), -1).astype(np.int8),
+            of_rows.reshape(len(group), -1),
+            of_import.reshape(2, -1).T,
+            limit_dual,
         )
 
-    def _rows(self, interval: int, limit: IntArray) -> tuple[sparse.csr_array, FloatArray]:
-        """Import rows and limit rows of one interval, and their values where the injections are zero."""
+    def _rows(self, group: IntArray, interval: IntArray, limit: IntArray) -> tuple[sparse.csr_array, FloatArray]:
+        """Import rows of the intervals `group`, rows of limits at `interval`, and their values without injections."""
         market, point = self.market, self.point
-        power = self.x[market.network_columns[interval]]
         with self.clock.phase("gradients"):
-            bound = market.spread(point.limit_gradients(np.full(len(limit), interval), limit, market.ports))
-        real, reactive = (g[[interval]] for g in self.import_gradients)
+            bound = market.spread(point.limit_gradients(interval, limit, market.ports))
+        real, reactive = (gradients[group] for gradients in self.import_gradients)
         gradient = np.concatenate([real, reactive, bound])
         value = np.concatenate(
-            [[point.import_pu[interval].real, point.import_pu[interval].imag], point.limit_value[interval, limit]]
+            [point.import_pu.real[group], point.import_pu.imag[group], point.limit_value[interval, limit]]
         )
-        base = value - (gradient * power).sum(axis=(1, 2))
-        first = np.zeros(1, dtype=np.int64)
+        power = self.x[market.network_columns[np.concatenate([group, group, interval])]]
         rows = sparse.vstack(
             [
-                market.network_rows(first, -real, "import_p"),
-                market.network_rows(first, -reactive, "import_q"),
-                market.network_rows(np.zeros(len(limit), dtype=np.int64), bound),
+                market.network_rows(group, -real, "import_p"),
+                market.network_rows(group, -reactive, "import_q"),
+                market.network_rows(interval, bound),
             ]
         )
-        return sparse.csr_array(sparse.csr_array(rows)[:, : market.width]), base
+        return sparse.csr_array(rows), value - (gradient * power).sum(axis=(1, 2))
 
-    def _hessian(self, interval: int) -> FloatArray:
-        """Convex part of the curvature by all columns of one interval, (width, width)."""
+    def _hessian(self, group: IntArray) -> sparse.csc_array:
+        """Convex part of the curvature by all columns of the intervals `group`."""
         market = self.market
-        place = market.network_columns[interval][self.curvature.likely[interval]] - interval * market.width
-        value, vector = np.linalg.eigh(self._curved[interval])
-        full = np.zeros((market.width, market.width))
-        full[np.ix_(place, place)] = (vector * np.maximum(value, 0.0)) @ vector.T
-        return full
+        entries = []
+        for number, interval in enumerate(group.tolist()):
+            place = market.network_columns[interval][self.curvature.likely[interval]]
+            place = place - (interval - number) * market.width
+            value, vector = np.linalg.eigh(self._curved[interval])
+            block = (vector * np.maximum(value, 0.0)) @ vector.T
+            entries.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
+        value, row, column = (np.concatenate(part) for part in zip(*entries, strict=True))
+        size = len(group) * market.width
+        return sparse.csc_array((value, (row, column)), shape=(size, size))

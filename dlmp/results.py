@@ -67,6 +67,41 @@ class Awards:
         return frame[frame.quantity_kw > 0].reset_index(drop=True)
 
 
+@dataclass(frozen=True, eq=False)
+class StoreAwards:
+    """What every store does, each (t, k).
+
+    Parameters
+    ----------
+    case
+        The market case.
+    charge_kw, discharge_kw
+        Power from and into the grid [kW].
+    energy_kwh
+        Energy at the end of each interval [kWh].
+    shortfall_kwh
+        What it lacks of the least energy [kWh].
+    value_usd_per_mwh
+        What one more MWh in the store at the end of the interval would save [currency/MWh].
+    """
+
+    case: MarketCase = field(repr=False)
+    charge_kw: FloatArray
+    discharge_kw: FloatArray
+    energy_kwh: FloatArray
+    shortfall_kwh: FloatArray
+    value_usd_per_mwh: FloatArray
+
+    def table(self) -> pd.DataFrame:
+        """One row per interval and store."""
+        names = self.case.resources.name[self.case.stores.resource]
+        frame = interval_keys(self.case.horizon, len(names))
+        frame["resource"] = np.tile(names.astype(object), self.case.horizon.intervals)
+        for name in ("charge_kw", "discharge_kw", "energy_kwh", "shortfall_kwh", "value_usd_per_mwh"):
+            frame[name] = getattr(self, name).ravel()
+        return frame
+
+
 def resource_phases(network: Network, resources: Resources) -> npt.NDArray[np.object_]:
     """(r,) Phases of each resource: ``2``, ``12`` for a pair, ``123`` for all three."""
     phases = []

@@ -148,7 +148,7 @@ def _statuses(found: list[highspy.HighsBasisStatus]) -> StatusArray:
     return np.array([int(status) for status in found], dtype=np.int8)
 
 
-def solve_qp(problem: LinearProgram, hessian: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+def solve_qp(problem: LinearProgram, hessian: sparse.csc_array) -> tuple[FloatArray, FloatArray] | None:
     """Minimise ``cost x + x hessian x / 2`` over the constraints of `problem`.
 
     Parameters
@@ -165,9 +165,9 @@ def solve_qp(problem: LinearProgram, hessian: FloatArray) -> tuple[FloatArray, F
     scale = _row_scale(problem.matrix)
     solver = _new_solver(QP_TIME_LIMIT_S)
     _pass_model(solver, problem, sparse.csr_array(sparse.diags_array(scale) @ problem.matrix), scale)
-    lower = sparse.csc_array(np.tril(hessian))
+    lower = sparse.csc_array(sparse.tril(hessian))
     quadratic = highspy.HighsHessian()
-    quadratic.dim_, quadratic.format_ = len(hessian), highspy.HessianFormat.kTriangular
+    quadratic.dim_, quadratic.format_ = hessian.shape[0], highspy.HessianFormat.kTriangular
     quadratic.start_, quadratic.index_ = lower.indptr.astype(np.int32), lower.indices.astype(np.int32)
     quadratic.value_ = lower.data
     solver.setOptionValue("solver", "choose")

@@ -1,6 +1,7 @@
 """An AC optimal power flow oracle: a market case cleared by a general nonlinear solver, to check the engine with.
 
-Each interval is one nonlinear programme in rectangular voltages, solved by IPOPT with exact derivatives.
+Each interval is one nonlinear programme in rectangular voltages, solved by IPOPT with exact derivatives; where
+stores carry energy from one interval to the next, all intervals are one programme.
 It shares only records with the engine (`MarketCase`, `Network`, its admittances and the incidence of its ports).
 
 Every node without a source has a balance of currents, ``Y V + H^T I(H V) = 0`` with ``H`` the ports' incidence.
@@ -54,13 +55,37 @@ Limit = tuple[casadi.SX, FloatArray | float, FloatArray | float]
 
 
 @dataclass(frozen=True, eq=False)
+class StoreDispatch:
+    """What k stores do, each (t, k).
+
+    Parameters
+    ----------
+    charge_kw, discharge_kw
+        Power from and into the grid [kW].
+    energy_kwh
+        Energy at the end of each interval [kWh].
+    shortfall_kwh
+        What it lacks of the least energy [kWh].
+    value_usd_per_mwh
+        What one more MWh in the store at the end of the interval would save [currency/MWh].
+    """
+
+    charge_kw: FloatArray
+    discharge_kw: FloatArray
+    energy_kwh: FloatArray
+    shortfall_kwh: FloatArray
+    value_usd_per_mwh: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class AcOpf:
     """The least-cost dispatch of t intervals under the exact power flow, and its prices.
 
     Parameters
     ----------
     cost
-        Import, accepted supply and reactive import less the value of accepted demand, over the horizon [currency].
+        Import, accepted supply and reactive import less the value of accepted demand, and what the stores cost,
+        over the horizon [currency].
     price_p, price_q
         (t, ports) Cost of one more unit of constant-power demand at each port [currency/MWh], [currency/MVArh];
         NaN at a port without voltage.
@@ -72,6 +97,8 @@ class AcOpf:
         (t, n) Voltage [pu].
     import_p_kw, import_q_kvar
         (t,) Power drawn from the upstream grid [kW], [kvar].
+    stores
+        What the stores do.
     """
 
     cost: float
@@ -83,10 +110,11 @@ class AcOpf:
     v: ComplexArray
     import_p_kw: FloatArray
     import_q_kvar: FloatArray
+    stores: StoreDispatch
 
 
 def solve_acopf(case: MarketCase, *, circle_sides: int = 32, start: ComplexArray | None = None) -> AcOpf:
-    """Clear `case` under the exact power flow, interval by interval.
+    """Clear `case` under the exact power flow: interval by interval, or all together where there are stores.
 
     Parameters
     ----------
@@ -104,10 +132,15 @@ def solve_acopf(case: MarketCase, *, circle_sides: int = 32, start: ComplexArray
     """
     network, intervals, base_kva = case.network, case.horizon.intervals, power_base(case)
     start = np.tile(no_load_voltage(network), (intervals, 1)) if start is None else start
-    programme = programme_of(case, circle_sides, base_kva)
-    solved = [solve_interval(case, t, programme, start[t], base_kva) for t in range(intervals)]
+    model = interval_of(case, circle_sides, base_kva)
+    if len(case.stores):
+        return solve_horizon(case, model, start, base_kva)
+    solver = ipopt(x=model.x, p=model.parameter, f=model.cost, g=model.constraints)
+    solved = [solve_interval(case, t, model, solver, start[t], base_kva) for t in range(intervals)]
     cost_per_hour, *columns = zip(*solved, strict=True)
-    return AcOpf(float(sum(cost_per_hour)) * case.horizon.interval_hours, *(np.array(column) for column in columns))
+    nothing = StoreDispatch(*np.zeros((5, intervals, 0)))
+    cost = float(sum(cost_per_hour)) * case.horizon.interval_hours
+    return AcOpf(cost, *(np.array(column) for column in columns), stores=nothing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +192,9 @@ class Unknowns:
     ----------
     v
         (n,) Voltage, constant at source nodes.
-    award, q, injection
-        (s,), (r,) and (r,) Accepted bids; reactive and complex injection of each resource.
+    award, charge, discharge, q, injection
+        (s,), (k,), (k,), (r,) and (r,) Accepted bids; power of each store from and into the grid; reactive and
+        complex injection of each resource.
     demand, law, withdrawn, price
         (p,), (l,), (n,) and (2 + s,) Parameters: constant-power demand, nominal demand of the loads that follow
         their voltage, current taken out of each node; prices of import, reactive import and bids.
@@ -172,6 +206,8 @@ class Unknowns:
 
     v: Phasor
     award: casadi.SX
+    charge: casadi.SX
+    discharge: casadi.SX
     q: casadi.SX
     injection: Phasor
     demand: Phasor
@@ -181,6 +217,11 @@ class Unknowns:
     balance: Phasor
     imported: Phasor
 
+    @property
+    def controls(self) -> casadi.SX:
+        """Everything that is dispatched, in the order of `control_bounds`."""
+        return casadi.vertcat(self.award, self.charge, self.discharge, self.q)
+
 
 def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
     """Write the power flow, with the source voltages held.
@@ -189,9 +230,10 @@ def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
     """
     network, resources, law = case.network, case.resources, case.network.law
     v, award, q = free_voltage(network), casadi.SX.sym("award", len(case.bids)), casadi.SX.sym("q", len(resources))
+    charge, discharge = (casadi.SX.sym(name, len(case.stores)) for name in ("charge", "discharge"))
     demand, withdrawn = Phasor.symbol("demand", network.port_count), Phasor.symbol("withdrawn", network.node_count)
     nominal = Phasor.symbol("law", len(law))
-    injection = Phasor(casadi_matrix(net_injection(case)) @ award, q)
+    injection = Phasor(casadi_matrix(net_injection(case)) @ casadi.vertcat(award, charge, discharge), q)
     net = demand - product(resources.share.T, injection)
     across = product(network.incidence, v)
     used = np.flatnonzero((case.load_pu != 0).any(axis=0) | (abs(resources.share).sum(axis=0) > 0))
@@ -211,7 +253,7 @@ def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
     every = sparse.eye_array(network.node_count, format="csr")
     drawn = v[network.source] * current(every[network.source]).conj()
     return Unknowns(
-        *(v, award, q, injection, demand, nominal, withdrawn),
+        *(v, award, charge, discharge, q, injection, demand, nominal, withdrawn),
         price=casadi.SX.sym("price", 2 + len(case.bids)),
         balance=current(balances(network)),
         imported=Phasor(casadi.sum1(drawn.re), casadi.sum1(drawn.im)),
@@ -231,9 +273,9 @@ def current_of(power: Phasor, v: Phasor, exponent: FloatArray, base_pu: FloatArr
 
 
 def cost_of(case: MarketCase, unknowns: Unknowns) -> casadi.SX:
-    """Import, reactive import and accepted bids at their prices [currency/MWh x pu]."""
+    """Import, reactive import and accepted bids at their prices, and cycling of stores [currency/MWh x pu]."""
     quantity = casadi.vertcat(unknowns.imported.stacked(), signs(case) * unknowns.award)
-    return casadi.dot(unknowns.price, quantity)
+    return casadi.dot(unknowns.price, quantity) + casadi.dot(case.stores.cycling_usd_per_mwh, unknowns.discharge)
 
 
 def limits_of(case: MarketCase, unknowns: Unknowns, circle_sides: int, base_kva: float) -> list[Limit]:
@@ -353,7 +395,7 @@ def import_limits(case: MarketCase, unknowns: Unknowns, base_kva: float) -> list
 def resource_limit(case: MarketCase, unknowns: Unknowns, circle_sides: int, base_kva: float) -> Limit:
     """Range of each real injection, and the polygon inside each apparent power circle.
 
-    Bounds that the bid quantities imply are left out: with them the programme has no interior.
+    Bounds that those of bids and stores imply are left out: with them the programme has no interior.
     """
     resources, count = case.resources, len(case.resources)
     angle = 2 * np.pi * np.arange(circle_sides) / circle_sides
@@ -364,96 +406,216 @@ def resource_limit(case: MarketCase, unknowns: Unknowns, circle_sides: int, base
     within = np.repeat(rated @ np.where(np.isfinite(resources.s_max_kva), resources.s_max_kva, 0.0), circle_sides)
     low, high = np.full((2, case.horizon.intervals, rows.shape[0]), [[[-np.inf]], [[np.inf]]])
     for t in range(case.horizon.intervals):
-        least, most = reach(rows, *bid_bounds(case, t))
+        least, most = reach(rows, *control_bounds(case, t))
         low[t, :count] = np.where(least[:count] >= resources.p_min_kw - ROUNDING_KW, -np.inf, resources.p_min_kw)
         bound = np.r_[resources.p_max_kw[t], within * np.cos(np.pi / circle_sides)]
         high[t] = np.where(most <= bound + ROUNDING_KW, np.inf, bound)
-    return casadi_matrix(rows) @ casadi.vertcat(unknowns.award, unknowns.q), low / base_kva, high / base_kva
+    return casadi_matrix(rows) @ unknowns.controls, low / base_kva, high / base_kva
 
 
-def bid_bounds(case: MarketCase, t: int) -> tuple[FloatArray, FloatArray]:
-    """Bounds of (awards, reactive injections) [kW, kvar], tightened by the real range of each resource.
+def control_bounds(case: MarketCase, t: int) -> tuple[FloatArray, FloatArray]:
+    """Bounds of (awards, charge, discharge, reactive injections) [kW, kvar].
 
-    A resource without availability thus has awards fixed at zero, not free ones that must sum to zero.
+    Those of awards are tightened by the real range of each resource.  One without availability thus has awards
+    fixed at zero, not free ones that must sum to zero.
     """
     resources, owner, sign, quantity = case.resources, case.bids.resource, signs(case), case.bids.quantity_kw[t]
-    least, most = reach(net_injection(case), np.zeros(len(quantity)), quantity)
+    of_stores = np.r_[case.stores.charge_max_kw[t], case.stores.discharge_max_kw[t]]
+    largest = np.r_[quantity, of_stores]
+    least, most = reach(net_injection(case), np.zeros(len(largest)), largest)
     room_up = np.maximum(resources.p_max_kw[t] - least, 0.0)[owner]
     room_down = np.maximum(most - resources.p_min_kw, 0.0)[owner]
     upper = np.minimum(quantity, np.where(sign > 0, room_up, room_down))
     lower = np.maximum(quantity - np.where(sign > 0, room_down, room_up), 0.0)
-    return np.r_[np.minimum(lower, upper), resources.q_min_kvar], np.r_[upper, resources.q_max_kvar]
+    lower = np.r_[np.minimum(lower, upper), np.zeros(len(of_stores))]
+    return np.r_[lower, resources.q_min_kvar], np.r_[upper, of_stores, resources.q_max_kvar]
 
 
 @dataclass(frozen=True, eq=False)
-class Programme:
-    """The nonlinear programme, made once: its intervals differ in numbers only.
+class Interval:
+    """The nonlinear programme of an interval, as casadi expressions: intervals differ in numbers only.
 
     Parameters
     ----------
-    solver
-        IPOPT on the variables: real and imaginary voltages of the free nodes, awards, reactive injections.
+    x
+        Variables: real and imaginary voltages of the free nodes, then `Unknowns.controls`.
+    parameter
+        Demands, currents taken out of the nodes, and prices: the `parameter_values` of an interval.
+    constraints, cost
+        Limits (k,), and cost [currency/MWh x pu].
     outcome
         Variables and parameters to voltages, injections, awards, import and cost.
     low, high
         (t, k) Bounds of the limits.
     """
 
-    solver: casadi.Function
+    x: casadi.SX
+    parameter: casadi.SX
+    constraints: casadi.SX
+    cost: casadi.SX
     outcome: casadi.Function
     low: FloatArray
     high: FloatArray
 
 
-def programme_of(case: MarketCase, circle_sides: int, base_kva: float) -> Programme:
-    """Compile the programme of `case`."""
+def interval_of(case: MarketCase, circle_sides: int, base_kva: float) -> Interval:
+    """Write the programme of an interval of `case`."""
     unknowns, free = unknowns_of(case, base_kva), np.flatnonzero(~case.network.is_source)
     limits, cost = limits_of(case, unknowns, circle_sides, base_kva), cost_of(case, unknowns)
-    x = casadi.vertcat(unknowns.v[free].stacked(), unknowns.award, unknowns.q)
+    x = casadi.vertcat(unknowns.v[free].stacked(), unknowns.controls)
     parameter = casadi.vertcat(
         *(part.stacked() for part in (unknowns.demand, unknowns.law, unknowns.withdrawn)), unknowns.price
     )
-    options = {"print_time": False, **{f"ipopt.{name}": option for name, option in IPOPT_OPTIONS.items()}}
     constraints = casadi.densify(casadi.vertcat(*(row for row, _, _ in limits)))
-    solver = casadi.nlpsol("acopf", "ipopt", {"x": x, "p": parameter, "f": cost, "g": constraints}, options)
     injection, imported = unknowns.injection, unknowns.imported
     outcome = [unknowns.v.re, unknowns.v.im, unknowns.award, injection.re, injection.im, imported.re, imported.im, cost]
     low, high = (
         np.hstack([np.broadcast_to(limit[side], (case.horizon.intervals, limit[0].numel())) for limit in limits])
         for side in (1, 2)
     )
-    return Programme(solver, casadi.Function("outcome", [x, parameter], outcome), low, high)
+    return Interval(
+        x, parameter, constraints, cost, casadi.Function("outcome", [x, parameter], outcome), low=low, high=high
+    )
+
+
+def ipopt(**programme: casadi.SX) -> casadi.Function:
+    """IPOPT on variables `x` and parameters `p`, with cost `f` and constraints `g`."""
+    options = {"print_time": False, **{f"ipopt.{name}": option for name, option in IPOPT_OPTIONS.items()}}
+    return casadi.nlpsol("acopf", "ipopt", programme, options)
+
+
+def solved_by(solver: casadi.Function, of_what: str, **numbers: FloatArray) -> dict[str, FloatArray]:
+    """Solution of the programme with these `numbers`."""
+    solution = solver(**numbers)
+    status = solver.stats()["return_status"]
+    if status != "Solve_Succeeded":
+        raise RuntimeError(f"{of_what}: IPOPT ended in {status}")
+    return {name: np.array(value).ravel() for name, value in solution.items()}
+
+
+def parameter_values(case: MarketCase, t: int, base_kva: float) -> FloatArray:
+    """Numbers of `Interval.parameter` in interval `t`."""
+    per_pu, none = BASE_KVA / base_kva, np.zeros(case.network.node_count)
+    demand, law = case.load_pu[t] * per_pu, case.law_pu[t] * per_pu
+    import_price = [case.substation.price_usd_per_mwh[t], case.substation.q_price_usd_per_mvarh[t]]
+    prices = np.r_[import_price, case.bids.price_usd_per_mwh[t]]
+    return np.concatenate([demand.real, demand.imag, law.real, law.imag, none, none, prices])
+
+
+def variable_bounds(case: MarketCase, t: int, base_kva: float) -> tuple[FloatArray, FloatArray]:
+    """Bounds of `Interval.x` in interval `t`."""
+    lower, upper = control_bounds(case, t)
+    anywhere = np.full(2 * int((~case.network.is_source).sum()), np.inf)
+    return np.r_[-anywhere, lower / base_kva], np.r_[anywhere, upper / base_kva]
+
+
+def starting_point(case: MarketCase, v: ComplexArray, bounds: tuple[FloatArray, FloatArray]) -> FloatArray:
+    """`Interval.x` at voltage `v` (n,), everything dispatched as near to zero as its `bounds` allow."""
+    free = v[~case.network.is_source]
+    return np.clip(np.r_[free.real, free.imag, np.zeros(len(bounds[0]) - 2 * len(free))], *bounds)
 
 
 def solve_interval(
-    case: MarketCase, t: int, programme: Programme, start: ComplexArray, base_kva: float
+    case: MarketCase, t: int, model: Interval, solver: casadi.Function, start: ComplexArray, base_kva: float
 ) -> tuple[float | ComplexArray | FloatArray, ...]:
     """Clear interval `t` alone: the fields of `AcOpf` without their first axis, cost per hour."""
-    network, substation, per_pu = case.network, case.substation, BASE_KVA / base_kva
-    free, none = np.flatnonzero(~network.is_source), np.zeros(network.node_count)
-    demand, law = case.load_pu[t] * per_pu, case.law_pu[t] * per_pu
-    prices = [substation.price_usd_per_mwh[t], substation.q_price_usd_per_mvarh[t], *case.bids.price_usd_per_mwh[t]]
-    value = np.concatenate([demand.real, demand.imag, law.real, law.imag, none, none, prices])
-    lower, upper = bid_bounds(case, t)
-    anywhere = np.full(2 * len(free), np.inf)
-    bounds = np.r_[-anywhere, lower / base_kva], np.r_[anywhere, upper / base_kva]
-    begin = np.r_[start[free].real, start[free].imag, np.zeros(len(lower))]
-    solution = programme.solver(
-        x0=np.clip(begin, *bounds), p=value, lbx=bounds[0], ubx=bounds[1], lbg=programme.low[t], ubg=programme.high[t]
+    value, bounds = parameter_values(case, t, base_kva), variable_bounds(case, t, base_kva)
+    start = starting_point(case, start, bounds)
+    solution = solved_by(
+        *(solver, f"interval {t}"),
+        **{"x0": start, "p": value, "lbx": bounds[0], "ubx": bounds[1], "lbg": model.low[t], "ubg": model.high[t]},
     )
-    status = programme.solver.stats()["return_status"]
-    if status != "Solve_Succeeded":
-        raise RuntimeError(f"interval {t}: IPOPT ended in {status}")
-    e, f, award, p, q, import_p, import_q, cost = (
-        np.array(part).ravel() for part in programme.outcome(solution["x"], value)
-    )
+    return interval_result(case, t, model, solution["x"], value, solution["lam_p"], base_kva)
+
+
+def interval_result(
+    case: MarketCase,
+    t: int,
+    model: Interval,
+    x: FloatArray,
+    value: FloatArray,
+    multiplier: FloatArray,
+    base_kva: float,
+) -> tuple[float | ComplexArray | FloatArray, ...]:
+    """The fields of `AcOpf` in interval `t`, cost per hour, from `x` and the `multiplier` of the parameters."""
+    network, nodes = case.network, case.network.node_count
+    e, f, award, p, q, import_p, import_q, cost = (np.array(part).ravel() for part in model.outcome(x, value))
     v = e + 1j * f
     check_laws(case, t, v)
-    current_price = -np.array(solution["lam_p"]).ravel()[len(value) - len(prices) - 2 * len(none) :]
-    price = port_price(network, v, current_price[: len(none)] + 1j * current_price[len(none) : 2 * len(none)])
+    prices = 2 + len(case.bids)
+    current_price = -multiplier[len(value) - prices - 2 * nodes :]
+    price = port_price(network, v, current_price[:nodes] + 1j * current_price[nodes : 2 * nodes])
     dispatch = (kw * base_kva for kw in (p, q, award))
     imported = (kw.item() * base_kva for kw in (import_p, import_q))
     return cost.item() * base_kva / KW_PER_MW, price.real, price.imag, *dispatch, v, *imported
+
+
+def solve_horizon(case: MarketCase, model: Interval, start: ComplexArray, base_kva: float) -> AcOpf:
+    """Clear all intervals together, with the energy of the stores carried from each to the next."""
+    intervals, hours, count = case.horizon.intervals, case.horizon.interval_hours, len(case.stores)
+    of_interval = casadi.Function("interval", [model.x, model.parameter], [model.constraints, model.cost])
+    x, parameter = (
+        casadi.SX.sym(name, part.numel(), intervals) for name, part in (("x", model.x), ("p", model.parameter))
+    )
+    constraints, costs = zip(*(of_interval(x[:, t], parameter[:, t]) for t in range(intervals)), strict=True)
+    energy, shortfall = (casadi.SX.sym(name, count, intervals) for name in ("energy", "shortfall"))
+    first = 2 * int((~case.network.is_source).sum()) + len(case.bids)
+    charge, discharge = x[first : first + count, :], x[first + count : first + 2 * count, :]
+    gain = energy_gain(case, energy, charge, discharge, base_kva)
+    is_soft = np.isfinite(case.stores.shortfall_usd_per_mwh)
+    least = case.stores.energy_min_kwh / base_kva
+    cost = hours * sum(costs) + energy_cost(case, energy, shortfall)
+    solver = ipopt(
+        x=casadi.vertcat(*(casadi.vec(part) for part in (x, energy, shortfall))),
+        p=casadi.vec(parameter),
+        f=cost,
+        g=casadi.vertcat(*constraints, casadi.vec(gain), casadi.vec(energy + shortfall)),
+    )
+    value = np.array([parameter_values(case, t, base_kva) for t in range(intervals)])
+    bounds = [variable_bounds(case, t, base_kva) for t in range(intervals)]
+    begin = [starting_point(case, start[t], bounds[t]) for t in range(intervals)]
+    full, none = case.stores.energy_max_kwh / base_kva, np.zeros((intervals, count))
+    lower, upper = (np.concatenate(side) for side in zip(*bounds, strict=True))
+    solution = solved_by(
+        *(solver, "horizon"),
+        x0=np.r_[np.concatenate(begin), np.tile(case.stores.initial_kwh / base_kva, intervals), none.ravel()],
+        p=value.ravel(),
+        lbx=np.r_[lower, np.where(is_soft, 0.0, least).ravel(), none.ravel()],
+        ubx=np.r_[upper, full.ravel(), np.where(is_soft, least, 0.0).ravel()],
+        lbg=np.r_[model.low.ravel(), none.ravel(), np.where(is_soft & (least > 0), least, -np.inf).ravel()],
+        ubg=np.r_[model.high.ravel(), none.ravel(), np.full(none.size, np.inf)],
+    )
+    by_interval = solution["x"][: x.numel()].reshape(intervals, -1)
+    stored, short = solution["x"][x.numel() :].reshape(2, intervals, count) * base_kva
+    price = solution["lam_p"].reshape(intervals, -1) / hours
+    solved = [interval_result(case, t, model, by_interval[t], value[t], price[t], base_kva) for t in range(intervals)]
+    _, *columns = zip(*solved, strict=True)
+    charged, discharged = by_interval[:, first : first + count], by_interval[:, first + count : first + 2 * count]
+    worth = solution["lam_g"][model.low.size : model.low.size + none.size].reshape(intervals, count)
+    stores = StoreDispatch(charged * base_kva, discharged * base_kva, stored, short, worth)
+    cost = solution["f"].item() * base_kva / KW_PER_MW
+    return AcOpf(cost, *(np.array(column) for column in columns), stores=stores)
+
+
+def energy_gain(
+    case: MarketCase, energy: casadi.SX, charge: casadi.SX, discharge: casadi.SX, base_kva: float
+) -> casadi.SX:
+    """(k, t) Energy at the end of each interval beyond what is carried on, charged, discharged and drained: zero."""
+    stores, hours = case.stores, case.horizon.interval_hours
+    before = casadi.horzcat(casadi.DM(stores.initial_kwh / base_kva), energy[:, :-1])
+    flow = (
+        casadi.diag(stores.charge_efficiency) @ charge
+        - casadi.diag(1 / stores.discharge_efficiency) @ discharge
+        - casadi.DM(stores.drain_kw.T / base_kva)
+    )
+    return energy - casadi.diag(stores.retention**hours) @ before - hours * flow
+
+
+def energy_cost(case: MarketCase, energy: casadi.SX, shortfall: casadi.SX) -> casadi.SX:
+    """Shortfall at its price less the worth of the energy left [currency/MWh x pu x hours]."""
+    stores = case.stores
+    price = np.where(np.isfinite(stores.shortfall_usd_per_mwh), stores.shortfall_usd_per_mwh, 0.0)
+    return casadi.dot(price, casadi.sum2(shortfall)) - casadi.dot(stores.final_usd_per_mwh, energy[:, -1])
 
 
 def port_price(network: Network, v: ComplexArray, current_price: ComplexArray) -> ComplexArray:
@@ -505,8 +667,10 @@ def signs(case: MarketCase) -> FloatArray:
 
 
 def net_injection(case: MarketCase) -> sparse.csr_array:
-    """(r, s) Awards to net injections."""
-    return sparse.csr_array(summing(case.bids.resource, len(case.resources)) @ sparse.diags_array(signs(case)))
+    """(r, s + 2k) Awards, charge and discharge to net injections."""
+    into, count = np.ones(len(case.stores)), len(case.resources)
+    owner = np.r_[case.bids.resource, case.stores.resource, case.stores.resource]
+    return sparse.csr_array(summing(owner, count) @ sparse.diags_array(np.r_[signs(case), -into, into]))
 
 
 def summing(row: IntArray, rows: int) -> sparse.csr_array:

@@ -126,6 +126,32 @@ def source(text: str) -> Edit:
 
 TOML = "case.toml"
 
+STORES = also(
+    append("resources.csv", "battery,A,,storage,-50,40,-20,20,60\ncar,C,,ev,-20,5,,,"),
+    write(
+        "stores.csv",
+        "resource,charge_max_kw,discharge_max_kw,energy_min_kwh,energy_max_kwh,initial_kwh,charge_efficiency,"
+        "discharge_efficiency,retention,drain_kw,cycling_usd_per_mwh,shortfall_usd_per_mwh,final_usd_per_mwh\n"
+        "battery,50,40,10,100,20,0.95,0.94,0.999,0.5,5,300,25\n"
+        "car,20,,,60,,,,,,,,\n",
+    ),
+)
+"""A battery and a car in the good case, and what they are."""
+
+STORE_PROFILE = write(
+    "store_profile.csv",
+    "resource,interval,charge_max_kw,discharge_max_kw,energy_min_kwh,energy_max_kwh,drain_kw\n"
+    "car,1,15,3,12,55,1\n"
+    "car,2,0,,,,2\n",
+)
+"""A car that is driven from the second interval on, and leaves in the third."""
+
+
+def stored(*edits: Edit) -> Edit:
+    """What breaks the good case with its stores."""
+    return also(STORES, STORE_PROFILE, *edits)
+
+
 BROKEN_CASES = [
     # the folder and its files
     BrokenCase("no folder", remove_folder, "case", "folder", "is no folder"),
@@ -397,6 +423,165 @@ BROKEN_CASES = [
         "resource flex, interval 0",
         "p_max_kw",
         "needs demand bids",
+    ),
+    # stores.csv and store_profile.csv
+    BrokenCase("stores without resources", stored(remove("resources.csv")), "resources.csv", "file", "does not exist"),
+    BrokenCase("profile without stores", stored(remove("stores.csv")), "stores.csv", "file", "does not exist"),
+    BrokenCase(
+        "store of nobody",
+        stored(append("stores.csv", "cart,1,,,1,,,,,,,,")),
+        "stores.csv line 4",
+        "resource",
+        "is no resource of resources.csv",
+    ),
+    BrokenCase(
+        "store twice",
+        stored(append("stores.csv", "car,1,,,1,,,,,,,,")),
+        "stores.csv line 4",
+        "resource",
+        "above already",
+    ),
+    BrokenCase(
+        "store of unknown power",
+        stored(change("stores.csv", "car,20", "car,")),
+        "stores.csv line 3",
+        "charge_max_kw",
+        "not be blank",
+    ),
+    BrokenCase(
+        "store of unknown size",
+        stored(change("stores.csv", ",,,60,", ",,,,")),
+        "stores.csv line 3",
+        "energy_max_kwh",
+        "not be blank",
+    ),
+    BrokenCase(
+        "store of infinite size",
+        stored(change("stores.csv", ",,,60,", ",,,inf,")),
+        "stores.csv line 3",
+        "energy_max_kwh",
+        "finite number",
+    ),
+    BrokenCase(
+        "efficiency in percent",
+        stored(change("stores.csv", "0.95", "95")),
+        "store of battery",
+        "charge_efficiency",
+        "above 0 and at most 1",
+    ),
+    BrokenCase(
+        "efficiency zero",
+        stored(change("stores.csv", "0.94", "0")),
+        "store of battery",
+        "discharge_efficiency",
+        "above 0 and at most 1",
+    ),
+    BrokenCase(
+        "retention", stored(change("stores.csv", "0.999", "1.01")), "store of battery", "retention", "at most 1"
+    ),
+    BrokenCase(
+        "cycling is paid",
+        stored(change("stores.csv", "0.5,5,", "0.5,-5,")),
+        "store of battery",
+        "cycling_usd_per_mwh",
+        ">= 0",
+    ),
+    BrokenCase(
+        "shortfall for nothing",
+        stored(change("stores.csv", "300", "0")),
+        "store of battery",
+        "shortfall_usd_per_mwh",
+        "leave it blank",
+    ),
+    BrokenCase(
+        "initial energy", stored(change("stores.csv", "100,20,", "100,-20,")), "store of battery", "initial_kwh", ">= 0"
+    ),
+    BrokenCase(
+        "store beyond its resource",
+        stored(change("stores.csv", "battery,50", "battery,55")),
+        "store of battery, interval 0",
+        "charge_max_kw",
+        "beyond the range of the resource, 50 kW",
+    ),
+    BrokenCase(
+        "discharge beyond availability",
+        stored(append("availability.csv", "battery,1,30")),
+        "store of battery, interval 1",
+        "discharge_max_kw",
+        "beyond the range of the resource, 30 kW",
+    ),
+    BrokenCase(
+        "band of energy",
+        stored(change("stores.csv", "40,10,100", "40,110,100")),
+        "store of battery, interval 0",
+        "energy_min_kwh, energy_max_kwh",
+        "energy_min_kwh <= energy_max_kwh",
+    ),
+    BrokenCase(
+        "deadline out of reach",
+        stored(change("store_profile.csv", "15,3,12,", "15,3,40,")),
+        "store of car, interval 1",
+        "energy_min_kwh",
+        "at most 34 kWh can be there",
+    ),
+    BrokenCase(
+        "too full",
+        stored(change("stores.csv", "100,20,", "100,190,")),
+        "store of battery, interval 0",
+        "energy_max_kwh",
+        "cannot be kept",
+    ),
+    BrokenCase(
+        "store with bids", stored(append("bids.csv", "car,,demand,0,20,60")), "store of car", "bids", "has bids too"
+    ),
+    BrokenCase(
+        "profile of nobody",
+        stored(append("store_profile.csv", "cart,1,,,,,1")),
+        "store_profile.csv line 4",
+        "resource",
+        "is no store of stores.csv",
+    ),
+    BrokenCase(
+        "profile of a resource without a store",
+        stored(append("store_profile.csv", "pv,1,,,,,1")),
+        "store_profile.csv line 4",
+        "resource",
+        "is no store of stores.csv",
+    ),
+    BrokenCase(
+        "profile too late",
+        stored(append("store_profile.csv", "car,3,,,,,1")),
+        "store_profile.csv line 4",
+        "interval",
+        "0 to 2",
+    ),
+    BrokenCase(
+        "profile twice",
+        stored(append("store_profile.csv", "car,2,,,,,1")),
+        "store_profile.csv line 4",
+        "resource, interval",
+        "above already",
+    ),
+    BrokenCase(
+        "profile of words",
+        stored(change("store_profile.csv", "55,1", "55,drive")),
+        "store_profile.csv line 2",
+        "drain_kw",
+        "finite number",
+    ),
+    BrokenCase(
+        "profile of losses",
+        stored(write("store_profile.csv", "resource,interval,retention\ncar,1,0.9\n")),
+        "store_profile.csv",
+        "retention",
+        "is no column",
+    ),
+    BrokenCase(
+        "store of a broken resource",
+        stored(change("resources.csv", "car,C", "car,Z")),
+        "resources.csv line 5",
+        "bus",
+        "is no bus",
     ),
     # limits.csv
     BrokenCase(

@@ -1,7 +1,7 @@
 """Bad input: one error that names every problem, and no other exception."""
 
 import pytest
-from broken_cases import BROKEN_CASES, BrokenCase, append, change, remove, write_good_case
+from broken_cases import BROKEN_CASES, STORE_PROFILE, STORES, BrokenCase, append, change, remove, write_good_case
 
 from dlmp.casefolder import read_case
 from dlmp.errors import InputError
@@ -43,6 +43,44 @@ def test_five_mistakes_in_five_files_come_back_at_once(tmp_path):
         ("bids.csv line 6", "resource"),
     ]
     assert str(caught.value).startswith("5 problems in the input:")
+
+
+def test_mistakes_in_both_tables_of_stores_come_back_with_those_of_their_resources(tmp_path):
+    folder = write_good_case(tmp_path / "case")
+    STORES(folder)
+    STORE_PROFILE(folder)
+    for edit in (
+        change("resources.csv", "pv,C", "pv,Z"),
+        append("stores.csv", "cart,1,,,1,,,,,,,,"),
+        change("stores.csv", "0.95,0.94,0.999", "0,2,-1"),
+        append("store_profile.csv", "car,7,,,,,1"),
+    ):
+        edit(folder)
+    with pytest.raises(InputError) as caught:
+        read_case(folder)
+    assert [(problem.element, problem.field) for problem in caught.value.problems] == [
+        ("resources.csv line 2", "bus"),
+        ("stores.csv line 4", "resource"),
+        ("store_profile.csv line 4", "interval"),
+        ("store of battery", "charge_efficiency"),
+        ("store of battery", "discharge_efficiency"),
+        ("store of battery", "retention"),
+    ]
+
+
+@pytest.mark.parametrize("setting", ["intervals = 3", "interval_minutes = 60", "start = 2026-07-01T07:00:00Z"])
+def test_numbers_of_stores_are_still_checked_without_a_horizon(setting, tmp_path):
+    folder = write_good_case(tmp_path / "case")
+    STORES(folder)
+    STORE_PROFILE(folder)
+    change("stores.csv", "0.95", "95")(folder)
+    change("case.toml", setting, "")(folder)
+    with pytest.raises(InputError) as caught:
+        read_case(folder)
+    assert [problem.field for problem in caught.value.problems] == [
+        f"horizon.{setting.partition(' ')[0]}",
+        "charge_efficiency",
+    ]
 
 
 def test_a_row_left_out_of_nodes_makes_no_second_problem_of_what_refers_to_it(tmp_path):

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from broken_cases import TOML, append, change, remove, source, write, write_good_case
+from broken_cases import STORE_PROFILE, STORES, TOML, also, append, change, remove, source, write, write_good_case
 from scipy import sparse
+from storecases import STORE_CASES
 from unbalanced import unbalanced
 
 from dlmp.bids import Bids, Resources
@@ -47,6 +48,7 @@ def assert_same_case(one: MarketCase, two: MarketCase):
     assert_same_arrays(one.substation, two.substation)
     assert_same_arrays(one.resources, two.resources)
     assert_same_arrays(one.bids, two.bids)
+    assert_same_arrays(one.stores, two.stores)
     np.testing.assert_array_equal(two.load_p_kw, one.load_p_kw)
     np.testing.assert_array_equal(two.load_q_kvar, one.load_q_kvar)
 
@@ -140,6 +142,44 @@ def test_a_feeder_where_nobody_bids_needs_no_tables_of_bids(folder):
     assert case.resources.p_max_kw.shape == (3, 0)
 
 
+def test_a_store_has_blank_cells_as_defaults_and_what_the_profile_says_in_its_intervals(folder):
+    STORES(folder)
+    write("store_profile.csv", "resource,interval,energy_min_kwh,drain_kw\ncar,1,,4\ncar,2,30,\n")(folder)
+    case = read_case(folder)
+    stores = case.stores
+    assert case.resources.name[stores.resource].tolist() == ["battery", "car"]
+    assert stores.charge_max_kw.tolist() == [[50, 20]] * 3
+    assert stores.discharge_max_kw.tolist() == [[40, 0]] * 3
+    assert stores.energy_min_kwh.tolist() == [[10, 0], [10, 0], [10, 30]]
+    assert stores.energy_max_kwh.tolist() == [[100, 60]] * 3
+    assert stores.drain_kw.tolist() == [[0.5, 0], [0.5, 4], [0.5, 0]]
+    assert stores.initial_kwh.tolist() == [20, 0]
+    assert stores.charge_efficiency.tolist() == [0.95, 1]
+    assert stores.discharge_efficiency.tolist() == [0.94, 1]
+    assert stores.retention.tolist() == [0.999, 1]
+    assert stores.cycling_usd_per_mwh.tolist() == [5, 0]
+    assert stores.shortfall_usd_per_mwh.tolist() == [300, np.inf]
+    assert stores.final_usd_per_mwh.tolist() == [25, 0]
+
+
+def test_every_column_of_the_profile_takes_the_place_of_the_store_s(folder):
+    also(STORES, STORE_PROFILE)(folder)
+    stores = read_case(folder).stores
+    assert stores.charge_max_kw[:, 1].tolist() == [20, 15, 0]
+    assert stores.discharge_max_kw[:, 1].tolist() == [0, 3, 0]
+    assert stores.energy_min_kwh[:, 1].tolist() == [0, 12, 0]
+    assert stores.energy_max_kwh[:, 1].tolist() == [60, 55, 60]
+    assert stores.drain_kw[:, 1].tolist() == [0, 1, 2]
+    assert (stores.charge_max_kw[:, 0] == 50).all()
+
+
+def test_stores_need_no_bids(folder):
+    STORES(folder)
+    remove("bids.csv")(folder)
+    case = read_case(folder)
+    assert (len(case.bids), len(case.stores), len(case.resources)) == (0, 2, 4)
+
+
 @pytest.fixture
 def cigre(folder):
     """The case on CIGRE's MV network, whose generator "PV 4" of 20 kW at bus 4 has become a resource."""
@@ -192,6 +232,45 @@ def test_a_case_read_back_is_the_case_written(folder, tmp_path):
     case = read_case(folder)
     write_case(case, tmp_path / "out")
     assert_same_case(case, read_case(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("name", STORE_CASES)
+def test_a_case_with_stores_comes_back(name, tmp_path):
+    case = STORE_CASES[name]()
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_stores_without_bids_and_those_of_odd_numbers_come_back(folder, tmp_path):
+    also(STORES, STORE_PROFILE, remove("bids.csv"))(folder)
+    case = read_case(folder)
+    odd = replace(
+        case.stores,
+        drain_kw=np.array([[1 / 3, 0], [1 / 7, 1e-17], [1 / 3, 0]]),
+        retention=np.array([1 / 3, 1]),
+        final_usd_per_mwh=np.array([-1 / 3, 0]),
+        shortfall_usd_per_mwh=np.array([np.inf, 1e22]),
+        energy_min_kwh=np.zeros((3, 2)),
+        resource=case.stores.resource[::-1],
+        charge_max_kw=np.full((3, 2), 0.1 + 0.2),
+        discharge_max_kw=np.zeros((3, 2)),
+    )
+    odd_case = replace(case, stores=odd)
+    odd_case.write(tmp_path / "out")
+    assert_same_case(odd_case, read_case(tmp_path / "out"))
+
+
+def test_the_written_profile_has_only_what_differs(folder, tmp_path):
+    also(STORES, STORE_PROFILE)(folder)
+    read_case(folder).write(tmp_path / "out")
+    assert (tmp_path / "out" / "store_profile.csv").read_text() == (
+        "resource,interval,charge_max_kw,discharge_max_kw,energy_min_kwh,energy_max_kwh,drain_kw\n"
+        "car,1,15.0,3.0,12.0,55.0,1.0\n"
+        "car,2,0.0,,,,2.0\n"
+    )
+    write("store_profile.csv", "resource,interval,drain_kw\ncar,1,0.5\n")(folder)
+    read_case(folder).write(tmp_path / "again")
+    assert (tmp_path / "again" / "store_profile.csv").read_text() == "resource,interval,drain_kw\ncar,1,0.5\n"
 
 
 def test_a_case_on_a_network_with_transformers_aliases_and_a_dispatched_generator_comes_back(cigre, tmp_path):

@@ -9,10 +9,11 @@ equal parts.  Other blanks: `p_min_kw` and reactive power 0, `s_max_kva` unlimit
 place, and its output is the availability unless the table has the resource.
 
 ``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh``; a blank interval is all
-of them, and a segment that has such a row has no other.
+of them, and a segment that has such a row has no other.  It may be missing where there is a ``stores.csv``.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,26 @@ BID_COLUMNS = (
 
 SEGMENT = ["resource", "side", "segment"]
 
+FILES = ("resources.csv", "availability.csv", "bids.csv", "stores.csv", "store_profile.csv")
+"""Tables of which none may stand without ``resources.csv``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Offers:
+    """What the three tables say.
+
+    Parameters
+    ----------
+    resources, bids
+        Those without a bad row in any table.
+    names
+        Names of all resources, those of bad rows included; None where ``resources.csv`` cannot be read.
+    """
+
+    resources: Resources
+    bids: Bids
+    names: frozenset[str] | None = frozenset()
+
 
 def read_offers(
     folder: Path,
@@ -58,7 +79,7 @@ def read_offers(
     intervals: int,
     generation: Mapping[str, FloatArray],
     problems: Problems,
-) -> tuple[Resources, Bids]:
+) -> Offers:
     """Read the three tables; without any of them nobody bids.
 
     Parameters
@@ -77,30 +98,35 @@ def read_offers(
         What is wrong is added here.  Resources with a bad row in one table are left out of the checks
         of what the tables say together, and of the result.
     """
-    if not any((folder / name).exists() for name in ("resources.csv", "availability.csv", "bids.csv")):
-        return no_resources(intervals, _port_count(network))
+    nobody = no_resources(intervals, _port_count(network))
+    if not any((folder / name).exists() for name in FILES):
+        return Offers(*nobody)
     resource_table = read_csv(folder / "resources.csv", RESOURCE_COLUMNS, problems)
     path = folder / "availability.csv"
     availability_table = read_csv(path, AVAILABILITY_COLUMNS, problems) if path.exists() else None
-    bid_table = read_csv(folder / "bids.csv", BID_COLUMNS, problems)
+    path = folder / "bids.csv"
+    needs_bids = path.exists() or not (folder / "stores.csv").exists()
+    bid_table = read_csv(path, BID_COLUMNS, problems) if needs_bids else None
     if resource_table is None:
-        return no_resources(intervals, _port_count(network))
-    names = {name: index for index, name in enumerate(sorted(resource_table.names("resource")))}
+        return Offers(*nobody, names=None)
+    known_names = resource_table.names("resource")
+    names = {name: index for index, name in enumerate(sorted(known_names))}
     rows = _good_resources(resource_table, network, places, problems)
     availability = pd.DataFrame({"resource": [], "interval": [], "p_max_kw": []})
     if availability_table is not None:
         availability = _good_availability(availability_table, names, intervals, problems)
         spoiled = availability_table.names_besides(availability, "resource") if intervals else ()
         rows = rows[~rows.resource.isin(spoiled)]
-    check_resources(_resources(rows, network, availability, intervals, generation), _port_count(network), problems)
+    resources = _resources(rows, network, availability, intervals, generation)
+    check_resources(resources, _port_count(network), problems)
     if bid_table is None:
-        return no_resources(intervals, _port_count(network))
+        return Offers(*nobody, known_names) if needs_bids else Offers(resources, nobody[1], known_names)
     bid_rows = _good_bids(bid_table, names, intervals, problems)
     rows = rows[~rows.resource.isin(bid_table.names_besides(bid_rows, "resource"))]
     resources = _resources(rows, network, availability, intervals, generation)
     bids = _bids(bid_rows, resources, intervals)
     check_bids(bids, resources, problems)
-    return resources, bids
+    return Offers(resources, bids, known_names)
 
 
 def _good_resources(table: Table, network: Network | None, places: Places, problems: Problems) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from dlmp.casefolder.limits import apply_limits
 from dlmp.casefolder.offers import read_offers
 from dlmp.casefolder.rows import Places
@@ -14,6 +16,7 @@ from dlmp.casefolder.series import (
     read_substation,
 )
 from dlmp.casefolder.settings import Settings, in_case_toml, read_settings
+from dlmp.casefolder.stores import read_stores
 from dlmp.errors import InputError, Problem, Problems
 from dlmp.market import MarketCase
 from dlmp.network.model import Network
@@ -28,7 +31,8 @@ def read_case(folder: Path | str) -> MarketCase:
     ----------
     folder
         Holds ``case.toml``, ``import_prices.csv`` and, as needed, ``load_profile.csv``, ``resources.csv``,
-        ``availability.csv``, ``bids.csv``, ``limits.csv`` and the files of the network.
+        ``availability.csv``, ``bids.csv``, ``stores.csv``, ``store_profile.csv``, ``limits.csv`` and the files of
+        the network.
 
     Raises
     ------
@@ -49,13 +53,17 @@ def read_case(folder: Path | str) -> MarketCase:
     if network is not None and settings.source is not None and settings.horizon is not None:
         p_kw, q_kvar = element_powers(network, settings.source, settings.horizon, profile)
         generation = available_generation(network, p_kw)
-    resources, bids = read_offers(folder, network, places, settings.intervals, generation, problems)
+    offers = read_offers(folder, network, places, settings.intervals, generation, problems)
+    resources, bids = offers.resources, offers.bids
+    hours = np.nan if settings.horizon is None else settings.horizon.interval_hours
+    stores = read_stores(folder, resources, bids, offers.names, settings.intervals, hours, problems)
     if network is not None:
         dispatched = dispatched_elements(network, resources, problems)
     if problems.found or network is None or settings.horizon is None:
         raise InputError(in_case_toml(problem) for problem in problems.found)
     load_p_kw, load_q_kvar = loads(network, p_kw, q_kvar, ~dispatched, profile)
-    return MarketCase(settings.name, network, settings.horizon, substation, load_p_kw, load_q_kvar, resources, bids)
+    load = (load_p_kw, load_q_kvar)
+    return MarketCase(settings.name, network, settings.horizon, substation, *load, resources, bids, stores)
 
 
 def _read_network(folder: Path, settings: Settings, problems: Problems) -> Network | None:

@@ -1,6 +1,7 @@
 """The linear programme of the market without its network: what all formulations have in common."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,14 +11,18 @@ from scipy import sparse
 
 from dlmp.bids import check_reach
 from dlmp.errors import Problems
-from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon
+from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon, second_of_two
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
-from dlmp.products.energy import Columns, declare_energy, energy_columns
+from dlmp.products.columns import Columns
+from dlmp.products.energy import declare_energy, energy_columns
+from dlmp.products.storage import STORE_VARIABLES, store_bounds
 
+BOTH_WAYS_PU = 1e-7
+"""A store that charges and discharges more than this at once goes both ways."""
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
-VARIABLES = ["award", "p", "q", "import_p", "import_q"]
+VARIABLES = ["award", "p", "q", "import_p", "import_q", *STORE_VARIABLES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +37,14 @@ class MarketLp:
         One interval.
     columns
         Bounds and costs, (t, width) each.
+    bounds
+        Bounds (t, i) of the rules whose bounds differ from interval to interval.
     """
 
     case: MarketCase
     template: Template
     columns: Columns
+    bounds: Mapping[str, tuple[FloatArray, FloatArray]]
 
     @property
     def intervals(self) -> int:
@@ -56,17 +64,67 @@ class MarketLp:
     @cached_property
     def matrix(self) -> sparse.csr_array:
         """Rows of all intervals."""
-        return sparse.csr_array(sparse.kron(sparse.eye_array(self.intervals), self.template.matrix))
+        own = sparse.kron(sparse.eye_array(self.intervals), self.template.matrix)
+        if not self.is_coupled:
+            return sparse.csr_array(own)
+        return sparse.csr_array(own + sparse.kron(sparse.eye_array(self.intervals, k=-1), self.template.before))
+
+    @property
+    def is_coupled(self) -> bool:
+        """True when what an interval does changes what the next one can."""
+        return self.intervals > 1 and self.template.before.nnz > 0
+
+    def groups(self, intervals: IntArray) -> list[IntArray]:
+        """`intervals` in groups that can be solved apart."""
+        if self.is_coupled:
+            return [intervals] if len(intervals) else []
+        return list(intervals[:, None])
+
+    def together(self, intervals: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(t,) True for all intervals that share a group with one of the (t,) `intervals`."""
+        return np.full_like(intervals, intervals.any()) if self.is_coupled else intervals
+
+    def rows_of(self, rule: str) -> IntArray:
+        """(t, i) Rows of a Pyomo rule."""
+        return np.arange(self.intervals)[:, None] * len(self.template.row_lower) + self.template.rows_of(rule)
 
     @cached_property
     def row_lower(self) -> FloatArray:
         """Lower bounds of all rows."""
-        return np.tile(self.template.row_lower, self.intervals)
+        return self._row_bounds(0)
 
     @cached_property
     def row_upper(self) -> FloatArray:
         """Upper bounds of all rows."""
-        return np.tile(self.template.row_upper, self.intervals)
+        return self._row_bounds(1)
+
+    def _row_bounds(self, end: int) -> FloatArray:
+        template = self.template
+        bounds = np.tile((template.row_lower, template.row_upper)[end], (self.intervals, 1))
+        for rule, own in self.bounds.items():
+            bounds[:, template.rows_of(rule)] = own[end]
+        return bounds.ravel()
+
+    def one_way(self, x: FloatArray) -> "MarketLp | None":
+        """Take away the lesser direction of each store that goes both ways in dispatch `x`.
+
+        None where no store does.  It pays to where the price is negative: the energy lost between both is sold.
+        """
+        charge, discharge = x[self.block("charge")], x[self.block("discharge")]
+        both = np.minimum(charge, discharge) > BOTH_WAYS_PU
+        if not both.any():
+            return None
+        upper = self.columns.upper.copy()
+        for name, is_lesser in (("charge", charge <= discharge), ("discharge", charge > discharge)):
+            block = upper[:, self.template.blocks[name]]
+            block[both & is_lesser] = 0.0
+        return replace(self, columns=replace(self.columns, upper=upper))
+
+    @cached_property
+    def feeds(self) -> dict[str, IntArray]:
+        """Resource of each column of the variables that make up real injections."""
+        stores = self.case.stores.resource
+        return {"award": self.case.bids.resource, "charge": stores, "discharge": stores}
 
     @cached_property
     def network_columns(self) -> IntArray:
@@ -146,8 +204,11 @@ def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
         reach_kva = float(case.resources.s_max_kva[index] * np.cos(np.pi / circle_sides))
         check_reach(case.resources, int(index), reach_kva, problems)
     problems.raise_if_any()
+    is_coupled = len(case.stores) > 0 and case.horizon.intervals > 1
     with collector_paused():
         model = pyo.ConcreteModel()
-        declare_energy(model, case, [0], circle_sides)
+        declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides)
         template = compile_template(model, VARIABLES)
-    return MarketLp(case, template, over_horizon(template, energy_columns(case)))
+    if is_coupled:
+        template = second_of_two(template)
+    return MarketLp(case, template, over_horizon(template, energy_columns(case)), store_bounds(case))

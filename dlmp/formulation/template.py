@@ -1,7 +1,8 @@
 """From Pyomo to arrays: one interval compiled once, then repeated over the horizon.
 
-The rules of a model are compiled for a single interval; every further interval has the same
-coefficients and only other bounds and costs, so the rows of the horizon are copies of one block.
+The rules of a model are compiled for a single interval, or for two where something couples them; every further
+interval has the same coefficients and only other bounds and costs, so the rows of the horizon are copies of one
+block over its own columns and of one over those of the interval before.
 """
 
 import gc
@@ -14,8 +15,8 @@ import pyomo.environ as pyo
 from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
 from scipy import sparse
 
-from dlmp.network.model import FloatArray
-from dlmp.products.energy import Columns
+from dlmp.network.model import FloatArray, IntArray
+from dlmp.products.columns import Columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,17 +29,26 @@ class Template:
         Columns of each variable, in the order of the matrix.
     matrix
         (rows, columns) Coefficients.
+    before
+        (rows, columns) Coefficients of the columns of the interval before.
     row_lower, row_upper
         (rows,) Bounds.
-    row_name
-        (rows,) Pyomo's name of each row, for messages.
+    row_rule, row_index
+        (rows,) Name of the Pyomo rule that each row comes from, and its index there.
     """
 
     blocks: Mapping[str, slice]
     matrix: sparse.csr_array
+    before: sparse.csr_array
     row_lower: FloatArray
     row_upper: FloatArray
-    row_name: list[str]
+    row_rule: list[str]
+    row_index: list[tuple[int, ...]]
+
+    def rows_of(self, rule: str) -> IntArray:
+        """Rows of a rule, in the order of its index."""
+        own = [row for row, name in enumerate(self.row_rule) if name == rule]
+        return np.array(sorted(own, key=lambda row: self.row_index[row]), dtype=np.int64)
 
     @property
     def column_count(self) -> int:
@@ -66,7 +76,38 @@ def compile_template(model: pyo.ConcreteModel, variables: list[str]) -> Template
         matrix=matrix,
         row_lower=np.where(sense <= 0, form.rhs, -np.inf),
         row_upper=np.where(sense >= 0, form.rhs, np.inf),
-        row_name=[row.constraint.name for row in form.rows],
+        before=sparse.csr_array(matrix.shape),
+        row_rule=[row.constraint.parent_component().local_name for row in form.rows],
+        row_index=[_as_tuple(row.constraint.index()) for row in form.rows],
+    )
+
+
+def _as_tuple(index: object) -> tuple[int, ...]:
+    if index is None:
+        return ()
+    return index if isinstance(index, tuple) else (index,)
+
+
+def second_of_two(template: Template) -> Template:
+    """The second interval of a template of two, with what couples it to the first."""
+    rows = np.array([row for row, index in enumerate(template.row_index) if index[0] == 1], dtype=np.int64)
+    halves: list[list[IntArray]] = [[], []]
+    blocks, start = {}, 0
+    for name, block in template.blocks.items():
+        width = (block.stop - block.start) // 2
+        for half, columns in enumerate(halves):
+            columns.append(block.start + half * width + np.arange(width))
+        blocks[name] = slice(start, start + width)
+        start += width
+    own = template.matrix[rows]
+    return Template(
+        blocks=blocks,
+        matrix=own[:, np.concatenate(halves[1])],
+        before=own[:, np.concatenate(halves[0])],
+        row_lower=template.row_lower[rows],
+        row_upper=template.row_upper[rows],
+        row_rule=[template.row_rule[row] for row in rows],
+        row_index=[template.row_index[row] for row in rows],
     )
 
 

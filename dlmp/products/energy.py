@@ -8,29 +8,22 @@ Powers are in pu, prices in currency/MWh: see `dlmp.units`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyomo.environ as pyo
 
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
+from dlmp.products.columns import Columns, bounds_of
+from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
 from dlmp.units import BASE_KVA
-
-
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """Bounds and cost of one indexed variable over the horizon, each (t, i)."""
-
-    lower: FloatArray
-    upper: FloatArray
-    cost: FloatArray
 
 
 def energy_columns(case: MarketCase) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.
 
-    ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval.
+    ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; and those
+    of the stores.
     """
     resources, bids, substation = case.resources, case.bids, case.substation
     intervals, count = resources.p_max_kw.shape
@@ -55,6 +48,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
             repeat(substation.q_max_kvar, 1),
             substation.q_price_usd_per_mvarh[:, None],
         ),
+        **store_columns(case),
     }
 
 
@@ -80,8 +74,7 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     model.SUBSTATION = pyo.RangeSet(0, 0)
 
     def bounds(name):
-        column = columns[name]
-        return lambda m, t, i: (_finite(float(column.lower[t, i])), _finite(float(column.upper[t, i])))
+        return bounds_of(columns[name])
 
     model.award = pyo.Var(model.INTERVALS, model.SEGMENTS, bounds=bounds("award"))
     model.p = pyo.Var(model.INTERVALS, model.RESOURCES, bounds=bounds("p"))
@@ -89,10 +82,14 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     model.import_p = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_p"))
     model.import_q = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_q"))
 
+    declare_stores(model, case)
     segments_of = [np.flatnonzero(bids.resource == r).tolist() for r in range(len(resources))]
+    store_of = {int(r): k for k, r in enumerate(case.stores.resource)}
 
     @model.Constraint(model.INTERVALS, model.RESOURCES)
     def injection_is_supply_less_demand(m, t, r):
+        if r in store_of:
+            return m.p[t, r] == m.discharge[t, store_of[r]] - m.charge[t, store_of[r]]
         return m.p[t, r] == sum(m.award[t, s] if bids.is_supply[s] else -m.award[t, s] for s in segments_of[r])
 
     rated = np.flatnonzero(np.isfinite(resources.s_max_kva)).tolist()
@@ -106,12 +103,7 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     @model.Objective()
     def cost(m):
         return sum(
-            columns[name].cost[t, i] * variable[t, i]
-            for name, variable in (("award", m.award), ("import_p", m.import_p), ("import_q", m.import_q))
-            for t, i in variable
+            columns[name].cost[t, i] * getattr(m, name)[t, i]
+            for name in ("award", "import_p", "import_q", *STORE_VARIABLES)
+            for t, i in getattr(m, name)
         )
-
-
-def _finite(bound: float) -> float | None:
-    """Pyomo's way of saying that there is no bound."""
-    return bound if np.isfinite(bound) else None
