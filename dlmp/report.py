@@ -115,7 +115,9 @@ def tap_rows(found: TapClearing) -> Rows:
     others = [interval for interval in found.moving if interval != found.interval]
     if others:
         held = "limits may bind there that other taps (network.options.taps) would relieve"
-        rows.append(("", f"at the awards of intervals {_named(others)} they would move: {held}"))
+        rows.append(
+            ("", f"at the awards of interval{'s' if len(others) > 1 else ''} {_named(others)} they would move: {held}")
+        )
     return rows
 
 
