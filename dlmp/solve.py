@@ -1,7 +1,7 @@
-"""Linear programmes as arrays, solved by HiGHS.
+"""Linear programmes as arrays, solved by HiGHS, and quadratic ones, solved by PIQP.
 
 Every dual is ``d(objective) / d(right-hand side)`` of a minimisation: positive at a binding lower
-bound, negative at a binding upper one.  This module is the only place that knows HiGHS's options.
+bound, negative at a binding upper one.  This module is the only place that knows either's options.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import highspy
 import numpy as np
 import numpy.typing as npt
+import piqp
 from scipy import sparse
 
 from dlmp.errors import SolverError
@@ -33,8 +34,10 @@ _STATUS = [
     highspy.HighsBasisStatus.kNonbasic,
 ]
 
-QP_TIME_LIMIT_S = 20.0
-"""Limit of one interval's quadratic programme [s]; a millisecond to a second is usual."""
+QP_TOLERANCE = 1e-8
+"""Tolerance of quadratic programmes, absolute and relative."""
+FIXED = 1e-9
+"""A column of a quadratic programme whose bounds are no farther apart is fixed."""
 TOLERANCE = 1e-9
 """Feasibility tolerance of rows scaled to a largest coefficient of 1, and of reduced costs [currency/MWh]."""
 
@@ -148,8 +151,32 @@ def _statuses(found: list[highspy.HighsBasisStatus]) -> StatusArray:
     return np.array([int(status) for status in found], dtype=np.int8)
 
 
-def solve_qp(problem: LinearProgram, hessian: sparse.csc_array) -> tuple[FloatArray, FloatArray] | None:
-    """Minimise ``cost x + x hessian x / 2`` over the constraints of `problem`.
+@dataclass(frozen=True, eq=False)
+class QpSolution:
+    """An optimum of a quadratic programme: values, duals by row, and what binds.
+
+    Parameters
+    ----------
+    x, row_dual
+        Values of the columns, duals of the rows.
+    column
+        `AT_LOWER`, `BASIC` or `AT_UPPER`: the end of its range that a column is at.
+    row
+        -1, 0 or 1: the bound that a row is at.
+    """
+
+    x: FloatArray
+    row_dual: FloatArray
+    column: StatusArray
+    row: StatusArray
+
+
+def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, *, in_stages: bool = False) -> QpSolution | None:
+    """Minimise ``cost x + x hessian x / 2`` over the constraints of `problem` by PIQP's interior point method.
+
+    Schwan, Jiang, Kuhn and Jones, "PIQP: A Proximal Interior-Point Quadratic Programming Solver", IEEE CDC 2023.
+    An interior point comes near to the bounds and never to them: a bound is told to bind where its dual is larger
+    than the room that is left, which is how the two part on the central path.
 
     Parameters
     ----------
@@ -157,24 +184,45 @@ def solve_qp(problem: LinearProgram, hessian: sparse.csc_array) -> tuple[FloatAr
         Linear cost, bounds and rows.
     hessian
         (c, c) Positive semidefinite.
+    in_stages
+        True where the columns come in groups that are coupled to the next group only.
 
     Returns
     -------
-    Values and row duals; None when HiGHS finds no optimum.
+    The optimum; None when there is none.
     """
     scale = _row_scale(problem.matrix)
-    solver = _new_solver(QP_TIME_LIMIT_S)
-    _pass_model(solver, problem, sparse.csr_array(sparse.diags_array(scale) @ problem.matrix), scale)
-    lower = sparse.csc_array(sparse.tril(hessian))
-    quadratic = highspy.HighsHessian()
-    quadratic.dim_, quadratic.format_ = hessian.shape[0], highspy.HessianFormat.kTriangular
-    quadratic.start_, quadratic.index_ = lower.indptr.astype(np.int32), lower.indices.astype(np.int32)
-    quadratic.value_ = lower.data
-    solver.setOptionValue("solver", "choose")
-    if solver.passHessian(quadratic) == highspy.HighsStatus.kError:
+    rows = sparse.csr_array(sparse.diags_array(scale) @ problem.matrix)
+    lower, upper = problem.row_lower * scale, problem.row_upper * scale
+    is_equal = lower == upper
+    is_free = problem.upper - problem.lower > FIXED
+    at = np.where(is_free, 0.0, problem.lower)
+    moved = rows @ at
+    solver = piqp.SparseSolver()
+    solver.settings.kkt_solver = piqp.KKTSolver.sparse_multistage if in_stages else piqp.KKTSolver.sparse_ldlt
+    solver.settings.eps_abs = solver.settings.eps_rel = QP_TOLERANCE
+    own = rows[:, is_free]
+    solver.setup(
+        sparse.csc_matrix(hessian[is_free][:, is_free]),
+        problem.cost[is_free] + (hessian @ at)[is_free],
+        sparse.csc_matrix(own[is_equal]),
+        (lower - moved)[is_equal],
+        sparse.csc_matrix(own[~is_equal]),
+        (lower - moved)[~is_equal],
+        (upper - moved)[~is_equal],
+        problem.lower[is_free],
+        problem.upper[is_free],
+    )
+    if solver.solve() != piqp.Status.PIQP_SOLVED:
         return None
-    solver.run()
-    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        return None
-    solution = solver.getSolution()
-    return np.array(solution.col_value), np.array(solution.row_dual) * scale
+    found = solver.result
+    x = at.copy()
+    x[is_free] = found.x
+    column = np.full(len(x), AT_LOWER, dtype=np.int8)
+    column[is_free] = np.where(found.z_bl > found.s_bl, AT_LOWER, np.where(found.z_bu > found.s_bu, AT_UPPER, BASIC))
+    x = np.where(column == AT_LOWER, problem.lower, np.where(column == AT_UPPER, problem.upper, x))
+    dual, row = np.zeros(len(scale)), np.zeros(len(scale), dtype=np.int8)
+    dual[is_equal] = -found.y
+    row[~is_equal] = np.where(found.z_l > found.s_l, -1, np.where(found.z_u > found.s_u, 1, 0))
+    dual[~is_equal] = np.where(row[~is_equal] != 0, found.z_l - found.z_u, 0.0)
+    return QpSolution(x, dual * scale, column, row)

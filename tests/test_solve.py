@@ -99,22 +99,34 @@ def test_a_basis_of_another_programme_does_not_spoil_the_answer():
 def test_quadratic_programme_worked_by_hand():
     """(x - 1)^2 + (y - 2)^2 with x + y <= 2: the nearest point is (0.5, 1.5), where the gradient is (-1, -1)."""
     nearest = programme([-2, -4], [-INF, -INF], [INF, INF], [[1, 1]], [-INF], [2])
-    x, dual = solve_qp(nearest, sparse.csc_array(2 * np.eye(2)))
-    np.testing.assert_allclose(x, [0.5, 1.5], atol=REGULARISED)
-    np.testing.assert_allclose(dual, [-1.0], atol=REGULARISED)
+    found = solve_qp(nearest, sparse.csc_array(2 * np.eye(2)))
+    np.testing.assert_allclose(found.x, [0.5, 1.5], atol=REGULARISED)
+    np.testing.assert_allclose(found.row_dual, [-1.0], atol=REGULARISED)
+    assert found.row.tolist() == [1]
+    assert found.column.tolist() == [BASIC, BASIC]
+
+
+@pytest.mark.parametrize("in_stages", [False, True])
+def test_a_quadratic_programme_tells_what_binds(in_stages: bool):
+    """x^2 - 8 x is least at 4, beyond 3; y^2 + y at -1/2, below 0; z is fixed; no row binds."""
+    bounded = programme([-8, 1, 0], [0, 0, 2], [3, 5, 2], [[1, -1, 0], [0, 0, 1]], [2, 1], [INF, INF])
+    found = solve_qp(bounded, sparse.csc_array(2 * np.eye(3)), in_stages=in_stages)
+    assert found.column.tolist() == [AT_UPPER, AT_LOWER, AT_LOWER]
+    assert found.x.tolist() == [3.0, 0.0, 2.0]
+    assert found.row.tolist() == [0, 0]
 
 
 def test_quadratic_programme_with_cross_terms_uses_the_whole_hessian():
     """x^2 + x y + y^2 - 3 x: the gradient (2x + y - 3, x + 2y) vanishes at (2, -1)."""
     free = programme([-3, 0], [-9, -9], [9, 9], [[1, 0]], [-INF], [INF])
-    x, _ = solve_qp(free, sparse.csc_array([[2.0, 1.0], [1.0, 2.0]]))
-    np.testing.assert_allclose(x, [2.0, -1.0], atol=REGULARISED)
+    found = solve_qp(free, sparse.csc_array([[2.0, 1.0], [1.0, 2.0]]))
+    np.testing.assert_allclose(found.x, [2.0, -1.0], atol=REGULARISED)
 
 
 def test_scaling_a_row_of_a_quadratic_programme_scales_its_dual():
     nearest = programme([-2, -4], [-INF, -INF], [INF, INF], [[1e3, 1e3]], [-INF], [2e3])
-    _, dual = solve_qp(nearest, sparse.csc_array(2 * np.eye(2)))
-    np.testing.assert_allclose(dual, [-1e-3], rtol=REGULARISED)
+    found = solve_qp(nearest, sparse.csc_array(2 * np.eye(2)))
+    np.testing.assert_allclose(found.row_dual, [-1e-3], rtol=REGULARISED)
 
 
 def test_an_infeasible_quadratic_programme_has_no_solution():
