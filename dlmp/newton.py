@@ -31,11 +31,17 @@ from dlmp.timing import PhaseClock
 
 MAX_STEPS, MAX_QUADRATIC_STEPS, STEPS_AFTER_QUADRATIC = 8, 8, 8
 FEW_REACTIVE = 60
-"""Among more free reactive powers than this the sets go in circles: begin with the quadratic programme."""
+"""Among more free reactive powers than this the sets go in circles, as they do along a coupled horizon: begin with
+the quadratic programme."""
 NEAR_PRICE = 0.03
 """A bid this near to its price may be accepted in part, relative to the dearest price."""
 PROXIMAL = 1e-9
 """Damping of both blocks, which vanishes at the solution: keeps the system regular."""
+MORE_MOVES, FEW_MOVES = 4, 10
+"""Corrections of a coupled horizon's sets may grow by this factor, or be so few: a step is cheaper than its quadratic
+programme."""
+DAMPING_BY_ERROR, MOST_DAMPING = 100.0, 1e-2
+"""Damping of columns in a coupled horizon, per error of the optimality conditions, and its largest value."""
 RANK_TOLERANCE = 1e-9
 SYMMETRIC = {"SymmetricMode": True}
 CONSTRAINING = 1e4
@@ -165,7 +171,8 @@ def newton_finish(
         search.is_open &= known.is_open
     start = search.state()
     search.find_marginal()
-    if search.curvature.movable[:, 1].sum(axis=1).max(initial=0) <= FEW_REACTIVE:
+    many_reactive = search.curvature.movable[:, 1].sum(axis=1).max(initial=0) > FEW_REACTIVE
+    if not (many_reactive or market.is_coupled):
         search.settle(MAX_STEPS)
     search.restore(start, search.is_open)
     for _ in range(MAX_QUADRATIC_STEPS):
@@ -263,7 +270,7 @@ class _Search:
 
     def settle(self, steps: int) -> None:
         """Step and correct the sets of open intervals until all are solved or the sets repeat."""
-        seen: set[bytes] = set()
+        market, seen = self.market, set[bytes]()
         held, last_moves = np.zeros(len(self.x), bool), np.inf
         for step in range(steps + 1):
             trying = self.is_open & ~self.has_failed
@@ -276,7 +283,8 @@ class _Search:
                 self.is_open &= ~trying | self.market.together(trying & ~is_solved)
                 trying = self.is_open & ~self.has_failed
                 key, moves = self.active.key(), system.moves
-                if not trying.any() or (changed.any() and (key in seen or moves > last_moves)):
+                is_worse = moves > (max(MORE_MOVES * last_moves, FEW_MOVES) if market.is_coupled else last_moves)
+                if not trying.any() or (changed.any() and (key in seen or is_worse)):
                     return
                 seen.add(key)
                 last_moves = moves
@@ -412,7 +420,7 @@ class _System:
     def step(self) -> tuple[FloatArray, Multipliers] | None:
         """Take one Newton step on the free columns; None when the system is singular."""
         here = self.jacobian[:, self.free]
-        damping = PROXIMAL * sparse.eye_array(len(self.free))
+        damping = self._damping() * sparse.eye_array(len(self.free))
         corner = -PROXIMAL * sparse.eye_array(len(self.dual))
         system = sparse.csc_array(sparse.block_array([[self.hessian(), here.T], [here, None]]))
         right = np.concatenate([-self.reduced[self.free], self.residual])
@@ -432,6 +440,15 @@ class _System:
         multipliers.row[self.rows], multipliers.limit[self.interval, self.limit] = row, limit
         multipliers.import_p[self.open], multipliers.import_q[self.open] = real, reactive
         return x, multipliers
+
+    def _damping(self) -> float:
+        """Damping of the free columns, which vanishes with the error.
+
+        Two stores at one bus can trade places for nothing: without more damping the least error sends them far away.
+        """
+        if not self.market.is_coupled:
+            return PROXIMAL
+        return max(PROXIMAL, min(MOST_DAMPING, DAMPING_BY_ERROR * self.error))
 
     def hessian(self) -> sparse.csr_array:
         """Second derivatives of the Lagrangian by the free columns."""
@@ -488,6 +505,8 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     """
     market, active, multipliers = system.market, system.active, system.multipliers
     tolerance, slack = settings.tolerance_usd_per_mwh, settings.tolerance_pu
+    if market.is_coupled:
+        tolerance = max(tolerance, min(system.error, 1e-2))
     wrong_sign = np.where(active.column == AT_LOWER, -system.reduced, system.reduced) > tolerance
     wrong = (active.column != BASIC) & ~system.fixed & wrong_sign
     active.column[wrong & ~held] = BASIC

@@ -22,7 +22,7 @@ MOST_USES = 4
 MAX_ROUNDS = 8
 """Most rounds of predicted limits."""
 NEAR_ROW = 0.03
-"""A row of the market is in the model once its value comes this near to a bound [pu, and relative]."""
+"""Rows of the market farther from their bounds [pu], such as most sides of the circles, stay out of the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,21 +176,20 @@ class QuadraticModel:
                 x.reshape(-1, market.width)[group] = found.x
             predicted = self.point.predicted_limits(market.injection(x))
             new = worth_watching(limits, predicted, margin=-PREDICTED) & ~watched
-            crossed = self._reached(x) & ~reached
-            is_new = new.any(axis=1) | crossed.reshape(market.intervals, -1).any(axis=1)
+            crossed = (self._reached(x, margin=-PREDICTED) & ~reached).reshape(market.intervals, -1)
+            is_new = np.logical_or(new.any(axis=1), crossed.any(axis=1))
             unsolved = [found.intervals for found in solutions.values() if is_new[found.intervals].any()]
             if not unsolved:
                 break
             watched |= new
-            reached |= crossed
+            reached |= self._reached(x)
         return list(solutions.values())
 
-    def _reached(self, x: FloatArray) -> npt.NDArray[np.bool_]:
-        """(rows,) True for the market's rows that dispatch `x` comes near to: most sides of the circles are far."""
+    def _reached(self, x: FloatArray, margin: float = NEAR_ROW) -> npt.NDArray[np.bool_]:
+        """(rows,) True for the market's rows that dispatch `x` breaks or is within a `margin` [pu] of."""
         market = self.market
-        value, scale = market.matrix @ x, NEAR_ROW * (1 + np.abs(market.row_upper))
-        room = np.minimum(value - market.row_lower, market.row_upper - value)
-        return np.asarray(room <= np.where(np.isfinite(scale), scale, NEAR_ROW))
+        value = market.matrix @ x
+        return np.asarray(np.minimum(value - market.row_lower, market.row_upper - value) <= margin)
 
     def _solve(
         self, group: IntArray, watched: npt.NDArray[np.bool_], reached: npt.NDArray[np.bool_]

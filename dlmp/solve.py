@@ -34,7 +34,7 @@ _STATUS = [
     highspy.HighsBasisStatus.kNonbasic,
 ]
 
-QP_TOLERANCE = 1e-8
+QP_TOLERANCE = 1e-9
 """Tolerance of quadratic programmes, absolute and relative."""
 FIXED = 1e-9
 """A column of a quadratic programme whose bounds are no farther apart is fixed."""
