@@ -142,8 +142,10 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
     voltage, where_voltage = flow.worst_voltage()
     loading, where_loading = flow.worst_loading()
     unbalance, where_unbalance = flow.worst_unbalance()
+    intervals = case.horizon.intervals
     at_from, at_to = found.point.branch_power()
-    loss_pu = (at_from + at_to).real.sum(axis=1)
+    loss_pu = (at_from + at_to)[:intervals].real.sum(axis=1)
+    import_pu = found.point.import_pu[:intervals]
     return Certificate(
         program=flow.program,
         ac_converged=flow.converged,
@@ -154,7 +156,7 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
         worst_unbalance_violation_pu=unbalance,
         worst_unbalance=where_unbalance,
         voltage_mismatch_pu=float(np.abs(flow.port_voltage()[:, network.voltage_ports] - voltages.v_pu).max()),
-        import_mismatch_kw=float(np.abs(flow.import_kva.real - found.point.import_pu.real * BASE_KVA).max()),
+        import_mismatch_kw=float(np.abs(flow.import_kva.real - import_pu.real * BASE_KVA).max()),
         loss_mismatch_kw=float(np.abs(flow.branch_loss_pu() - loss_pu).max() * BASE_KVA),
         worst_bid_gap_usd=float(gap.max(initial=0.0)),
         worst_bid="" if worst_gap is None else f"{case.resources.name[worst_gap[1]]}, interval {worst_gap[0]}",

@@ -13,12 +13,13 @@ from dlmp.dispatch import Dispatch, PassReport, dispatch
 from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
-from dlmp.formulation.market_lp import build_market_lp
+from dlmp.formulation.market_lp import CalledStates, build_market_lp
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
 from dlmp.prices import Prices, decompose
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
-from dlmp.results import Awards, Flows, StoreAwards, Voltages
+from dlmp.reserves import service_awards, unsafe_calls
+from dlmp.results import Awards, Flows, ServiceAwards, StoreAwards, Voltages
 from dlmp.settings import Settings
 from dlmp.timing import PhaseClock
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
@@ -40,7 +41,7 @@ class Clearing:
         Total cost over the horizon [currency]: import + accepted supply - accepted demand value.
     import_kw, import_kvar
         (t,) Substation import [kW], [kvar].
-    prices, awards, stores, voltages, flows
+    prices, awards, stores, services, voltages, flows
         The results; each has a `table`.
     passes
         What each LP pass came to.
@@ -59,6 +60,7 @@ class Clearing:
     prices: Prices = field(repr=False)
     awards: Awards = field(repr=False)
     stores: StoreAwards = field(repr=False)
+    services: ServiceAwards = field(repr=False)
     voltages: Voltages = field(repr=False)
     flows: Flows = field(repr=False)
     passes: tuple[PassReport, ...]
@@ -85,8 +87,9 @@ class Clearing:
 
         Returns
         -------
-        Rows with ``component, element, phase, end, limit, unit`` and the shares ``share_usd_per_mwh`` and
-        ``share_q_usd_per_mvarh``, which add up to the node's prices.
+        Rows with ``component, element, phase, end, called, limit, unit`` and the shares ``share_usd_per_mwh`` and
+        ``share_q_usd_per_mvarh``, which add up to the node's prices.  ``called`` names the service in whose called
+        state the limit binds; it is empty for the state as scheduled.
         """
         if not 0 <= interval < self.case.horizon.intervals:
             raise InputError(
@@ -101,25 +104,29 @@ class Clearing:
         rest = (energy[0] - bought[0], energy[1] - bought[1])
         is_shown = [abs(part) > self.settings.tolerance_usd_per_mwh for part in rest]
         bought = (bought[0] if is_shown[0] else energy[0], bought[1] if is_shown[1] else energy[1])
-        rows: list[tuple[str, str, str, str, float | None, str, float, float]] = [
-            ("energy", "substation price", "-", "-", None, "", *bought)
+        rows: list[tuple[str, str, str, str, str, float | None, str, float, float]] = [
+            ("energy", "substation price", "-", "-", "", None, "", *bought)
         ]
         if is_shown[0]:
-            rows.append(("energy", REAL_IMPORT, "-", "-", None, "kW", rest[0], 0.0))
+            rows.append(("energy", REAL_IMPORT, "-", "-", "", None, "kW", rest[0], 0.0))
         if is_shown[1]:
-            rows.append(("energy", REACTIVE_IMPORT, "-", "-", None, "kvar", 0.0, rest[1]))
+            rows.append(("energy", REACTIVE_IMPORT, "-", "-", "", None, "kvar", 0.0, rest[1]))
         lost = (self.prices.loss[interval, node], self.prices.loss_q[interval, node])
-        rows.append(("loss", "network losses", "-", "-", None, "", *lost))
-        row = weights.limits[[interval]].tocoo()
-        gradient = work.point.limit_gradients(np.full(row.nnz, interval), row.col, np.array([node]))[:, :, 0]
+        rows.append(("loss", "network losses", "-", "-", "", None, "", *lost))
+        market = work.market
+        states = np.flatnonzero(market.state_interval == interval)
+        row = weights.limits[states].tocoo()
+        gradient = work.point.limit_gradients(states[row.row], row.col, np.array([node]))[:, :, 0]
         bound = np.where(row.data > 0, limits.lower[row.col], limits.upper[row.col])
         shown = limits.physical(row.col, bound)
-        for limit, weight, at, share in zip(row.col, row.data, shown, gradient, strict=True):
+        called = [market.call_name(int(state)) for state in states[row.row]]
+        for limit, weight, at, share, call in zip(row.col, row.data, shown, gradient, called, strict=True):
             label = (
                 str(limits.cause[limit]),
                 str(limits.element[limit]),
                 str(limits.phase[limit]),
                 str(limits.end[limit]),
+                call,
             )
             rows.append((*label, float(at), str(limits.unit[limit]), weight * share[0], weight * share[1]))
         columns = [
@@ -127,6 +134,7 @@ class Clearing:
             "element",
             "phase",
             "end",
+            "called",
             "limit",
             "unit",
             "share_usd_per_mwh",
@@ -139,28 +147,29 @@ class Clearing:
 
         Returns
         -------
-        Rows with ``interval_start, interval, component, element, phase, end, limit, unit`` and
+        Rows with ``interval_start, interval, component, element, phase, end, called, limit, unit`` and
         ``shadow_price_usd_per_h``: what one more `unit` of room would save [currency/h].
         """
         limits, weights = self._dispatch.formulation.limits, self._dispatch.weights.limits.tocoo()
-        interval, limit = weights.row, weights.col
+        market, limit = self._dispatch.market, weights.col
         bound = np.where(weights.data > 0, limits.lower[limit], limits.upper[limit])
         shown = limits.physical(limit, bound)
         by_unit = limits.power[limit] * bound / shown
         frame = pd.DataFrame(
             {
-                "interval": interval,
+                "interval": market.state_interval[weights.row],
                 "component": limits.cause[limit].astype(object),
                 "element": limits.element[limit].astype(object),
                 "phase": limits.phase[limit].astype(object),
                 "end": limits.end[limit].astype(object),
+                "called": np.array([market.call_name(int(state)) for state in weights.row], dtype=object),
                 "limit": shown,
                 "unit": limits.unit[limit].astype(object),
                 "shadow_price_usd_per_h": np.abs(weights.data) * by_unit * BASE_KVA / KW_PER_MW,
             }
         )
         frame = pd.concat([self._binding_imports(), frame])
-        frame = frame.sort_values(["interval", "component", "element", "phase", "end"])
+        frame = frame.sort_values(["interval", "component", "element", "phase", "end", "called"])
         starts = pd.DatetimeIndex(self.case.horizon.starts)
         frame.insert(0, "interval_start", starts[frame.interval.to_numpy(dtype=int)])
         return frame.reset_index(drop=True)
@@ -187,6 +196,7 @@ class Clearing:
                         "element": element,
                         "phase": "-",
                         "end": "-",
+                        "called": "",
                         "limit": bound[binding],
                         "unit": unit,
                         "shadow_price_usd_per_h": np.abs(rent[binding]) / KW_PER_MW,
@@ -271,14 +281,23 @@ def clear(
 def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport], None] | None) -> Clearing:
     clock = PhaseClock()
     with clock.phase("build"):
-        formulation = new_formulation(case, settings)
         market = build_market_lp(case, settings.circle_sides)
-    found = dispatch(market, formulation, settings, clock, progress)
-    while found.converged and (one_way := market.one_way(found.x)) is not None:
-        market = one_way
+    while True:
+        with clock.phase("build"):
+            formulation = new_formulation(case, settings, market.state_interval)
         found = dispatch(market, formulation, settings, clock, progress)
+        if not found.converged:
+            break
+        one_way = market.one_way(found.x)
+        with clock.phase("power_flow"):
+            unsafe = CalledStates.none(case) if one_way else unsafe_calls(found, settings)
+        if one_way is None and not len(unsafe):
+            break
+        market = one_way or market.with_states(unsafe)
     with clock.phase("gradients"):
-        prices = decompose(case.network, case.horizon, formulation.limits, found.point, found.weights)
+        prices = decompose(
+            case.network, case.horizon, formulation.limits, found.point, found.weights, market.state_interval
+        )
     share = case.resources.share
     power = found.x[market.network_columns] * BASE_KVA
     awards = Awards(
@@ -289,18 +308,20 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         lmp_usd_per_mwh=prices.lmp_usd_per_mwh @ share.T,
         lmp_q_usd_per_mvarh=prices.lmp_q_usd_per_mvarh @ share.T,
     )
-    at_from, at_to = found.point.branch_power()
+    at_from, at_to = (power[: market.intervals] for power in found.point.branch_power())
+    import_kva = found.point.import_pu[: market.intervals] * BASE_KVA
     return Clearing(
         case,
         settings,
         status=CONVERGED if found.converged else NOT_CONVERGED,
         objective=_objective(found),
-        import_kw=found.point.import_pu.real * BASE_KVA,
-        import_kvar=found.point.import_pu.imag * BASE_KVA,
+        import_kw=import_kva.real,
+        import_kvar=import_kva.imag,
         prices=prices,
         awards=awards,
         stores=_store_awards(found),
-        voltages=Voltages(case.network, case.horizon, found.point.voltage()),
+        services=service_awards(found),
+        voltages=Voltages(case.network, case.horizon, found.point.voltage()[: market.intervals]),
         flows=Flows(case.network, case.horizon, at_from * BASE_KVA, -at_to * BASE_KVA, _loading(found)),
         passes=found.reports,
         error_usd_per_mwh=found.error_usd_per_mwh,
@@ -320,8 +341,9 @@ def _objective(found: Dispatch) -> float:
     """Cost of the dispatch at the import of the network state, not of the LP [currency]."""
     market = found.market
     x = found.x.copy()
-    x[market.block("import_p").ravel()] = found.point.import_pu.real
-    x[market.block("import_q").ravel()] = found.point.import_pu.imag
+    import_pu = found.point.import_pu[: market.intervals]
+    x[market.block("import_p").ravel()] = import_pu.real
+    x[market.block("import_q").ravel()] = import_pu.imag
     return float(market.columns.cost.ravel() @ x) * money_per_price_pu(market.case.horizon.interval_hours)
 
 
@@ -330,6 +352,7 @@ def _loading(found: Dispatch) -> FloatArray:
     limits, network = found.formulation.limits, found.market.case.network
     loading = np.zeros((found.market.intervals, network.branch_count))
     rated = np.flatnonzero(limits.branch >= 0)
-    share = np.maximum(found.point.limit_value[:, rated] / limits.upper[rated], 0.0) ** (1 / limits.power[rated])
+    value = found.point.limit_value[: found.market.intervals, rated]
+    share = np.maximum(value / limits.upper[rated], 0.0) ** (1 / limits.power[rated])
     np.maximum.at(loading.T, limits.branch[rated], share.T)
     return loading

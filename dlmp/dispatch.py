@@ -139,20 +139,20 @@ class _Passes:
         with self.clock.phase("power_flow"):
             point = formulation.operate(market.injection(self.x))
             if not point.converged.all():
-                alone = np.repeat(point.converged, market.width)
+                alone = np.repeat(~market.intervals_of(~point.converged), market.width)
                 self.x = np.where(alone, self.x, market.full_supply)
                 point = formulation.operate(market.injection(self.x))
-        if not point.converged.all():
+        lost = np.flatnonzero(market.intervals_of(~point.converged)).tolist()
+        if lost:
             raise PowerFlowError(
-                "the AC power flow has no solution in intervals "
-                f"{np.flatnonzero(~point.converged).tolist()}, neither without bids nor with all supply: the load is "
-                "beyond what the feeder can carry; check the units of loads and impedances"
+                f"the AC power flow has no solution in intervals {lost}, neither without bids nor with all supply: "
+                "the load is beyond what the feeder can carry; check the units of loads and impedances"
             )
         return point
 
     def run(self, progress: Callable[[PassReport], None] | None) -> Dispatch:
         """Pass after pass until the optimality conditions hold or the passes are used up."""
-        weights = Weights.zero(self.market.intervals, len(self.formulation.limits))
+        weights = Weights.zero(len(self.market.state_interval), len(self.formulation.limits))
         error, row_dual = np.inf, np.zeros(0)
         for number in range(1, self.settings.max_passes + 1):
             with self.clock.phase("gradients"):
@@ -276,7 +276,7 @@ class _Passes:
                 point = self.formulation.operate(self.market.injection(tried), self.point)
                 if point.converged.all():
                     break
-                share[~point.converged] /= 2
+                share[self.market.intervals_of(~point.converged)] /= 2
                 if share.min() < SMALLEST_SHARE:
                     raise PowerFlowError(
                         f"no AC state near the dispatch in intervals {np.flatnonzero(share < 1).tolist()}"
@@ -290,7 +290,7 @@ class _Passes:
             number,
             float(np.abs(self.x[columns] - before[columns]).max(initial=0.0)),
             float(violation(self.formulation.limits, self.point.limit_value).max(initial=0.0)),
-            float(np.abs(lp_import - self.point.import_pu).max(initial=0.0)),
+            float(np.abs(lp_import - self.point.import_pu[: len(lp_import)]).max(initial=0.0)),
         )
 
     def _is_exact(self, report: PassReport) -> bool:
@@ -337,12 +337,13 @@ class _Passes:
 
     def _note_invented_losses(self, x: FloatArray) -> None:
         """Hold intervals whose LP import lies above the AC import to their tangent, with a shrinking step."""
-        gap = np.where(self.is_damped, 0.0, x[self.market.block("import_p").ravel()] - self.point.import_pu.real)
+        import_pu = self.point.import_pu.real[: self.market.intervals]
+        gap = np.where(self.is_damped, 0.0, x[self.market.block("import_p").ravel()] - import_pu)
         columns = self.market.network_columns
         step = self.x[columns] - self.x_before[columns]
         reverses = (step * self.last_step).sum(axis=(1, 2)) < 0
         size = np.abs(step).max(axis=(1, 2), initial=0.0)
         shrink = self.rows.is_equality & reverses
         self.radius[shrink] = np.minimum(self.radius[shrink], size[shrink]) / 2
-        self.rows.is_equality |= gap > INVENTED_PU * (1 + np.abs(self.point.import_pu.real))
+        self.rows.is_equality |= gap > INVENTED_PU * (1 + np.abs(import_pu))
         self.last_step = step

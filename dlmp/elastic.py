@@ -62,7 +62,8 @@ def price_scale(problem: LinearProgram) -> float:
 
 def import_violation(market: MarketLp, point: OperatingPoint) -> FloatArray:
     """(2, t) How far the real and the reactive import lie outside their ranges [pu]."""
-    power = np.stack([point.import_pu.real, point.import_pu.imag])
+    import_pu = point.import_pu[: market.intervals]
+    power = np.stack([import_pu.real, import_pu.imag])
     blocks = [market.template.blocks[name] for name in ("import_p", "import_q")]
     low = np.stack([market.columns.lower[:, block].ravel() for block in blocks])
     high = np.stack([market.columns.upper[:, block].ravel() for block in blocks])
@@ -75,22 +76,24 @@ def conflicts(
     """Limits that `point` breaks, the worst `MOST_CONFLICTS` of them first."""
     limits, value = formulation.limits, point.limit_value
     broken = violation(limits, value)
-    interval, limit = np.nonzero(broken > tolerance_pu)
-    order = np.argsort(-broken[interval, limit], kind="stable")[:MOST_CONFLICTS]
+    state, limit = np.nonzero(broken > tolerance_pu)
+    order = np.argsort(-broken[state, limit], kind="stable")[:MOST_CONFLICTS]
     found = _import_conflicts(market, point, tolerance_pu)
-    for t, k in zip(interval[order], limit[order], strict=True):
+    for t, k in zip(state[order], limit[order], strict=True):
         bound = limits.lower[k] if value[t, k] < limits.lower[k] else limits.upper[k]
         shown = limits.physical(np.array([k, k]), np.array([bound, value[t, k]]))
-        found.append(LimitConflict(limits.name(int(k)), int(t), float(shown[0]), float(shown[1]), str(limits.unit[k])))
+        at = int(market.state_interval[t])
+        found.append(LimitConflict(limits.name(int(k)), at, float(shown[0]), float(shown[1]), str(limits.unit[k])))
     return found
 
 
 def _import_conflicts(market: MarketLp, point: OperatingPoint, tolerance_pu: float) -> list[LimitConflict]:
     found = []
     broken = import_violation(market, point)
+    import_pu = point.import_pu[: market.intervals]
     for name, label, unit, value, over in (
-        ("import_p", REAL_IMPORT, "kW", point.import_pu.real, broken[0]),
-        ("import_q", REACTIVE_IMPORT, "kvar", point.import_pu.imag, broken[1]),
+        ("import_p", REAL_IMPORT, "kW", import_pu.real, broken[0]),
+        ("import_q", REACTIVE_IMPORT, "kvar", import_pu.imag, broken[1]),
     ):
         columns = market.columns.lower[:, market.template.blocks[name]].ravel()
         for t in np.flatnonzero(over > tolerance_pu)[:MOST_CONFLICTS]:

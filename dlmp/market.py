@@ -11,6 +11,15 @@ from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
+from dlmp.services import (
+    NO_OFFERS,
+    NO_REQUIREMENTS,
+    Requirements,
+    ServiceOffers,
+    check_services,
+    no_offers,
+    no_requirements,
+)
 from dlmp.stores import NO_STORES, PROFILED, Stores, check_stores, no_stores
 from dlmp.units import BASE_KVA
 
@@ -106,6 +115,8 @@ class MarketCase:
         Who may be dispatched, and at which prices.
     stores
         Resources that hold energy from interval to interval; default: none.
+    service_offers, requirements
+        What is offered and required beside energy; default: nothing.
 
     Raises
     ------
@@ -122,10 +133,17 @@ class MarketCase:
     resources: Resources
     bids: Bids
     stores: Stores = NO_STORES
+    service_offers: ServiceOffers = NO_OFFERS
+    requirements: Requirements = NO_REQUIREMENTS
 
     def __post_init__(self) -> None:
         if not len(self.stores):
             object.__setattr__(self, "stores", no_stores(self.horizon.intervals))
+        if not len(self.service_offers):
+            object.__setattr__(self, "service_offers", no_offers(self.horizon.intervals))
+        if not len(self.requirements):
+            empty = no_requirements(self.horizon.intervals, self.network.port_count)
+            object.__setattr__(self, "requirements", empty)
         object.__setattr__(self, "load_p_kw", frozen(self.load_p_kw))
         object.__setattr__(self, "load_q_kvar", frozen(self.load_q_kvar))
         problems = Problems()
@@ -137,7 +155,9 @@ class MarketCase:
         problems.raise_if_any()
         check_resources(self.resources, self.network.port_count, problems)
         check_bids(self.bids, self.resources, problems)
-        check_stores(self.stores, self.resources, self.bids, self.horizon.interval_hours, problems)
+        hours = self.horizon.interval_hours
+        check_stores(self.stores, self.resources, self.bids, hours, problems)
+        check_services(self.service_offers, self.requirements, self.resources, hours, problems)
         problems.raise_if_any()
 
     @property
@@ -246,6 +266,9 @@ def _check_shapes(case: MarketCase, problems: Problems) -> None:
         ("bids", "quantity_kw", case.bids.quantity_kw, len(case.bids)),
         ("bids", "price_usd_per_mwh", case.bids.price_usd_per_mwh, len(case.bids)),
         *(("stores", name, getattr(case.stores, name), len(case.stores)) for name in PROFILED),
+        ("service offers", "quantity_kw", case.service_offers.quantity_kw, len(case.service_offers)),
+        ("service offers", "price_usd_per_mw_h", case.service_offers.price_usd_per_mw_h, len(case.service_offers)),
+        ("requirements", "quantity_kw", case.requirements.quantity_kw, len(case.requirements)),
     ):
         if value.shape != (intervals, columns):
             problems.add(owner, field, f"shape {value.shape}", f"must be {(intervals, columns)}")

@@ -59,7 +59,7 @@ class ActiveSet:
     row
         (r,) -1, 0, 1: binding at its lower bound, inactive, binding at its upper bound.
     limit
-        (t, k) The same for the limits.
+        (states, k) The same for the limits.
     """
 
     column: StatusArray
@@ -73,13 +73,13 @@ class ActiveSet:
     def overwrite(
         self,
         other: "ActiveSet",
-        intervals: npt.NDArray[np.bool_],
+        states: npt.NDArray[np.bool_],
         column: npt.NDArray[np.bool_],
         row: npt.NDArray[np.bool_],
     ) -> None:
-        """Take over the sets of `other` where the masks of intervals, columns and rows are True."""
+        """Take over the sets of `other` where the masks of states, columns and rows are True."""
         self.column[column], self.row[row] = other.column[column], other.row[row]
-        self.limit[intervals] = other.limit[intervals]
+        self.limit[states] = other.limit[states]
 
     def key(self) -> bytes:
         """A value that is equal for equal sets."""
@@ -88,7 +88,7 @@ class ActiveSet:
 
 @dataclass
 class Multipliers:
-    """Duals of the market's rows (r,) and of the network."""
+    """Duals of the market's rows (r,), of import and of limits, by network state."""
 
     row: FloatArray
     import_p: FloatArray
@@ -99,11 +99,11 @@ class Multipliers:
         """Return a copy."""
         return Multipliers(self.row.copy(), self.import_p.copy(), self.import_q.copy(), self.limit.copy())
 
-    def overwrite(self, other: "Multipliers", intervals: npt.NDArray[np.bool_], row: npt.NDArray[np.bool_]) -> None:
-        """Take over the duals of `other` where the masks of intervals and rows are True."""
+    def overwrite(self, other: "Multipliers", states: npt.NDArray[np.bool_], row: npt.NDArray[np.bool_]) -> None:
+        """Take over the duals of `other` where the masks of states and rows are True."""
         self.row[row] = other.row[row]
         for name in ("import_p", "import_q", "limit"):
-            getattr(self, name)[intervals] = getattr(other, name)[intervals]
+            getattr(self, name)[states] = getattr(other, name)[states]
 
     def weights(self) -> Weights:
         """As weights of an operating point."""
@@ -236,8 +236,9 @@ class _Search:
         column = np.repeat(intervals, self.market.width)
         row = np.repeat(intervals, len(self.market.template.row_lower))
         self.x = np.where(column, state.x, self.x)
-        self.active.overwrite(state.active, intervals, column, row)
-        self.multipliers.overwrite(state.multipliers, intervals, row)
+        states = self.market.states_of(intervals)
+        self.active.overwrite(state.active, states, column, row)
+        self.multipliers.overwrite(state.multipliers, states, row)
         self._update_point()
 
     def reopen_saddles(self) -> None:
@@ -298,11 +299,11 @@ class _Search:
             self._update_or_fail(before)
 
     def _update_point(self) -> npt.NDArray[np.bool_]:
-        """Find the network state of the present dispatch; (t,) False where there is none."""
+        """Find the network states of the present dispatch; (t,) False where one is missing."""
         with self.clock.phase("power_flow"):
             self.point = self.formulation.operate(self.market.injection(self.x), self.point)
         self.x = self.market.with_import(self.x, self.point.import_pu)
-        return self.point.converged
+        return ~self.market.intervals_of(~self.point.converged)
 
     def _update_or_fail(self, before: _State) -> None:
         """Find the network state; an interval that has none goes back to `before` and is given up."""
@@ -319,7 +320,7 @@ class _Search:
         solutions = model.solve_all(trying, self.active.limit != 0)
         solved = np.concatenate([np.zeros(0, dtype=np.int64), *(found.intervals for found in solutions)])
         self.has_failed[np.setdiff1d(trying, solved)] = True
-        self.curvature.expire(trying)
+        self.curvature.expire(np.flatnonzero(np.isin(market.state_interval, trying) & model.curving))
         before = self.state()
         shape = (market.intervals, -1)
         for found in solutions:
@@ -327,8 +328,9 @@ class _Search:
             self.x.reshape(shape)[own], self.active.column.reshape(shape)[own] = found.x, found.column
             self.active.row.reshape(shape)[own], multipliers.row.reshape(shape)[own] = found.row, found.row_dual
             multipliers.import_p[own], multipliers.import_q[own] = found.import_dual.T
-            multipliers.limit[own] = found.limit_dual
-            self.active.limit[own] = -np.sign(found.limit_dual)
+            states = np.isin(market.state_interval, own)
+            multipliers.limit[states] = found.limit_dual
+            self.active.limit[states] = -np.sign(found.limit_dual)
         self._update_or_fail(before)
 
 
@@ -364,10 +366,10 @@ class _System:
         self.column_interval = np.repeat(np.arange(market.intervals), market.width)
         self.row_interval = np.repeat(np.arange(market.intervals), len(market.template.row_lower))
         self.rows = np.flatnonzero((self.equality | (active.row != 0)) & is_open[self.row_interval])
-        self.open = np.flatnonzero(is_open)
-        self.interval, self.limit = np.nonzero((active.limit != 0) & is_open[:, None])
+        self.open, self.open_states = np.flatnonzero(is_open), market.states_of(is_open)
+        self.state, self.limit = np.nonzero((active.limit != 0) & self.open_states[:, None])
         self.jacobian = sparse.csr_array(sparse.vstack([market.matrix[self.rows], self._network_rows()]))
-        at_limit = (self.interval, self.limit)
+        at_limit = (self.state, self.limit)
         self.dual = np.concatenate(
             [
                 multipliers.row[self.rows],
@@ -376,7 +378,9 @@ class _System:
                 multipliers.limit[at_limit],
             ]
         )
-        self.dual_interval = np.concatenate([self.row_interval[self.rows], self.open, self.open, self.interval])
+        self.dual_interval = np.concatenate(
+            [self.row_interval[self.rows], self.open, self.open, market.state_interval[self.state]]
+        )
         target = np.where(active.row < 0, market.row_lower, market.row_upper)[self.rows]
         bound = np.where(active.limit[at_limit] < 0, limits.lower[self.limit], limits.upper[self.limit])
         import_p, import_q = market.block("import_p").ravel()[self.open], market.block("import_q").ravel()[self.open]
@@ -399,13 +403,13 @@ class _System:
         market = self.market
         with self.clock.phase("gradients"):
             real, reactive = (market.spread(g[self.open]) for g in self.point.import_gradients(market.ports))
-            bound = market.spread(self.point.limit_gradients(self.interval, self.limit, market.ports))
+            bound = market.spread(self.point.limit_gradients(self.state, self.limit, market.ports))
         return sparse.csr_array(
             sparse.vstack(
                 [
                     market.network_rows(self.open, -real, "import_p"),
                     market.network_rows(self.open, -reactive, "import_q"),
-                    market.network_rows(self.interval, bound),
+                    market.network_rows(self.state, bound),
                 ]
             )
         )
@@ -436,8 +440,8 @@ class _System:
         row, real, reactive, limit = np.split(dual, np.cumsum([len(self.rows), len(self.open), len(self.open)]))
         multipliers = self.multipliers.copy()
         multipliers.row[np.isin(self.row_interval, self.open)] = 0.0
-        multipliers.limit[self.open] = 0.0
-        multipliers.row[self.rows], multipliers.limit[self.interval, self.limit] = row, limit
+        multipliers.limit[self.open_states] = 0.0
+        multipliers.row[self.rows], multipliers.limit[self.state, self.limit] = row, limit
         multipliers.import_p[self.open], multipliers.import_q[self.open] = real, reactive
         return x, multipliers
 
@@ -452,18 +456,12 @@ class _System:
 
     def hessian(self) -> sparse.csr_array:
         """Second derivatives of the Lagrangian by the free columns."""
-        position = np.full(len(self.x), -1)
-        position[self.free] = np.arange(len(self.free))
-        parts = []
         with self.clock.phase("gradients"):
-            lagrangian = self.point.lagrangian(self.multipliers.weights())
+            weights = self.multipliers.weights()
             wanted = self.curvature.wanted(self.active.column)
-            blocks = self.curvature.blocks(lagrangian, self.open, wanted)
-            for interval, block in blocks.items():
-                place = position[self.market.network_columns[interval][wanted[interval]]]
-                parts.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
-        value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return sparse.csr_array((value, (row, column)), shape=(len(self.free), len(self.free)))
+            states = np.flatnonzero(self.open_states & weights.curving(self.market.intervals))
+            blocks = self.curvature.blocks(self.point.lagrangian(weights), states, wanted)
+        return sparse.csr_array(self.market.curvature(blocks, wanted)[self.free][:, self.free])
 
     def is_minimum(self) -> npt.NDArray[np.bool_]:
         """(t,) True where nothing curves downwards along the directions that the binding rows leave open."""
@@ -519,7 +517,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     worst = _worst_of_each_cause(limits, system.point.limit_value)
     value = np.where(worst, system.point.limit_value, np.clip(system.point.limit_value, *bounds))
     moved_limits = _correct_rows(active.limit, multipliers.limit, value, bounds, tolerance, slack)
-    changed = np.asarray(moved_limits.any(axis=1))
+    changed = market.intervals_of(np.asarray(moved_limits.any(axis=1)))
     system.moves = int(wrong.sum() + moved.sum() + moved_limits.sum())
     changed[system.column_interval[wrong]] = True
     changed[system.row_interval[moved]] = True
@@ -527,7 +525,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
 
 
 def _worst_of_each_cause(limits: Limits, value: FloatArray) -> npt.NDArray[np.bool_]:
-    """(t, k) True for the most broken voltage and the most broken flow of each interval."""
+    """(states, k) True for the most broken voltage and the most broken flow of each state."""
     broken = violation(limits, value)
     worst = np.zeros(value.shape, bool)
     for cause in (VOLTAGE, CONGESTION, UNBALANCE):

@@ -86,23 +86,29 @@ def interval_keys(horizon: Horizon, width: int) -> pd.DataFrame:
     )
 
 
-def decompose(network: Network, horizon: Horizon, limits: Limits, point: OperatingPoint, weights: Weights) -> Prices:
-    """Price every port at `point` from the multipliers `weights`.
+def decompose(
+    network: Network,
+    horizon: Horizon,
+    limits: Limits,
+    point: OperatingPoint,
+    weights: Weights,
+    interval: IntArray,
+) -> Prices:
+    """Price every port at `point`, whose states each belong to an `interval`, from the multipliers `weights`.
 
-    The total comes from one adjoint of the whole Lagrangian, the components from one adjoint each.
+    The total comes from one adjoint of the whole Lagrangian, the components from one adjoint each.  One more kW of
+    demand is there in every state of its interval: their shares add up.
     """
     ports = np.arange(network.port_count)
     imports = import_share(point, weights, ports)
     energy = np.stack([weights.import_p, weights.import_q], axis=1)[:, :, None] + np.zeros_like(imports)
-    parts = {
+    by_state = {
         "energy": energy,
         "loss": imports - energy,
-        **{
-            cause: point.weighted_limit_gradient(_only(weights.limits, limits, cause), ports)
-            for cause in (CONGESTION, VOLTAGE, UNBALANCE)
-        },
+        **{cause: limit_share(limits, point, weights, cause, ports) for cause in (CONGESTION, VOLTAGE, UNBALANCE)},
     }
-    total = -point.lagrangian(weights).gradient(ports)
+    parts = {name: by_interval(part, interval, horizon.intervals) for name, part in by_state.items()}
+    total = by_interval(-point.lagrangian(weights).gradient(ports), interval, horizon.intervals)
     return Prices(
         network,
         horizon,
@@ -113,11 +119,20 @@ def decompose(network: Network, horizon: Horizon, limits: Limits, point: Operati
     )
 
 
+def by_interval(value: FloatArray, interval: IntArray, intervals: int) -> FloatArray:
+    """Sum of `value` (states, ...) over the states of each interval, (t, ...)."""
+    total = np.array(value[:intervals])
+    np.add.at(total, interval[intervals:], value[intervals:])
+    return total
+
+
 def import_share(point: OperatingPoint, weights: Weights, ports: IntArray) -> FloatArray:
     """Energy and loss together, (t, 2, ports)."""
     real, reactive = point.import_gradients(ports)
     return -weights.import_p[:, None, None] * real - weights.import_q[:, None, None] * reactive
 
 
-def _only(weights: sparse.csr_array, limits: Limits, cause: str) -> sparse.csr_array:
-    return sparse.csr_array(weights @ sparse.diags_array((limits.cause == cause).astype(float)))
+def limit_share(limits: Limits, point: OperatingPoint, weights: Weights, cause: str, ports: IntArray) -> FloatArray:
+    """What the limits of one `cause` add to the price in every state, (states, 2, ports)."""
+    own = weights.limits @ sparse.diags_array((limits.cause == cause).astype(float))
+    return point.weighted_limit_gradient(sparse.csr_array(own), ports)

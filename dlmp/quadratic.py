@@ -40,7 +40,7 @@ class QuadraticSolution:
     import_dual
         (k, 2) Duals of real and reactive import.
     limit_dual
-        (k, l) Duals of the limits, 0 where they do not bind.
+        (s, l) Duals of the limits in the states of these intervals, 0 where they do not bind.
     """
 
     intervals: IntArray
@@ -58,7 +58,7 @@ class Curvature:
     Attributes
     ----------
     movable, likely
-        (t, 2, r) Injections with room to move, and those that are made along with any others.
+        (states, 2, r) Injections with room to move, and those that are made along with any others.
 
     Notes
     -----
@@ -68,56 +68,62 @@ class Curvature:
 
     def __init__(self, market: MarketLp):
         self.market = market
-        self.movable = market.is_movable[market.network_columns]
+        self._pattern = abs(market.by_column)
+        self.movable = self._moved_by(market.is_movable)
         self.likely = np.zeros_like(self.movable)
         self._known: dict[int, tuple[npt.NDArray[np.bool_], FloatArray, int]] = {}
 
     def wanted(self, column: StatusArray) -> npt.NDArray[np.bool_]:
-        """(t, 2, r) Injections that can move when the columns with status `BASIC` do.
+        """(states, 2, r) Injections that can move when the columns with status `BASIC` do.
 
         A real injection is the sum of what feeds it: without a free part it stays, whatever its own status.
         """
-        is_free = (column == BASIC) & self.market.is_movable
-        wanted = self.movable & is_free[self.market.network_columns]
-        is_fed = np.zeros_like(wanted[:, 0])
-        for name, resource in self.market.feeds.items():
-            np.logical_or.at(is_fed.T, resource, is_free[self.market.block(name)].T)
-        wanted[:, 0] &= is_fed
-        return wanted
+        market = self.market
+        is_free = (column == BASIC) & market.is_movable
+        real = market.network_columns[:, 0]
+        is_fed = np.zeros(real.shape, bool)
+        for name, resource in market.feeds.items():
+            np.logical_or.at(is_fed.T, resource, is_free[market.block(name)].T)
+        is_free[real] &= is_fed
+        return self._moved_by(is_free)
 
-    def expire(self, intervals: IntArray) -> None:
-        """Make the blocks of `intervals` again when they are next wanted."""
-        for interval in intervals.tolist():
-            known, whole, _ = self._known[interval]
-            self._known[interval] = (known, whole, MOST_USES)
+    def _moved_by(self, columns: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(states, 2, r) Injections that the `columns` are part of."""
+        market = self.market
+        moved = self._pattern @ columns.astype(float) > 0
+        return np.asarray(moved).reshape(len(market.state_interval), 2, len(market.case.resources))
 
-    def blocks(
-        self, lagrangian: Lagrangian, intervals: IntArray, wanted: npt.NDArray[np.bool_]
-    ) -> dict[int, FloatArray]:
-        """(i, i) Derivatives in each interval by the `wanted` (t, 2, r) injections, real before reactive.
+    def expire(self, states: IntArray) -> None:
+        """Make the blocks of `states` again when they are next wanted."""
+        for state in states.tolist():
+            known, whole, _ = self._known[state]
+            self._known[state] = (known, whole, MOST_USES)
+
+    def blocks(self, lagrangian: Lagrangian, states: IntArray, wanted: npt.NDArray[np.bool_]) -> dict[int, FloatArray]:
+        """(i, i) Derivatives in each of `states` by the `wanted` (states, 2, r) injections, real before reactive.
 
         In currency/MWh/pu.
         """
         stale, needed = [], np.zeros_like(self.likely[0])
-        for interval in intervals.tolist():
-            known, _, uses = self._known.setdefault(interval, (np.zeros_like(needed), np.zeros((0, 0)), 0))
-            if (wanted[interval] & ~known).any():
-                stale.append(interval)
-                needed |= wanted[interval] | known | self.likely[interval]
+        for state in states.tolist():
+            known, _, uses = self._known.setdefault(state, (np.zeros_like(needed), np.zeros((0, 0)), 0))
+            if (wanted[state] & ~known).any():
+                stale.append(state)
+                needed |= wanted[state] | known | self.likely[state]
             elif uses >= MOST_USES:
-                stale.append(interval)
-                needed |= wanted[interval]
+                stale.append(state)
+                needed |= wanted[state]
         if stale:
             reactive, resource = np.nonzero(needed)
             share = self.market.case.resources.share[resource]
             made = lagrangian.hessians(np.array(stale), share, reactive == 1)
-            self._known.update({interval: (needed, whole, 0) for interval, whole in zip(stale, made, strict=True)})
-        return {interval: self._part(interval, wanted[interval]) for interval in intervals.tolist()}
+            self._known.update({state: (needed, whole, 0) for state, whole in zip(stale, made, strict=True)})
+        return {state: self._part(state, wanted[state]) for state in states.tolist()}
 
-    def _part(self, interval: int, wanted: npt.NDArray[np.bool_]) -> FloatArray:
+    def _part(self, state: int, wanted: npt.NDArray[np.bool_]) -> FloatArray:
         """The `wanted` part of a block that is known, which has been used once more."""
-        known, whole, uses = self._known[interval]
-        self._known[interval] = (known, whole, uses + 1)
+        known, whole, uses = self._known[state]
+        self._known[state] = (known, whole, uses + 1)
         place = np.flatnonzero(wanted[known])
         return whole[np.ix_(place, place)]
 
@@ -141,6 +147,7 @@ class QuadraticModel:
         self.market, self.formulation, self.x, self.point, self.clock = market, formulation, x, point, clock
         self.curvature = curvature
         self.lagrangian = point.lagrangian(weights)
+        self.curving = weights.curving(market.intervals)
         self._curved: dict[int, FloatArray] = {}
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
@@ -152,7 +159,7 @@ class QuadraticModel:
         intervals
             Which.
         active
-            (t, k) Limits to begin with, beside those that are near their bound.
+            (states, k) Limits to begin with, beside those that are near their bound.
 
         Returns
         -------
@@ -160,7 +167,8 @@ class QuadraticModel:
         """
         market, limits = self.market, self.formulation.limits
         with self.clock.phase("gradients"):
-            self._curved = self.curvature.blocks(self.lagrangian, intervals, self.curvature.likely)
+            states = np.flatnonzero(np.isin(market.state_interval, intervals) & self.curving)
+            self._curved = self.curvature.blocks(self.lagrangian, states, self.curvature.likely)
         watched = active | worth_watching(limits, self.point.limit_value)
         reached = self._reached(self.x)
         solutions: dict[int, QuadraticSolution] = {}
@@ -177,7 +185,7 @@ class QuadraticModel:
             predicted = self.point.predicted_limits(market.injection(x))
             new = worth_watching(limits, predicted, margin=-PREDICTED) & ~watched
             crossed = (self._reached(x, margin=-PREDICTED) & ~reached).reshape(market.intervals, -1)
-            is_new = np.logical_or(new.any(axis=1), crossed.any(axis=1))
+            is_new = market.intervals_of(np.asarray(new.any(axis=1))) | crossed.any(axis=1)
             unsolved = [found.intervals for found in solutions.values() if is_new[found.intervals].any()]
             if not unsolved:
                 break
@@ -203,8 +211,9 @@ class QuadraticModel:
         every = (group[:, None] * count + np.arange(count)).ravel()
         kept = reached[every]
         own = every[kept]
-        place, limit = np.nonzero(watched[group])
-        rows, base = self._rows(group, group[place], limit)
+        states = np.flatnonzero(np.isin(market.state_interval, group))
+        place, limit = np.nonzero(watched[states])
+        rows, base = self._rows(group, states[place], limit)
         bound = base[2 * len(group) :]
         hessian = self._hessian(group)
         problem = LinearProgram(
@@ -222,7 +231,7 @@ class QuadraticModel:
         of_rows, of_import, of_limits = np.split(found.row_dual, [len(own), len(own) + 2 * len(group)])
         row, row_dual = np.zeros(len(every), dtype=np.int8), np.zeros(len(every))
         row[kept], row_dual[kept] = found.row[: len(own)], of_rows
-        limit_dual = np.zeros((len(group), len(limits)))
+        limit_dual = np.zeros((len(states), len(limits)))
         limit_dual[place, limit] = of_limits
         return QuadraticSolution(
             group,
@@ -234,22 +243,22 @@ class QuadraticModel:
             limit_dual,
         )
 
-    def _rows(self, group: IntArray, interval: IntArray, limit: IntArray) -> tuple[sparse.csr_array, FloatArray]:
-        """Import rows of the intervals `group`, rows of limits at `interval`, and their values without injections."""
+    def _rows(self, group: IntArray, state: IntArray, limit: IntArray) -> tuple[sparse.csr_array, FloatArray]:
+        """Import rows of the intervals `group`, rows of limits in `state`, and their values without injections."""
         market, point = self.market, self.point
         with self.clock.phase("gradients"):
-            bound = market.spread(point.limit_gradients(interval, limit, market.ports))
+            bound = market.spread(point.limit_gradients(state, limit, market.ports))
         real, reactive = (gradients[group] for gradients in self.import_gradients)
         gradient = np.concatenate([real, reactive, bound])
         value = np.concatenate(
-            [point.import_pu.real[group], point.import_pu.imag[group], point.limit_value[interval, limit]]
+            [point.import_pu.real[group], point.import_pu.imag[group], point.limit_value[state, limit]]
         )
-        power = self.x[market.network_columns[np.concatenate([group, group, interval])]]
+        power = market.power(self.x)[np.concatenate([group, group, state])]
         rows = sparse.vstack(
             [
                 market.network_rows(group, -real, "import_p"),
                 market.network_rows(group, -reactive, "import_q"),
-                market.network_rows(interval, bound),
+                market.network_rows(state, bound),
             ]
         )
         return sparse.csr_array(rows), value - (gradient * power).sum(axis=(1, 2))
@@ -257,13 +266,10 @@ class QuadraticModel:
     def _hessian(self, group: IntArray) -> sparse.csc_array:
         """Convex part of the curvature by all columns of the intervals `group`."""
         market = self.market
-        entries = []
-        for number, interval in enumerate(group.tolist()):
-            place = market.network_columns[interval][self.curvature.likely[interval]]
-            place = place - (interval - number) * market.width
-            value, vector = np.linalg.eigh(self._curved[interval])
-            block = (vector * np.maximum(value, 0.0)) @ vector.T
-            entries.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
-        value, row, column = (np.concatenate(part) for part in zip(*entries, strict=True))
-        size = len(group) * market.width
-        return sparse.csc_array((value, (row, column)), shape=(size, size))
+        convex = {}
+        for state in np.flatnonzero(np.isin(market.state_interval, group) & self.curving).tolist():
+            value, vector = np.linalg.eigh(self._curved[state])
+            convex[state] = (vector * np.maximum(value, 0.0)) @ vector.T
+        columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
+        whole = market.curvature(convex, self.curvature.likely)
+        return sparse.csc_array(whole[columns][:, columns])

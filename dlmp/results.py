@@ -102,6 +102,63 @@ class StoreAwards:
         return frame
 
 
+@dataclass(frozen=True, eq=False)
+class ServiceAwards:
+    """What every offer of a service was awarded, each (t, k), and the price of each requirement.
+
+    Parameters
+    ----------
+    case
+        The market case.
+    reserved_kw
+        Power to hold ready [kW], [kvar] of a VAR service.
+    price_usd_per_mw_h
+        What one more MW or MVAr held ready there would save [currency/MW, for each hour].
+    requirement, congestion, voltage, unbalance
+        Its parts: what it is worth to the requirements, and what the limits of the network in called states take.
+    shortage_kw
+        (t, m) What each requirement lacks [kW], [kvar].
+    requirement_usd_per_mw_h
+        (t, m) Price of each requirement [currency/MW, for each hour].
+    """
+
+    case: MarketCase = field(repr=False)
+    reserved_kw: FloatArray
+    price_usd_per_mw_h: FloatArray
+    requirement: FloatArray
+    congestion: FloatArray
+    voltage: FloatArray
+    unbalance: FloatArray
+    shortage_kw: FloatArray
+    requirement_usd_per_mw_h: FloatArray
+
+    def table(self) -> pd.DataFrame:
+        """One row per interval and offer."""
+        offers, intervals = self.case.service_offers, self.case.horizon.intervals
+        frame = interval_keys(self.case.horizon, len(offers))
+        names = self.case.resources.name[offers.resource].astype(object)
+        frame["resource"], frame["service"] = (
+            np.tile(names, intervals),
+            np.tile(offers.service.astype(object), intervals),
+        )
+        frame["unit"] = np.tile(np.where(offers.is_reactive, "kvar", "kW").astype(object), intervals)
+        frame["offered"], frame["reserved"] = offers.quantity_kw.ravel(), self.reserved_kw.ravel()
+        frame["offer_usd_per_mw_h"] = offers.price_usd_per_mw_h.ravel()
+        for name in ("price_usd_per_mw_h", "requirement", "congestion", "voltage", "unbalance"):
+            frame[name] = getattr(self, name).ravel()
+        return frame
+
+    def requirement_table(self) -> pd.DataFrame:
+        """One row per interval and requirement."""
+        requirements, intervals = self.case.requirements, self.case.horizon.intervals
+        frame = interval_keys(self.case.horizon, len(requirements))
+        for name in ("name", "service", "place"):
+            frame[name] = np.tile(getattr(requirements, name).astype(object), intervals)
+        frame["required"], frame["shortage"] = requirements.quantity_kw.ravel(), self.shortage_kw.ravel()
+        frame["price_usd_per_mw_h"] = self.requirement_usd_per_mw_h.ravel()
+        return frame
+
+
 def resource_phases(network: Network, resources: Resources) -> npt.NDArray[np.object_]:
     """(r,) Phases of each resource: ``2``, ``12`` for a pair, ``123`` for all three."""
     phases = []

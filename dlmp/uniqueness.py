@@ -79,9 +79,9 @@ class _DualChanges:
         rows = np.flatnonzero((value <= market.row_lower + AT_BOUND_PU) | (value >= market.row_upper - AT_BOUND_PU))
         limits, state = found.formulation.limits, point.limit_value
         limit_low, limit_high = state <= limits.lower + AT_BOUND_PU, state >= limits.upper - AT_BOUND_PU
-        self.limit_interval, self.limit = np.nonzero(limit_low | limit_high)
-        at_limit = (self.limit_interval, self.limit)
-        real, reactive = (market.spread(g) for g in point.import_gradients(market.ports))
+        self.limit_state, self.limit = np.nonzero(limit_low | limit_high)
+        at_limit = (self.limit_state, self.limit)
+        real, reactive = (market.spread(g[every]) for g in point.import_gradients(market.ports))
         bound = market.spread(point.limit_gradients(*at_limit, market.ports))
         jacobian = sparse.csr_array(
             sparse.vstack(
@@ -89,7 +89,7 @@ class _DualChanges:
                     market.matrix[rows],
                     market.network_rows(every, -real, "import_p"),
                     market.network_rows(every, -reactive, "import_q"),
-                    market.network_rows(self.limit_interval, bound),
+                    market.network_rows(self.limit_state, bound),
                 ]
             )
         )
@@ -98,10 +98,12 @@ class _DualChanges:
         self.kind = np.repeat([MARKET, IMPORT_P, IMPORT_Q, LIMIT], [len(rows), len(every), len(every), len(self.limit)])
         self.count = len(self.kind)
         rows_per_interval = max(1, len(market.template.row_lower))
-        self.interval = np.concatenate([rows // rows_per_interval, every, every, self.limit_interval])
+        self.interval = np.concatenate(
+            [rows // rows_per_interval, every, every, market.state_interval[self.limit_state]]
+        )
         weights = found.weights
         dual = np.concatenate(
-            [found.row_dual[rows], weights.import_p, weights.import_q, weights.limits.toarray()[at_limit]]
+            [found.row_dual[rows], weights.import_p[every], weights.import_q[every], weights.limits.toarray()[at_limit]]
         )
         free_sign = np.ones(2 * len(every), bool)
         may_rise = np.concatenate([value[rows] <= market.row_lower[rows] + AT_BOUND_PU, free_sign, limit_low[at_limit]])
@@ -138,8 +140,8 @@ class _DualChanges:
         here = self.interval == interval
         real, reactive = (g[interval] for g in point.import_gradients(ports))
         by_p, by_q = change[here & (self.kind == IMPORT_P)][0], change[here & (self.kind == IMPORT_Q)][0]
-        own = self.limit_interval == interval
-        gradient = point.limit_gradients(self.limit_interval[own], self.limit[own], ports)
+        own = self.found.market.state_interval[self.limit_state] == interval
+        gradient = point.limit_gradients(self.limit_state[own], self.limit[own], ports)
         by_limit = np.tensordot(change[here & (self.kind == LIMIT)], gradient, axes=1)
         return np.asarray(by_limit - by_p * real - by_q * reactive)
 

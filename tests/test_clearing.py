@@ -449,6 +449,7 @@ def test_binding_limits_tell_interval_cause_and_bound():
         "element",
         "phase",
         "end",
+        "called",
         "limit",
         "unit",
         "shadow_price_usd_per_h",

@@ -21,7 +21,7 @@ eliminated by one sparse LU for the clearing; the tests solve the whole horizon 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -274,8 +274,10 @@ class LinDistFlow:
         self.limit_rows = sparse.csr_array(sparse.vstack([rows for _, rows in blocks])[:, :first_injection])
 
     @classmethod
-    def of_case(cls, case: MarketCase, settings: Settings) -> "LinDistFlow":
+    def of_case(cls, case: MarketCase, settings: Settings, interval: IntArray) -> "LinDistFlow":
         """Make the model of a case, around its mean load without bids where it has losses.
+
+        Each of its states belongs to an `interval`.
 
         Raises
         ------
@@ -286,6 +288,8 @@ class LinDistFlow:
             linear = losses_around(case.network, -case.load_pu.mean(axis=0), case.law_pu)
         else:
             linear = no_losses(case.network, case.law_pu)
+        if len(linear.law_pu) > 1:
+            linear = replace(linear, law_pu=linear.law_pu[interval])
         return cls(case.network, linear, settings.circle_sides)
 
     def operate(self, injection_pu: ComplexArray, start: LinearPoint | None = None) -> LinearPoint:

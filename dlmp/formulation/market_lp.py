@@ -16,13 +16,60 @@ from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
 from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
+from dlmp.products.services import SERVICE_VARIABLES, service_bounds
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
+from dlmp.services import SERVICES
 
 BOTH_WAYS_PU = 1e-7
 """A store that charges and discharges more than this at once goes both ways."""
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
-VARIABLES = ["award", "p", "q", "import_p", "import_q", *STORE_VARIABLES]
+VARIABLES = ["award", "p", "q", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES]
+
+
+@dataclass(frozen=True, eq=False)
+class CalledStates:
+    """s network states in which offers of services are called, beside the t states as scheduled.
+
+    Parameters
+    ----------
+    interval
+        (s,) When.
+    calls
+        (s, k) True for the offers whose whole award is called.
+    """
+
+    interval: IntArray
+    calls: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.interval)
+
+    @classmethod
+    def none(cls, case: MarketCase) -> "CalledStates":
+        """No state at all."""
+        return cls(np.zeros(0, dtype=np.int64), np.zeros((0, len(case.service_offers)), bool))
+
+    def only(self, states: IntArray) -> "CalledStates":
+        """Some of them."""
+        return CalledStates(self.interval[states], self.calls[states])
+
+    def joined(self, other: "CalledStates") -> "CalledStates":
+        """These, then those of `other`."""
+        return CalledStates(np.r_[self.interval, other.interval], np.vstack([self.calls, other.calls]))
+
+
+def whole_services(case: MarketCase) -> CalledStates:
+    """One state for each interval and service that is offered there: all of its offers called."""
+    offers, intervals, calls = case.service_offers, [], []
+    for service in SERVICES:
+        own = offers.service == service
+        is_offered = (offers.quantity_kw > 0) & own
+        for interval in np.flatnonzero(is_offered.any(axis=1)).tolist():
+            intervals.append(interval)
+            calls.append(own)
+    shape = (len(intervals), len(offers))
+    return CalledStates(np.array(intervals, dtype=np.int64), np.array(calls, dtype=bool).reshape(shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +86,76 @@ class MarketLp:
         Bounds and costs, (t, width) each.
     bounds
         Bounds (t, i) of the rules whose bounds differ from interval to interval.
+    called
+        Network states beside those as scheduled, which come first; there are ``t + len(called)`` states in all.
     """
 
     case: MarketCase
     template: Template
     columns: Columns
     bounds: Mapping[str, tuple[FloatArray, FloatArray]]
+    called: CalledStates
+
+    @cached_property
+    def state_interval(self) -> IntArray:
+        """Interval of each state."""
+        return np.concatenate([np.arange(self.intervals), self.called.interval])
+
+    @cached_property
+    def by_column(self) -> sparse.csr_array:
+        """Real and reactive injection of every resource in every state, (states * 2 * r, columns)."""
+        offers, count = self.case.service_offers, len(self.case.resources)
+        power = self.network_columns[self.state_interval].ravel()
+        state, offer = np.nonzero(self.called.calls)
+        row = (self.intervals + state) * 2 * count + offers.is_reactive[offer] * count + offers.resource[offer]
+        column = self.block("reserve")[self.called.interval[state], offer]
+        entries = np.concatenate([np.ones(len(power)), offers.direction[offer]])
+        places = np.concatenate([np.arange(len(power)), row]), np.concatenate([power, column])
+        return sparse.csr_array((entries, places), shape=(len(power), self.matrix.shape[1]))
+
+    def power(self, x: FloatArray) -> FloatArray:
+        """Injections of all resources in every state at dispatch `x`, (states, 2, r)."""
+        return np.asarray(self.by_column @ x).reshape(len(self.state_interval), 2, len(self.case.resources))
+
+    def call_name(self, state: int) -> str:
+        """What is called in `state`, for people; empty for a state as scheduled."""
+        if state < self.intervals:
+            return ""
+        offers, calls = self.case.service_offers, self.called.calls[state - self.intervals]
+        names = []
+        for service in SERVICES:
+            own = offers.service == service
+            if (calls & own).any():
+                some = self.case.resources.name[offers.resource[calls & own]].tolist()
+                names.append(service if (calls >= own).all() else f"{service} of {', '.join(some)}")
+        return " and ".join(names)
+
+    def states_of(self, intervals: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(states,) True for the states of the (t,) `intervals`."""
+        return np.asarray(intervals[self.state_interval])
+
+    def intervals_of(self, states: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(t,) True for the intervals with any of the (states,) `states`."""
+        found = np.zeros(self.intervals, bool)
+        found[self.state_interval[states]] = True
+        return found
+
+    def curvature(self, blocks: Mapping[int, FloatArray], wanted: npt.NDArray[np.bool_]) -> sparse.csr_array:
+        """Second derivatives by all columns, of the `blocks` of states by their `wanted` (states, 2, r) injections."""
+        count, size = 2 * len(self.case.resources), self.by_column.shape[0]
+        values, rows, columns = [np.zeros(0)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        for state, block in blocks.items():
+            place = state * count + np.flatnonzero(wanted[state])
+            values.append(block.ravel())
+            rows.append(np.repeat(place, len(place)))
+            columns.append(np.tile(place, len(place)))
+        entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+        by_power = sparse.csr_array(entries, shape=(size, size))
+        return sparse.csr_array(self.by_column.T @ by_power @ self.by_column)
+
+    def with_states(self, called: CalledStates) -> "MarketLp":
+        """The same market with more states in which its network must hold."""
+        return replace(self, called=self.called.joined(called))
 
     @property
     def intervals(self) -> int:
@@ -145,15 +256,18 @@ class MarketLp:
         rows = gradient.reshape(2 * len(gradient), gradient.shape[2]) @ self._share_of_ports
         return np.asarray(rows).reshape(*gradient.shape[:2], len(self.case.resources))
 
-    def network_rows(self, interval: IntArray, gradient: FloatArray, own: str | None = None) -> sparse.csr_array:
-        """Rows ``gradient (p, q) + own`` at `interval`, (i, columns); `own` is the variable with coefficient 1."""
-        column = self.network_columns[interval].reshape(len(interval), 2 * len(self.case.resources))
-        value = gradient.reshape(len(interval), column.shape[1])
+    def network_rows(self, state: IntArray, gradient: FloatArray, own: str | None = None) -> sparse.csr_array:
+        """Rows ``gradient (p, q) + own`` in `state`, (i, columns); `own` is the variable with coefficient 1."""
+        width, count = self.matrix.shape[1], 2 * len(self.case.resources)
+        place = (state[:, None] * count + np.arange(count)).ravel()
+        start = np.arange(len(state) + 1) * count
+        power = sparse.csr_array((gradient.ravel(), place, start), shape=(len(state), self.by_column.shape[0]))
+        rows = power @ self.by_column
         if own is not None:
-            column = np.hstack([column, self.block(own)[interval]])
-            value = np.hstack([value, np.ones((len(interval), 1))])
-        start = np.arange(len(interval) + 1) * column.shape[1]
-        return sparse.csr_array((value.ravel(), column.ravel(), start), shape=(len(interval), self.matrix.shape[1]))
+            column = self.block(own)[self.state_interval[state], 0]
+            ones = (np.ones(len(state)), (np.arange(len(state)), column))
+            rows = rows + sparse.csr_array(ones, shape=(len(state), width))
+        return sparse.csr_array(rows)
 
     @cached_property
     def is_movable(self) -> npt.NDArray[np.bool_]:
@@ -178,17 +292,18 @@ class MarketLp:
         return np.clip(x, self.columns.lower.ravel(), self.columns.upper.ravel())
 
     def with_import(self, x: FloatArray, import_pu: ComplexArray) -> FloatArray:
-        """Dispatch `x` with a reactive import that nobody counts as it is, (t,) [pu]."""
+        """Dispatch `x` with a reactive import that nobody counts as it is, (states,) [pu]."""
         if self.case.substation.counts_reactive:
             return x
         x = x.copy()
-        x[self.block("import_q").ravel()] = import_pu.imag
+        x[self.block("import_q").ravel()] = import_pu.imag[: self.intervals]
         return x
 
     def injection(self, x: FloatArray) -> ComplexArray:
-        """(t, p) Complex injections [pu] of resources and constant-power loads at dispatch `x`."""
-        power = x[self.network_columns]
-        return np.asarray((power[:, 0] + 1j * power[:, 1]) @ self.case.resources.share - self.case.load_pu)
+        """(states, p) Complex injections [pu] of resources and constant-power loads at dispatch `x`."""
+        power = self.power(x)
+        fed = (power[:, 0] + 1j * power[:, 1]) @ self.case.resources.share
+        return np.asarray(fed - self.case.load_pu[self.state_interval])
 
 
 def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
@@ -211,4 +326,5 @@ def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
         template = compile_template(model, VARIABLES)
     if is_coupled:
         template = second_of_two(template)
-    return MarketLp(case, template, over_horizon(template, energy_columns(case)), store_bounds(case))
+    bounds = {**store_bounds(case), **service_bounds(case)}
+    return MarketLp(case, template, over_horizon(template, energy_columns(case)), bounds, whole_services(case))

@@ -15,6 +15,7 @@ import pyomo.environ as pyo
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
 from dlmp.products.columns import Columns, bounds_of
+from dlmp.products.services import SERVICE_VARIABLES, called_reach, declare_services, service_columns
 from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
 from dlmp.units import BASE_KVA
 
@@ -23,7 +24,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.
 
     ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; and those
-    of the stores.
+    of the stores and the services.
     """
     resources, bids, substation = case.resources, case.bids, case.substation
     intervals, count = resources.p_max_kw.shape
@@ -49,6 +50,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
             substation.q_price_usd_per_mvarh[:, None],
         ),
         **store_columns(case),
+        **service_columns(case),
     }
 
 
@@ -83,6 +85,7 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     model.import_q = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_q"))
 
     declare_stores(model, case)
+    declare_services(model, case)
     segments_of = [np.flatnonzero(bids.resource == r).tolist() for r in range(len(resources))]
     store_of = {int(r): k for k, r in enumerate(case.stores.resource)}
 
@@ -98,12 +101,13 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
 
     @model.Constraint(model.INTERVALS, rated, range(circle_sides))
     def apparent_power_within_rating(m, t, r, k):
-        return np.cos(angle[k]) * m.p[t, r] + np.sin(angle[k]) * m.q[t, r] <= inscribed[r]
+        called = called_reach(m, case, t, r, np.cos(angle[k]), np.sin(angle[k]))
+        return np.cos(angle[k]) * m.p[t, r] + np.sin(angle[k]) * m.q[t, r] + called <= inscribed[r]
 
     @model.Objective()
     def cost(m):
         return sum(
             columns[name].cost[t, i] * getattr(m, name)[t, i]
-            for name in ("award", "import_p", "import_q", *STORE_VARIABLES)
+            for name in ("award", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES)
             for t, i in getattr(m, name)
         )
