@@ -4,6 +4,8 @@ The offers and requirements are those of `dlmp.services`.  Reserved power shares
 energy of its resource with energy and with every other service: nothing can be sold twice.
 """
 
+from typing import Any
+
 import numpy as np
 import pyomo.environ as pyo
 
@@ -171,7 +173,7 @@ def declare_services(model: pyo.ConcreteModel, case: MarketCase) -> None:
         return m.energy[t, store] + gained <= bounds[ENERGY_DOWN][1][t, i]
 
 
-def called_reach(m: pyo.ConcreteModel, case: MarketCase, t: int, r: int, cosine: float, sine: float):
+def called_reach(m: pyo.ConcreteModel, case: MarketCase, t: int, r: int, cosine: float, sine: float) -> Any:
     """Sum of what calls of the services of resource `r` can add along a direction of its power [pu]."""
     offers = case.service_offers
     along = {CAPACITY_UP: cosine, CAPACITY_DOWN: -cosine, VAR_UP: sine, VAR_DOWN: -sine}
