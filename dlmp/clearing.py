@@ -89,7 +89,7 @@ class Clearing:
         -------
         Rows with ``component, element, phase, end, called, limit, unit`` and the shares ``share_usd_per_mwh`` and
         ``share_q_usd_per_mvarh``, which add up to the node's prices.  ``called`` names the service in whose called
-        state the limit binds; it is empty for the state as scheduled.
+        state the limit binds; ``-`` is the state as scheduled.
         """
         if not 0 <= interval < self.case.horizon.intervals:
             raise InputError(
@@ -105,14 +105,14 @@ class Clearing:
         is_shown = [abs(part) > self.settings.tolerance_usd_per_mwh for part in rest]
         bought = (bought[0] if is_shown[0] else energy[0], bought[1] if is_shown[1] else energy[1])
         rows: list[tuple[str, str, str, str, str, float | None, str, float, float]] = [
-            ("energy", "substation price", "-", "-", "", None, "", *bought)
+            ("energy", "substation price", "-", "-", "-", None, "", *bought)
         ]
         if is_shown[0]:
-            rows.append(("energy", REAL_IMPORT, "-", "-", "", None, "kW", rest[0], 0.0))
+            rows.append(("energy", REAL_IMPORT, "-", "-", "-", None, "kW", rest[0], 0.0))
         if is_shown[1]:
-            rows.append(("energy", REACTIVE_IMPORT, "-", "-", "", None, "kvar", 0.0, rest[1]))
+            rows.append(("energy", REACTIVE_IMPORT, "-", "-", "-", None, "kvar", 0.0, rest[1]))
         lost = (self.prices.loss[interval, node], self.prices.loss_q[interval, node])
-        rows.append(("loss", "network losses", "-", "-", "", None, "", *lost))
+        rows.append(("loss", "network losses", "-", "-", "-", None, "", *lost))
         market = work.market
         states = np.flatnonzero(market.state_interval == interval)
         row = weights.limits[states].tocoo()
@@ -196,7 +196,7 @@ class Clearing:
                         "element": element,
                         "phase": "-",
                         "end": "-",
-                        "called": "",
+                        "called": "-",
                         "limit": bound[binding],
                         "unit": unit,
                         "shadow_price_usd_per_h": np.abs(rent[binding]) / KW_PER_MW,

@@ -320,7 +320,7 @@ class _Search:
         solutions = model.solve_all(trying, self.active.limit != 0)
         solved = np.concatenate([np.zeros(0, dtype=np.int64), *(found.intervals for found in solutions)])
         self.has_failed[np.setdiff1d(trying, solved)] = True
-        self.curvature.expire(np.flatnonzero(np.isin(market.state_interval, trying) & model.curving))
+        self.curvature.expire(trying)
         before = self.state()
         shape = (market.intervals, -1)
         for found in solutions:

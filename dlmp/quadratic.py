@@ -131,7 +131,8 @@ class Curvature:
 class QuadraticModel:
     """Quadratic models of all intervals around a dispatch `x` and its state.
 
-    Only the likely injections have their curvature: the others move all the way or not at all.
+    Only the likely injections have their curvature: the others move all the way or not at all.  Limits of called
+    states are linear here.
     """
 
     def __init__(
@@ -147,7 +148,6 @@ class QuadraticModel:
         self.market, self.formulation, self.x, self.point, self.clock = market, formulation, x, point, clock
         self.curvature = curvature
         self.lagrangian = point.lagrangian(weights)
-        self.curving = weights.curving(market.intervals)
         self._curved: dict[int, FloatArray] = {}
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
@@ -167,8 +167,7 @@ class QuadraticModel:
         """
         market, limits = self.market, self.formulation.limits
         with self.clock.phase("gradients"):
-            states = np.flatnonzero(np.isin(market.state_interval, intervals) & self.curving)
-            self._curved = self.curvature.blocks(self.lagrangian, states, self.curvature.likely)
+            self._curved = self.curvature.blocks(self.lagrangian, intervals, self.curvature.likely)
         watched = active | worth_watching(limits, self.point.limit_value)
         reached = self._reached(self.x)
         solutions: dict[int, QuadraticSolution] = {}
@@ -267,9 +266,9 @@ class QuadraticModel:
         """Convex part of the curvature by all columns of the intervals `group`."""
         market = self.market
         convex = {}
-        for state in np.flatnonzero(np.isin(market.state_interval, group) & self.curving).tolist():
-            value, vector = np.linalg.eigh(self._curved[state])
-            convex[state] = (vector * np.maximum(value, 0.0)) @ vector.T
+        for interval in group.tolist():
+            value, vector = np.linalg.eigh(self._curved[interval])
+            convex[interval] = (vector * np.maximum(value, 0.0)) @ vector.T
         columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
         whole = market.curvature(convex, self.curvature.likely)
         return sparse.csc_array(whole[columns][:, columns])

@@ -118,9 +118,9 @@ class MarketLp:
         return np.asarray(self.by_column @ x).reshape(len(self.state_interval), 2, len(self.case.resources))
 
     def call_name(self, state: int) -> str:
-        """What is called in `state`, for people; empty for a state as scheduled."""
+        """What is called in `state`, for people; ``-`` for a state as scheduled."""
         if state < self.intervals:
-            return ""
+            return "-"
         offers, calls = self.case.service_offers, self.called.calls[state - self.intervals]
         names = []
         for service in SERVICES:
