@@ -15,8 +15,8 @@ from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
 from dlmp.formulation.market_lp import build_market_lp
 from dlmp.market import MarketCase
-from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
-from dlmp.prices import Prices, decompose
+from dlmp.network.model import ComplexArray, FloatArray, Network, UnbalancedNetwork
+from dlmp.prices import Prices, decompose, limit_slopes
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
 from dlmp.results import Awards, Flows, StoreAwards, Voltages
 from dlmp.settings import Settings
@@ -40,6 +40,8 @@ class Clearing:
         Total cost over the horizon [currency]: import + accepted supply - accepted demand value.
     import_kw, import_kvar
         (t,) Substation import [kW], [kvar].
+    load_kva
+        (t, l) What each load column draws [kVA]: loads that follow their voltage, at that of the network state.
     prices, awards, stores, voltages, flows
         The results; each has a `table`.
     passes
@@ -56,6 +58,7 @@ class Clearing:
     objective: float
     import_kw: FloatArray
     import_kvar: FloatArray
+    load_kva: ComplexArray = field(repr=False)
     prices: Prices = field(repr=False)
     awards: Awards = field(repr=False)
     stores: StoreAwards = field(repr=False)
@@ -164,6 +167,37 @@ class Clearing:
         starts = pd.DatetimeIndex(self.case.horizon.starts)
         frame.insert(0, "interval_start", starts[frame.interval.to_numpy(dtype=int)])
         return frame.reset_index(drop=True)
+
+    def limit_values(self, injection_kva: ComplexArray) -> pd.DataFrame:
+        """What each binding limit's share of the prices pays for injections.
+
+        Parameters
+        ----------
+        injection_kva
+            (t, p) Complex power into each port [kVA].
+
+        Returns
+        -------
+        Rows with ``interval, component, name, limit, without, unit`` and ``value_usd_per_h``: the sum over all
+        ports of injection times the limit's share of the price [currency/h].  To first order the limited
+        quantity would be `without` if the injections were not there.
+        """
+        limits, work = self._dispatch.formulation.limits, self._dispatch
+        weights = work.weights.limits.tocoo()
+        interval, limit = weights.row, weights.col
+        slope = limit_slopes(work.point, weights, injection_kva / BASE_KVA)
+        bound = np.where(weights.data > 0, limits.lower[limit], limits.upper[limit])
+        return pd.DataFrame(
+            {
+                "interval": interval,
+                "component": limits.cause[limit].astype(object),
+                "name": [limits.name(index) for index in limit],
+                "limit": limits.physical(limit, bound),
+                "without": limits.physical(limit, work.point.limit_value[interval, limit] - slope),
+                "unit": limits.unit[limit].astype(object),
+                "value_usd_per_h": weights.data * slope * BASE_KVA / KW_PER_MW,
+            }
+        )
 
     def _binding_imports(self) -> pd.DataFrame:
         substation = self.case.substation
@@ -297,6 +331,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         objective=_objective(found),
         import_kw=found.point.import_pu.real * BASE_KVA,
         import_kvar=found.point.import_pu.imag * BASE_KVA,
+        load_kva=np.asarray(np.concatenate([case.load_pu, found.point.law_power()], axis=1) * BASE_KVA, complex),
         prices=prices,
         awards=awards,
         stores=_store_awards(found),

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Limits, OperatingPoint, Weights
 from dlmp.market import Horizon
-from dlmp.network.model import FloatArray, IntArray, Network, frozen
+from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network, frozen
 
 COMPONENTS = ("energy", "loss", "congestion", "voltage", "unbalance")
 
@@ -117,6 +117,17 @@ def import_share(point: OperatingPoint, weights: Weights, ports: IntArray) -> Fl
     """Energy and loss together, (t, 2, ports)."""
     real, reactive = point.import_gradients(ports)
     return -weights.import_p[:, None, None] * real - weights.import_q[:, None, None] * reactive
+
+
+def limit_slopes(point: OperatingPoint, binding: sparse.coo_array, injection_pu: ComplexArray) -> FloatArray:
+    """(i,) What the injections (t, p) [pu] add to first order to each limit with an entry in `binding` (t, k)."""
+    ports, slope = np.arange(injection_pu.shape[1]), np.zeros(binding.nnz)
+    for interval in np.unique(binding.row):
+        own = np.flatnonzero(binding.row == interval)
+        gradient = point.limit_gradients(binding.row[own], binding.col[own], ports)
+        here = injection_pu[interval]
+        slope[own] = gradient[:, 0] @ here.real + gradient[:, 1] @ here.imag
+    return slope
 
 
 def _only(weights: sparse.csr_array, limits: Limits, cause: str) -> sparse.csr_array:
