@@ -2,7 +2,7 @@
 
 from dlmp.settlement.correction import Correction, correct
 from dlmp.settlement.recovery import CostRecovery
-from dlmp.settlement.settle import settle
+from dlmp.settlement.markets import settle
 from dlmp.settlement.statement import Settlement
 
 __all__ = ["Correction", "CostRecovery", "Settlement", "correct", "settle"]
