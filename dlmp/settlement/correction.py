@@ -5,14 +5,15 @@ its lines.  What has not changed has no delta.
 """
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 
 from dlmp.bids import OPERATOR
 from dlmp.errors import Problems
-from dlmp.settlement.money import ZERO, in_minor_units, total
-from dlmp.settlement.statement import NOTHING, Settlement
+from dlmp.settlement.money import ZERO
+from dlmp.settlement.statement import NOTHING, Settlement, total_by_participant
 
 LINE_KEYS = ["participant", "resource", "interval", "product", "unit"]
 STATEMENT_KEYS = ["participant", "resource", "product", "unit"]
@@ -44,10 +45,7 @@ class Correction:
 
     def totals(self) -> pd.DataFrame:
         """Whole cents that every participant with a change is still owed: rows ``participant, amount``."""
-        currency = self.settlement.currency
-        sums = self.statements().groupby("participant", sort=False).amount.agg(total)
-        amounts = [in_minor_units(value, currency) for value in sums]
-        return pd.DataFrame({"participant": sums.index.to_numpy(dtype=object), "amount": amounts})
+        return total_by_participant(self.statements(), self.settlement.currency)
 
     @property
     def is_empty(self) -> bool:
@@ -81,10 +79,15 @@ def _ledger(settlement: Settlement) -> pd.DataFrame:
 
 
 def _delta(previous: pd.DataFrame, new: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Rows whose quantity or amount differs: new less previous."""
-    both = previous.merge(new, on=keys, how="outer", suffixes=("_previous", "_new"), sort=False)
-    quantity = both.quantity_new.fillna(0.0) - both.quantity_previous.fillna(0.0)
-    was, now = (both[name].where(both[name].notna(), ZERO) for name in ("amount_previous", "amount_new"))
-    frame = both[keys].assign(quantity=quantity, amount=now - was)
-    changed = (frame.quantity != 0) | (frame.amount != ZERO)
-    return frame[changed].reset_index(drop=True)
+    """Rows whose quantity or amount differs, new less previous: those of `previous` first."""
+    was, now = _by_key(previous, keys), _by_key(new, keys)
+    nothing = (0.0, ZERO)
+    pairs = [(key, was.get(key, nothing), now.get(key, nothing)) for key in was | now]
+    rows = [(*key, now[0] - was[0], now[1] - was[1]) for key, was, now in pairs if was != now]
+    return pd.DataFrame(rows, columns=[*keys, "quantity", "amount"])
+
+
+def _by_key(table: pd.DataFrame, keys: list[str]) -> dict[tuple[object, ...], tuple[float, Decimal]]:
+    """Quantity and amount of every key."""
+    values = zip(table.quantity.tolist(), table.amount.tolist(), strict=True)
+    return dict(zip(zip(*(table[key].tolist() for key in keys), strict=True), values, strict=True))

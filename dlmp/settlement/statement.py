@@ -10,6 +10,7 @@ whole cents of all accounts add up to zero too.
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -17,14 +18,32 @@ from dlmp.bids import LOAD, OPERATOR, SUBSTATION
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray
 from dlmp.settlement.lines import Lines
-from dlmp.settlement.money import MoneyArray, in_minor_units, money, total
+from dlmp.settlement.money import ZERO, MoneyArray, in_minor_units, total
 from dlmp.settlement.recovery import CostRecovery, cost_recovery
 from dlmp.settlement.surplus import Surplus
 
 ROUNDING = "rounding"
 NOTHING = "-"
 """In place of a resource or a unit where there is none."""
-STATEMENT_COLUMNS = ["participant", "resource", "product", "quantity", "unit", "amount"]
+
+
+class _Row(NamedTuple):
+    """A row of a statement."""
+
+    resource: str
+    product: str
+    quantity: float
+    unit: str
+    amount: Decimal
+
+
+def total_by_participant(statements: pd.DataFrame, currency: str) -> pd.DataFrame:
+    """Sum of the rows of every participant, in whole cents: rows ``participant, amount``."""
+    sums: dict[str, Decimal] = {}
+    for name, amount in zip(statements.participant, statements.amount, strict=True):
+        sums[name] = sums.get(name, ZERO) + amount
+    amounts = [in_minor_units(value, currency) for value in sums.values()]
+    return pd.DataFrame({"participant": list(sums), "amount": amounts}, dtype=object)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,43 +89,42 @@ class Settlement:
         Rows with ``participant, resource, product, quantity, unit, amount``; the amounts of a participant add up to
         whole cents, those of all participants, with `operator`, to zero.
         """
-        lines, rents = self.lines, self.rents
-        parts = pd.DataFrame({name: getattr(lines, name).astype(object) for name in STATEMENT_COLUMNS})
-        parts["quantity"] = lines.quantity
-        kept = pd.DataFrame({"product": rents.component, "amount": [total(column) for column in rents.amount.T]})
-        kept = kept.assign(participant=OPERATOR, resource=NOTHING, quantity=0.0, unit=NOTHING)
-        keys = ["participant", "resource", "product", "unit"]
-        sums = {"quantity": ("quantity", "sum"), "amount": ("amount", total)}
-        rows = pd.concat([parts, kept]).groupby(keys, sort=False).agg(**sums).reset_index()
-        rounded = self._rounded(rows)
-        order = {name: place for place, name in enumerate(rounded.participant)}
-        rows = pd.concat([rows, rounded]).sort_values("participant", key=lambda names: names.map(order), kind="stable")
-        return rows[STATEMENT_COLUMNS].reset_index(drop=True)
+        rows = self._rows()
+        sums = {name: total(row.amount for row in own) for name, own in rows.items()}
+        rounded = {name: in_minor_units(sums[name], self.currency) - sums[name] for name in rows if name != OPERATOR}
+        rounded[OPERATOR] = -total(rounded.values())
+        listed = [
+            (name, *row)
+            for name, own in rows.items()
+            for row in (*own, _Row(NOTHING, ROUNDING, 0.0, NOTHING, rounded[name]))
+        ]
+        return pd.DataFrame(listed, columns=["participant", *_Row._fields])
 
-    def _rounded(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The row `rounding` of every account, in their order; the operator is last, with the opposite of all."""
-        sums = {name: total(own.amount) for name, own in rows.groupby("participant", sort=False)}
+    def _rows(self) -> dict[str, list[_Row]]:
+        """Rows of every account: participants in the order of their resources, load, substation, operator."""
+        lines, rents = self.lines, self.rents
+        keys = zip(lines.participant.tolist(), lines.resource.tolist(), lines.product.tolist(), strict=True)
+        sums: dict[tuple[str, str, str], _Row] = {}
+        for key, quantity, unit, amount in zip(
+            keys, lines.quantity.tolist(), lines.unit.tolist(), lines.amount.tolist(), strict=True
+        ):
+            last = sums.get(key)
+            before = (0.0, ZERO) if last is None else (last.quantity, last.amount)
+            sums[key] = _Row(*key[1:], before[0] + quantity, unit, before[1] + amount)
         accounts = dict.fromkeys([*self.case.resources.participant.tolist(), LOAD, SUBSTATION])
-        others = [name for name in accounts if name in sums]
-        amounts = [in_minor_units(sums[name], self.currency) - sums[name] for name in others]
-        return pd.DataFrame(
-            {
-                "participant": [*others, OPERATOR],
-                "resource": NOTHING,
-                "product": ROUNDING,
-                "quantity": 0.0,
-                "unit": NOTHING,
-                "amount": money([*amounts, -total(amounts)]),
-            }
-        )
+        rows: dict[str, list[_Row]] = {name: [] for name in accounts}
+        for (participant, *_), row in sums.items():
+            rows[participant].append(row)
+        rows = {name: own for name, own in rows.items() if own}
+        rows[OPERATOR] = [
+            _Row(NOTHING, component, 0.0, NOTHING, total(column))
+            for component, column in zip(rents.component, rents.amount.T, strict=True)
+        ]
+        return rows
 
     def totals(self) -> pd.DataFrame:
         """Whole cents of every participant: rows ``participant, amount``, which add up to zero."""
-        rows = self.statements()
-        sums = rows.groupby("participant", sort=False).amount.agg(total)
-        return pd.DataFrame(
-            {"participant": sums.index.to_numpy(), "amount": [in_minor_units(value, self.currency) for value in sums]}
-        )
+        return total_by_participant(self.statements(), self.currency)
 
     def cost_recovery(self) -> CostRecovery:
         """Who was paid for which product from which resource and interval, and that nothing was paid twice."""
