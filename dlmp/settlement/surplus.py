@@ -120,36 +120,87 @@ def unaccounted_rent(stage: Stage) -> FloatArray:
     return _value(stage.resource_lmp_usd_per_mwh, stage.resource_lmp_q_usd_per_mvarh, missing)
 
 
-LOSS, IMPORT_LIMIT, UNACCOUNTED = "loss", "import_limit", "unaccounted"
-RENTS: dict[str, Callable[[Stage], FloatArray]] = {
-    LOSS: loss_rent,
-    CONGESTION: congestion_rent,
-    VOLTAGE: voltage_rent,
-    UNBALANCE: unbalance_rent,
-    IMPORT_LIMIT: import_limit_rent,
-    UNACCOUNTED: unaccounted_rent,
-}
-"""Every cause, and what takes a `Stage` to its rent; together they are the whole surplus."""
-OPTIONAL = {UNBALANCE, UNACCOUNTED}
-"""Causes that are left out where they are zero throughout."""
-
-
 def _value(price: FloatArray, price_q: FloatArray, energy: ComplexArray) -> FloatArray:
     """(t,) Energies (t, n) [kWh + j kvarh] at prices (t, n) [currency/MWh, /MVArh]."""
     return (price * energy.real + price_q * energy.imag).sum(axis=1) / KW_PER_MW
+
+
+def _why_losses(stage: Stage) -> list[str]:
+    negative_price = "the price of energy is negative: losing energy is paid"
+    idle = "losses that do not grow with the load exceed what marginal losses collect"
+    return [negative_price if price < 0 else idle for price in stage.clearing.prices.energy[:, 0]]
+
+
+def _why_import_limit(stage: Stage) -> list[str]:
+    return ["import, or its export, is held away from what its price would have"] * len(stage.imported)
+
+
+def _why_unaccounted(stage: Stage) -> list[str]:
+    return ["resources injected more than the network state has"] * len(stage.imported)
+
+
+def _why_limits(cause: str) -> Callable[[Stage], list[str]]:
+    """Name the limits of a cause whose own rent is negative."""
+
+    def reason(stage: Stage) -> list[str]:
+        hours = stage.clearing.case.horizon.interval_hours
+        values = stage.clearing.limit_values(-stage.consumed / hours)
+        values = values[(values.component == cause) & (values.value_usd_per_h > 0)]
+        text = (
+            values.name
+            + [f": {value:.4g} " for value in values.without]
+            + values.unit
+            + [f" without any net consumption, limit {value:.4g} " for value in values.limit]
+            + values.unit
+        )
+        return ["; ".join(text[values.interval == interval]) for interval in range(len(stage.imported))]
+
+    return reason
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A part of the surplus.
+
+    Parameters
+    ----------
+    name
+        The component.
+    rent
+        Takes a `Stage` to money (t,) [currency].
+    reason
+        Says for each interval of a `Stage` why the rent is negative there.
+    always
+        False for a component that is left out where it is zero throughout.
+    """
+
+    name: str
+    rent: Callable[[Stage], FloatArray]
+    reason: Callable[[Stage], list[str]]
+    always: bool = True
+
+
+CAUSES = (
+    Cause("loss", loss_rent, _why_losses),
+    Cause(CONGESTION, congestion_rent, _why_limits(CONGESTION)),
+    Cause(VOLTAGE, voltage_rent, _why_limits(VOLTAGE)),
+    Cause(UNBALANCE, unbalance_rent, _why_limits(UNBALANCE), always=False),
+    Cause("import_limit", import_limit_rent, _why_import_limit),
+    Cause("unaccounted", unaccounted_rent, _why_unaccounted, always=False),
+)
+"""Together they are the whole surplus."""
 
 
 def split_surplus(stages: list[Stage], lines: Lines, horizon: Horizon) -> Surplus:
     """Split what the `lines` of all `stages` leave to the operator."""
     names, amounts, explanations = [], [], []
     for stage in stages:
-        for cause, rent in RENTS.items():
-            value = rent(stage)
-            if cause in OPTIONAL and not value.any():
-                continue
-            names.append(cause + stage.ending)
-            amounts.append(money(map(Decimal, value.tolist())))
-            explanations.append(_explained(stage, cause, value))
+        for cause in CAUSES:
+            value = cause.rent(stage)
+            if cause.always or value.any():
+                names.append(cause.name + stage.ending)
+                amounts.append(money(map(Decimal, value.tolist())))
+                explanations.append(_explained(stage, cause, amounts[-1]))
     left = -totals(lines.interval, lines.amount, horizon.intervals)
     amounts.append(left - np.sum(amounts, axis=0))
     explanations.append(["rounding" if amount < ZERO else "-" for amount in amounts[-1]])
@@ -161,46 +212,16 @@ def split_surplus(stages: list[Stage], lines: Lines, horizon: Horizon) -> Surplu
     )
 
 
-def _explained(stage: Stage, cause: str, value: FloatArray) -> list[str]:
-    """Why a rent (t,) is negative, for each interval."""
-    negative, clearing = value < 0, stage.clearing
-    if not negative.any():
-        return ["-"] * len(value)
-    if stage.ending:
-        reason = np.full(len(value), "the deviations are worth less than they cost at the real-time prices", object)
-    elif cause in (CONGESTION, VOLTAGE, UNBALANCE):
-        reason = _limits_broken_without(stage, cause)
-    elif cause == LOSS:
-        reason = np.where(
-            clearing.prices.energy[:, 0] < 0,
-            "the price of energy is negative: losing energy is paid",
-            "losses that do not grow with the load exceed what marginal losses collect",
-        ).astype(object)
-    elif cause == IMPORT_LIMIT:
-        reason = np.full(len(value), "import, or its export, is held away from what its price would have", object)
-    else:
-        reason = np.full(len(value), "resources injected more than the network state has", object)
-    rounding = clearing.settings.tolerance_usd_per_mwh * _traded_mwh(stage)
-    reason[-value <= rounding] = "within the tolerance of the clearing"
-    return [text if is_negative else "-" for text, is_negative in zip(reason.tolist(), negative.tolist(), strict=True)]
-
-
-def _traded_mwh(stage: Stage) -> FloatArray:
-    """(t,) All energy that a price is paid for."""
-    apparent = np.abs(stage.consumed).sum(axis=1) + np.abs(stage.imported)
-    return np.asarray(apparent / KW_PER_MW)
-
-
-def _limits_broken_without(stage: Stage, cause: str) -> npt.NDArray[np.object_]:
-    """(t,) The limits of a cause whose own rent is negative: the market pays for keeping them."""
-    hours = stage.clearing.case.horizon.interval_hours
-    values = stage.clearing.limit_values(-stage.consumed / hours)
-    values = values[(values.component == cause) & (values.value_usd_per_h > 0)]
-    text = [
-        f"{name}: {without:.4g} {unit} without any net consumption, limit {limit:.4g} {unit}"
-        for name, without, limit, unit in zip(values.name, values.without, values.limit, values.unit, strict=True)
-    ]
-    reason = np.full(len(stage.imported), "", dtype=object)
-    for interval, part in zip(values.interval.tolist(), text, strict=True):
-        reason[interval] += ("; " if reason[interval] else "") + part
-    return reason
+def _explained(stage: Stage, cause: Cause, amount: MoneyArray) -> list[str]:
+    """Why each of the amounts (t,) is negative."""
+    if not (amount < ZERO).any():
+        return ["-"] * len(amount)
+    deviation = ["the deviations are worth less than they cost at the real-time prices"] * len(amount)
+    reason = deviation if stage.ending else cause.reason(stage)
+    traded_mwh = (np.abs(stage.consumed).sum(axis=1) + np.abs(stage.imported)) / KW_PER_MW
+    tolerance = stage.clearing.settings.tolerance_usd_per_mwh * traded_mwh
+    texts = []
+    for value, text, least in zip(amount, reason, tolerance.tolist(), strict=True):
+        inexact = "within the tolerance of the clearing" if -float(value) <= least else text
+        texts.append(inexact if value < ZERO else "-")
+    return texts

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from cases import CASES, resource
 from settlementcases import amounts, cents, chp, readings, settled_by_hand, two_buses, with_participants
 
 from dlmp import Clearing, InputError, clear, settle
-from dlmp.settlement.lines import PRODUCTS
+from dlmp.settlement.lines import PAID_ENERGY, PAID_REACTIVE_ENERGY, PRODUCTS
+from dlmp.settlement.surplus import CAUSES
 
 
 @cache
@@ -172,3 +174,11 @@ def test_a_further_product_is_one_function(monkeypatch):
     settlement = settle(by_hand())
     assert amounts(settlement)["chp", "fee"] == "-50.00"
     assert sum(settlement.totals().amount) == 0
+
+
+def test_every_product_and_cause_is_in_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "settlement.md").read_text("utf-8")
+    settlement = settle(by_hand(), real_time=real_time(), metered=readings(real_time()).assign(net_injection_kwh=30.0))
+    names = {*PAID_ENERGY, *PAID_REACTIVE_ENERGY, *(cause.name for cause in CAUSES), "residue", "rounding"}
+    assert {name for name in names if f"`{name}`" not in text} == set()
+    assert set(settlement.table()["product"]) <= names

@@ -195,7 +195,9 @@ def test_renaming_and_reordering_resources_changes_nothing(market: tuple[Clearin
     assert {f"renamed {name}" if name in resources else name: value for name, value in one.items()} == other
 
 
-def assert_settles(case: MarketCase) -> None:
+@EXAMPLES
+@given(cases())
+def test_random_feeders_settle_to_the_cent(case: MarketCase):
     """What holds of every real clearing: it balances, pays once, and explains what is negative."""
     try:
         found = clear(case)
@@ -210,19 +212,6 @@ def assert_settles(case: MarketCase) -> None:
     assert (residue.abs() <= 1e-8 * (len(settlement.table()) + size)).all()
     assert ((surplus.explanation != "-") == (surplus.amount < 0)).all()
     assert (surplus.amount[surplus.component == "congestion"] > Decimal("-1e-6")).all()
-
-
-@given(cases())
-@settings(EXAMPLES, max_examples=40)
-def test_random_feeders_settle_to_the_cent(case: MarketCase):
-    assert_settles(case)
-
-
-@pytest.mark.nightly
-@EXAMPLES
-@given(cases())
-def test_500_random_feeders_settle_to_the_cent(case: MarketCase):
-    assert_settles(case)
 
 
 def test_a_statement_has_a_row_per_resource_and_product_and_one_of_rounding():
