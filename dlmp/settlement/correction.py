@@ -12,7 +12,7 @@ import pandas as pd
 
 from dlmp.bids import OPERATOR
 from dlmp.errors import Problems
-from dlmp.settlement.money import ZERO
+from dlmp.settlement.money import EXACT, ZERO
 from dlmp.settlement.statement import NOTHING, Settlement, total_by_participant
 
 LINE_KEYS = ["participant", "resource", "interval", "product", "unit"]
@@ -83,7 +83,7 @@ def _delta(previous: pd.DataFrame, new: pd.DataFrame, keys: list[str]) -> pd.Dat
     was, now = _by_key(previous, keys), _by_key(new, keys)
     nothing = (0.0, ZERO)
     pairs = [(key, was.get(key, nothing), now.get(key, nothing)) for key in was | now]
-    rows = [(*key, now[0] - was[0], now[1] - was[1]) for key, was, now in pairs if was != now]
+    rows = [(*key, now[0] - was[0], EXACT.subtract(now[1], was[1])) for key, was, now in pairs if was != now]
     return pd.DataFrame(rows, columns=[*keys, "quantity", "amount"])
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dlmp.bids import LOAD, SUBSTATION, freeze_arrays
+from dlmp.errors import SolverError
 from dlmp.market import Horizon
 from dlmp.network.model import FloatArray, IntArray, TextArray
 from dlmp.settlement.money import MoneyArray, line_amounts
@@ -97,8 +98,17 @@ class Lines:
 
 
 def settled_lines(raw: Sequence[RawLines], currency: str) -> Lines:
-    """Turn raw lines into money; those without a quantity are left out."""
+    """Turn raw lines into money; those without a quantity are left out.
+
+    Raises
+    ------
+    SolverError
+        When a quantity or a price is not finite.
+    """
     kept = [(lines, np.flatnonzero(lines.quantity != 0)) for lines in raw]
+    for lines, rows in kept:
+        if not np.isfinite(lines.quantity[rows] * lines.price[rows]).all():
+            raise SolverError(f"{lines.product}: a quantity or a price is not finite; nothing was settled")
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(lines, name)[rows] for lines, rows in kept])

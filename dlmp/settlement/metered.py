@@ -15,6 +15,8 @@ KEYS = ("interval", "interval_start")
 ENERGY, REACTIVE = "net_injection_kwh", "q_kvarh"
 MOST_MISSING = 20
 """Missing readings named one by one."""
+LARGEST = 1e12
+"""A reading beyond this is a mistake [kWh, kvarh]."""
 
 
 def metered_energy(table: pd.DataFrame, names: TextArray, horizon: Horizon, reactive_kvarh: FloatArray) -> ComplexArray:
@@ -101,9 +103,9 @@ def _intervals(table: pd.DataFrame, horizon: Horizon, problems: Problems) -> np.
 
 def _numbers(table: pd.DataFrame, name: str, problems: Problems) -> FloatArray:
     values = pd.to_numeric(table[name], errors="coerce").to_numpy(float, na_value=np.nan)
-    for row in np.flatnonzero(~np.isfinite(values)):
+    for row in np.flatnonzero(~(np.abs(values) <= LARGEST)):
         value = table[name].iloc[row]
-        problems.add(f"metered row {row}", name, value, "must be a finite number")
+        problems.add(f"metered row {row}", name, value, f"must be a finite number of at most {LARGEST:g} either way")
     return values
 
 

@@ -22,7 +22,7 @@ LINE_QUANTUM = Decimal("0.00000001")
 """To which the amount of every line is rounded [currency]."""
 ZERO = Decimal(0).quantize(LINE_QUANTUM)
 EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
-"""The product of two floats' shortest decimals has at most 34 digits."""
+"""In which all arithmetic is done, whatever the caller's context: a product of two floats has at most 34 digits."""
 
 WHOLE = ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF")
 THOUSANDTHS = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
@@ -46,7 +46,7 @@ def line_amounts(quantity: FloatArray, price: FloatArray, per_price: int) -> Mon
 
 def money(amounts: Iterable[Decimal]) -> MoneyArray:
     """(k,) Amounts rounded to `LINE_QUANTUM`, without negative zeros."""
-    rounded = [amount.quantize(LINE_QUANTUM, context=EXACT) + ZERO for amount in amounts]
+    rounded = [EXACT.add(EXACT.quantize(amount, LINE_QUANTUM), ZERO) for amount in amounts]
     array = np.empty(len(rounded), dtype=object)
     array[:] = rounded
     return array
@@ -75,4 +75,4 @@ def minor_unit(currency: str) -> Decimal:
 
 def in_minor_units(amount: Decimal, currency: str) -> Decimal:
     """Amount rounded, half to even, to the smallest unit of its currency."""
-    return amount.quantize(minor_unit(currency), context=EXACT) + Decimal(0)
+    return EXACT.add(EXACT.quantize(amount, minor_unit(currency)), Decimal(0))

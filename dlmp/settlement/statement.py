@@ -18,7 +18,7 @@ from dlmp.bids import LOAD, OPERATOR, SUBSTATION
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray
 from dlmp.settlement.lines import Lines
-from dlmp.settlement.money import ZERO, MoneyArray, in_minor_units, total
+from dlmp.settlement.money import EXACT, ZERO, MoneyArray, in_minor_units, total
 from dlmp.settlement.recovery import CostRecovery, cost_recovery
 from dlmp.settlement.surplus import Surplus
 
@@ -41,7 +41,7 @@ def total_by_participant(statements: pd.DataFrame, currency: str) -> pd.DataFram
     """Sum of the rows of every participant, in whole cents: rows ``participant, amount``."""
     sums: dict[str, Decimal] = {}
     for name, amount in zip(statements.participant, statements.amount, strict=True):
-        sums[name] = sums.get(name, ZERO) + amount
+        sums[name] = EXACT.add(sums.get(name, ZERO), amount)
     amounts = [in_minor_units(value, currency) for value in sums.values()]
     return pd.DataFrame({"participant": list(sums), "amount": amounts}, dtype=object)
 
@@ -91,8 +91,9 @@ class Settlement:
         """
         rows = self._rows()
         sums = {name: total(row.amount for row in own) for name, own in rows.items()}
-        rounded = {name: in_minor_units(sums[name], self.currency) - sums[name] for name in rows if name != OPERATOR}
-        rounded[OPERATOR] = -total(rounded.values())
+        others = [name for name in rows if name != OPERATOR]
+        rounded = {name: EXACT.subtract(in_minor_units(sums[name], self.currency), sums[name]) for name in others}
+        rounded[OPERATOR] = total(rounded.values()).copy_negate()
         listed = [
             (name, *row)
             for name, own in rows.items()
@@ -110,7 +111,7 @@ class Settlement:
         ):
             last = sums.get(key)
             before = (0.0, ZERO) if last is None else (last.quantity, last.amount)
-            sums[key] = _Row(*key[1:], before[0] + quantity, unit, before[1] + amount)
+            sums[key] = _Row(*key[1:], before[0] + quantity, unit, EXACT.add(before[1], amount))
         accounts = dict.fromkeys([*self.case.resources.participant.tolist(), LOAD, SUBSTATION])
         rows: dict[str, list[_Row]] = {name: [] for name in accounts}
         for (participant, *_), row in sums.items():

@@ -40,7 +40,7 @@ from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
 from dlmp.market import Horizon
 from dlmp.network.model import ComplexArray, FloatArray
 from dlmp.settlement.lines import Lines
-from dlmp.settlement.money import ZERO, MoneyArray, money, totals
+from dlmp.settlement.money import ZERO, MoneyArray, money, total, totals
 from dlmp.settlement.stage import Stage
 from dlmp.units import KW_PER_MW
 
@@ -201,8 +201,8 @@ def split_surplus(stages: list[Stage], lines: Lines, horizon: Horizon) -> Surplu
                 names.append(cause.name + stage.ending)
                 amounts.append(money(map(Decimal, value.tolist())))
                 explanations.append(_explained(stage, cause, amounts[-1]))
-    left = -totals(lines.interval, lines.amount, horizon.intervals)
-    amounts.append(left - np.sum(amounts, axis=0))
+    paid = totals(lines.interval, lines.amount, horizon.intervals)
+    amounts.append(money(total(parts).copy_negate() for parts in zip(paid, *amounts, strict=True)))
     explanations.append(["rounding" if amount < ZERO else "-" for amount in amounts[-1]])
     return Surplus(
         horizon,

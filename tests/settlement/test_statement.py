@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal, localcontext
 from functools import cache
 
 import numpy as np
@@ -16,7 +16,7 @@ from test_acopf_phases import priced
 from test_random_feeders import cases
 from unbalanced import unbalanced
 
-from dlmp import Clearing, InfeasibleError, Settlement, clear, correct, settle
+from dlmp import Clearing, InfeasibleError, Settlement, SolverError, clear, correct, settle
 from dlmp.bids import Resources
 from dlmp.market import MarketCase
 from dlmp.prices import COMPONENTS
@@ -246,3 +246,23 @@ def test_the_summary_is_text_for_money_and_adds_up():
     parts = summary["surplus_by_component"]
     assert isinstance(parts, dict)
     assert sum(map(Decimal, parts.values())).quantize(CENT) == Decimal("0.50")
+
+
+def test_the_caller_s_decimal_context_changes_nothing():
+    found = clear(CASES["day_33"]())
+    expected = settle(found)
+    with localcontext() as context:
+        context.prec, context.rounding = 4, ROUND_UP
+        other = settle(found)
+        totals, parts = other.totals(), other.surplus
+        delta = correct(expected, settle(found, metered=readings(found).assign(net_injection_kwh=0.0))).totals()
+    pd.testing.assert_frame_equal(totals, expected.totals())
+    pd.testing.assert_frame_equal(parts, expected.surplus)
+    assert sum(delta.amount) == 0
+
+
+def test_a_price_that_is_no_number_is_not_settled():
+    found = clear(CASES["day_33"]())
+    broken = replace(found, prices=replace(found.prices, lmp_usd_per_mwh=found.prices.lmp_usd_per_mwh * np.nan))
+    with pytest.raises(SolverError, match="energy: a quantity or a price is not finite"):
+        settle(broken)
