@@ -12,10 +12,13 @@ from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, 
 from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network import Network
 from dlmp.settings import Settings
+from dlmp.settlement import Correction, CostRecovery, Settlement, correct, settle
 from dlmp.shipped import shipped_case
 
 __all__ = [
     "Clearing",
+    "Correction",
+    "CostRecovery",
     "DlmpError",
     "Horizon",
     "InfeasibleError",
@@ -24,9 +27,12 @@ __all__ = [
     "Network",
     "PowerFlowError",
     "Settings",
+    "Settlement",
     "SolverError",
     "Substation",
     "clear",
+    "correct",
     "read_case",
+    "settle",
     "shipped_case",
 ]

@@ -5,7 +5,7 @@ demand segments fall, and no demand segment is dearer than a supply segment of t
 the net injection then has one monotone curve, and the least-cost dispatch is a linear programme.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,13 @@ from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, frozen_r
 RESOURCE_KINDS = ("solar", "wind", "generator", "load", "demand_response", "storage", "ev", "other")
 MAX_SEGMENTS = 20
 SHARE_TOLERANCE = 1e-9
+LOAD, SUBSTATION, OPERATOR = "load", "substation", "operator"
+ACCOUNTS = (LOAD, SUBSTATION, OPERATOR)
+"""Names under which the settlement pays those who do not bid; no participant may have one."""
+
+
+def _unnamed() -> TextArray:
+    return np.zeros(0, dtype=str)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +43,8 @@ class Resources:
         (r,) Range of the reactive injection [kvar].
     s_max_kva
         (r,) Rating of the inverter or machine [kVA]; infinite where there is none.
+    participant
+        (r,) Who is paid for each; default: the resource under its own name.
     """
 
     name: TextArray
@@ -46,8 +55,11 @@ class Resources:
     q_min_kvar: FloatArray
     q_max_kvar: FloatArray
     s_max_kva: FloatArray
+    participant: TextArray = field(default_factory=_unnamed)
 
     def __post_init__(self) -> None:
+        if not len(self.participant):
+            object.__setattr__(self, "participant", self.name)
         freeze_arrays(self)
 
     def __len__(self) -> int:
@@ -98,12 +110,12 @@ class Bids:
 
 def freeze_arrays(record: object) -> None:
     """Make the arrays of a frozen record read-only copies."""
-    for field in fields(record):  # type: ignore[arg-type]
-        value = getattr(record, field.name)
+    for item in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, item.name)
         if isinstance(value, np.ndarray):
-            object.__setattr__(record, field.name, frozen(value, value.dtype))
+            object.__setattr__(record, item.name, frozen(value, value.dtype))
         elif sparse.issparse(value):
-            object.__setattr__(record, field.name, frozen_rows(value))
+            object.__setattr__(record, item.name, frozen_rows(value))
 
 
 def no_resources(intervals: int, port_count: int) -> tuple[Resources, Bids]:
@@ -120,12 +132,17 @@ def check_resources(resources: Resources, port_count: int, problems: Problems) -
         problems.add("resources", "share", f"shape {resources.share.shape}", f"must be {(len(resources), port_count)}")
         return
     total = np.asarray(resources.share.sum(axis=1)).ravel()
+    if len(resources.participant) != len(resources):
+        message = f"one per resource is needed: {len(resources)}"
+        problems.add("resources", "participant", f"{len(resources.participant)} values", message)
+        return
     for name in repeated(resources.name):
         problems.add(f"resource {name}", "resource", name, "stands more than once; names must be unique")
     for index, name in enumerate(resources.name):
         element = f"resource {name}"
         if resources.kind[index] not in RESOURCE_KINDS:
             problems.add(element, "kind", str(resources.kind[index]), f"must be one of {some_of(RESOURCE_KINDS, 20)}")
+        _check_participant(element, str(resources.participant[index]), problems)
         if not abs(total[index] - 1.0) <= SHARE_TOLERANCE:
             problems.add(element, "share", float(total[index]), "the shares of a resource must add up to 1")
         if not _ordered(resources.q_min_kvar[index], resources.q_max_kvar[index]):
@@ -139,6 +156,14 @@ def check_resources(resources: Resources, port_count: int, problems: Problems) -
         else:
             check_reach(resources, index, float(rating), problems)
         _check_power_range(resources, index, problems)
+
+
+def _check_participant(element: str, participant: str, problems: Problems) -> None:
+    if not participant:
+        problems.add(element, "participant", participant, "must not be blank: name who is paid for the resource")
+    if participant in ACCOUNTS:
+        message = f"is an account of the settlement ({some_of(ACCOUNTS)}); name the participant otherwise"
+        problems.add(element, "participant", participant, message)
 
 
 def check_reach(resources: Resources, index: int, reach_kva: float, problems: Problems) -> None:
@@ -239,10 +264,10 @@ def _check_must_run(
     """Check that the offered blocks can reach the range of the resource."""
     offered = bids.quantity_kw[:, supply].sum(axis=1)
     wanted = bids.quantity_kw[:, demand].sum(axis=1)
-    for field, short, remedy in (
+    for name, short, remedy in (
         ("p_min_kw", resources.p_min_kw[index] - offered, "needs supply bids of at least p_min_kw"),
         ("p_max_kw", -wanted - resources.p_max_kw[:, index], "needs demand bids of at least -p_max_kw"),
     ):
         for interval in np.flatnonzero(short > 1e-9)[:1]:
-            value = resources.p_min_kw[index] if field == "p_min_kw" else resources.p_max_kw[interval, index]
-            problems.add(f"resource {resources.name[index]}, interval {interval}", field, float(value), remedy)
+            value = resources.p_min_kw[index] if name == "p_min_kw" else resources.p_max_kw[interval, index]
+            problems.add(f"resource {resources.name[index]}, interval {interval}", name, float(value), remedy)

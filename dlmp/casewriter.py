@@ -136,6 +136,7 @@ def _resources(resources: Resources, network: Network) -> pd.DataFrame:
             "q_min_kvar": resources.q_min_kvar,
             "q_max_kvar": resources.q_max_kvar,
             "s_max_kva": np.where(np.isinf(resources.s_max_kva), np.nan, resources.s_max_kva),
+            "participant": resources.participant,
         }
     )
 

@@ -15,8 +15,8 @@ from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
 from dlmp.formulation.market_lp import CalledStates, build_market_lp
 from dlmp.market import MarketCase
-from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
-from dlmp.prices import Prices, decompose
+from dlmp.network.model import ComplexArray, FloatArray, Network, UnbalancedNetwork
+from dlmp.prices import Prices, decompose, limit_slopes
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
 from dlmp.reserves import service_awards, unsafe_calls
 from dlmp.results import Awards, Flows, ServiceAwards, StoreAwards, Voltages
@@ -41,6 +41,8 @@ class Clearing:
         Total cost over the horizon [currency]: import + accepted supply - accepted demand value.
     import_kw, import_kvar
         (t,) Substation import [kW], [kvar].
+    load_kva
+        (t, l) What each load column draws [kVA]: loads that follow their voltage, at that of the network state.
     prices, awards, stores, services, voltages, flows
         The results; each has a `table`.
     passes
@@ -57,6 +59,7 @@ class Clearing:
     objective: float
     import_kw: FloatArray
     import_kvar: FloatArray
+    load_kva: ComplexArray = field(repr=False)
     prices: Prices = field(repr=False)
     awards: Awards = field(repr=False)
     stores: StoreAwards = field(repr=False)
@@ -173,6 +176,37 @@ class Clearing:
         starts = pd.DatetimeIndex(self.case.horizon.starts)
         frame.insert(0, "interval_start", starts[frame.interval.to_numpy(dtype=int)])
         return frame.reset_index(drop=True)
+
+    def limit_values(self, injection_kva: ComplexArray) -> pd.DataFrame:
+        """What each binding limit's share of the prices pays for injections.
+
+        Parameters
+        ----------
+        injection_kva
+            (t, p) Complex power into each port [kVA].
+
+        Returns
+        -------
+        Rows with ``interval, component, name, limit, without, unit`` and ``value_usd_per_h``: the sum over all
+        ports of injection times the limit's share of the price [currency/h].  To first order the limited
+        quantity would be `without` if the injections were not there.
+        """
+        limits, work = self._dispatch.formulation.limits, self._dispatch
+        weights = work.weights.limits.tocoo()
+        interval, limit = work.market.state_interval[weights.row], weights.col
+        slope = limit_slopes(work.point, weights, injection_kva[work.market.state_interval] / BASE_KVA)
+        bound = np.where(weights.data > 0, limits.lower[limit], limits.upper[limit])
+        return pd.DataFrame(
+            {
+                "interval": interval,
+                "component": limits.cause[limit].astype(object),
+                "name": [limits.name(index) for index in limit],
+                "limit": limits.physical(limit, bound),
+                "without": limits.physical(limit, work.point.limit_value[weights.row, limit] - slope),
+                "unit": limits.unit[limit].astype(object),
+                "value_usd_per_h": weights.data * slope * BASE_KVA / KW_PER_MW,
+            }
+        )
 
     def _binding_imports(self) -> pd.DataFrame:
         substation = self.case.substation
@@ -317,6 +351,9 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         objective=_objective(found),
         import_kw=import_kva.real,
         import_kvar=import_kva.imag,
+        load_kva=np.asarray(
+            np.concatenate([case.load_pu, found.point.law_power()[: market.intervals]], axis=1) * BASE_KVA, complex
+        ),
         prices=prices,
         awards=awards,
         stores=_store_awards(found),

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Limits, OperatingPoint, Weights
 from dlmp.market import Horizon
-from dlmp.network.model import FloatArray, IntArray, Network, frozen
+from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network, frozen
 
 COMPONENTS = ("energy", "loss", "congestion", "voltage", "unbalance")
 
@@ -136,3 +136,14 @@ def limit_share(limits: Limits, point: OperatingPoint, weights: Weights, cause: 
     """What the limits of one `cause` add to the price in every state, (states, 2, ports)."""
     own = weights.limits @ sparse.diags_array((limits.cause == cause).astype(float))
     return point.weighted_limit_gradient(sparse.csr_array(own), ports)
+
+
+def limit_slopes(point: OperatingPoint, binding: sparse.coo_array, injection_pu: ComplexArray) -> FloatArray:
+    """(i,) What injections (states, p) [pu] add to first order to each limit with an entry in `binding` (states, k)."""
+    ports, slope = np.arange(injection_pu.shape[1]), np.zeros(binding.nnz)
+    for state in np.unique(binding.row):
+        own = np.flatnonzero(binding.row == state)
+        gradient = point.limit_gradients(binding.row[own], binding.col[own], ports)
+        here = injection_pu[state]
+        slope[own] = gradient[:, 0] @ here.real + gradient[:, 1] @ here.imag
+    return slope

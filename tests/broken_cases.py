@@ -369,6 +369,17 @@ BROKEN_CASES = [
         "q_min_kvar, q_max_kvar",
         "q_min_kvar <=",
     ),
+    BrokenCase(
+        "participant named as an account",
+        also(
+            change("resources.csv", "s_max_kva\n", "s_max_kva,participant\n"),
+            change("resources.csv", "40,90\n", "40,90,operator\n"),
+            change("resources.csv", "-30,0,,,\n", "-30,0,,,,\n"),
+        ),
+        "resource pv",
+        "participant",
+        "is an account of the settlement",
+    ),
     BrokenCase("rating zero", change("resources.csv", "40,90", "40,0"), "resource pv", "s_max_kva", "above zero"),
     BrokenCase(
         "range blank", change("resources.csv", ",80,", ",,"), "resources.csv line 2", "p_max_kw", "not be blank"

@@ -107,6 +107,17 @@ def test_resources_stand_at_their_bus_with_blank_cells_as_defaults(folder):
     assert resources.s_max_kva.tolist() == [90, np.inf]
 
 
+def test_a_resource_is_paid_under_its_own_name_unless_a_participant_is_named(folder):
+    assert read_case(folder).resources.participant.tolist() == ["pv", "flex"]
+    change("resources.csv", "s_max_kva\n", "s_max_kva,participant\n")(folder)
+    change("resources.csv", "40,90\n", "40,90,sun & co\n")(folder)
+    change("resources.csv", "-30,0,,,\n", "-30,0,,,,\n")(folder)
+    case = read_case(folder)
+    assert case.resources.participant.tolist() == ["sun & co", "flex"]
+    case.write(folder.parent / "out")
+    assert read_case(folder.parent / "out").resources.participant.tolist() == ["sun & co", "flex"]
+
+
 def test_availability_caps_but_does_not_raise_the_upper_end(folder):
     assert read_case(folder).resources.p_max_kw.tolist() == [[10, 0], [80, 0], [40, 0]]
 

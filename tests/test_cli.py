@@ -14,9 +14,9 @@ from cases import CASES, without_finish
 from dlmp import cli, errors, shipped
 from dlmp.casewriter import write_case
 from dlmp.cli import EXIT_CODES, main
-from dlmp.output import RESULT_FILES, TABLES
+from dlmp.output import RESULT_FILES, SETTLEMENT_TABLES, TABLES
 
-CSV_FILES = {f"{name}.csv" for name in TABLES}
+CSV_FILES = {f"{name}.csv" for name in (*TABLES, *SETTLEMENT_TABLES)}
 
 
 @pytest.fixture
@@ -75,7 +75,8 @@ def test_a_cleared_case_exits_0_with_every_file_and_a_summary_in_words(run, case
 
 def test_the_tables_have_the_documented_columns(run, case: Path, tmp_path: Path):
     run("clear", case, "--out", tmp_path / "out")
-    columns = {name: list(pd.read_csv(tmp_path / "out" / f"{name}.csv").columns) for name in TABLES}
+    names = (*TABLES, *SETTLEMENT_TABLES)
+    columns = {name: list(pd.read_csv(tmp_path / "out" / f"{name}.csv").columns) for name in names}
     components = ["energy", "loss", "congestion", "voltage", "unbalance"]
     assert columns["prices"] == [
         *("interval_start", "interval", "bus", "phase", "lmp_usd_per_mwh", *components),
@@ -85,6 +86,10 @@ def test_the_tables_have_the_documented_columns(run, case: Path, tmp_path: Path)
     for name in ("awards", "segments", "flows", "voltages"):
         assert columns[name][:2] == keys
     assert {"resource", "net_injection_kw", "q_kvar"} <= set(columns["awards"])
+    assert columns["statements"] == ["participant", "resource", "product", "quantity", "unit", "amount"]
+    line = ["participant", "resource", "product", "quantity", "unit", "price", "price_unit", "amount"]
+    assert columns["settlement"] == [*keys, *line]
+    assert columns["surplus"] == [*keys, "component", "amount", "explanation"]
     ends = ["from_bus", "to_bus", "from_phase", "to_phase"]
     power = ["p_from_kw", "q_from_kvar", "p_to_kw", "q_to_kvar"]
     assert columns["flows"] == [*keys, "branch", "kind", *ends, *power, "loading_percent"]
@@ -204,7 +209,8 @@ def test_a_case_that_does_not_converge_exits_4_with_its_results(run, tmp_path: P
     assert err.startswith("dlmp: not converged in pass 1: ")
     assert "these results may not be published" in out
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "not_converged"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == CSV_FILES | {"summary.json"}
+    unsettled = CSV_FILES - {f"{name}.csv" for name in SETTLEMENT_TABLES}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == unsettled | {"summary.json"}
 
 
 def test_a_load_beyond_the_feeder_exits_4(run, case: Path, tmp_path: Path):

@@ -142,6 +142,10 @@ class OperatingPoint(Protocol):
         """(t, m) Complex power [pu] into each branch at its from and at its to end."""
         ...
 
+    def law_power(self) -> ComplexArray:
+        """(t, w) Consumption of the loads that follow their voltage, one column each [pu]."""
+        ...
+
     def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:
         """Gradient of real and of reactive import, (t, 2, ports) each."""
         ...

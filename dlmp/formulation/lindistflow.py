@@ -190,6 +190,11 @@ class LinearPoint:
         at_from = np.where(is_reversed, receiving, sending) + w @ linear.shunt_from.T
         return at_from, np.where(is_reversed, sending, receiving) + w @ linear.shunt_to.T
 
+    def law_power(self) -> ComplexArray:
+        """(t, w) Consumption of the loads that follow their voltage, one column each [pu]."""
+        laws = self.formulation.linear.laws
+        return np.asarray(laws.constant_pu + self.state("squared_voltage") @ laws.by_voltage.T)
+
     def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:
         """Gradient of real and of reactive import, (t, 2, ports) each."""
         blocks = self.formulation.template.blocks
