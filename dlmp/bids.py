@@ -5,7 +5,7 @@ demand segments fall, and no demand segment is dearer than a supply segment of t
 the net injection then has one monotone curve, and the least-cost dispatch is a linear programme.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,11 @@ from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, frozen_r
 RESOURCE_KINDS = ("solar", "wind", "generator", "load", "demand_response", "storage", "ev", "other")
 MAX_SEGMENTS = 20
 SHARE_TOLERANCE = 1e-9
+
+
+def not_given() -> FloatArray:
+    """Stand in for an array of a record that is then filled with its default."""
+    return np.zeros(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +41,11 @@ class Resources:
         (r,) Range of the reactive injection [kvar].
     s_max_kva
         (r,) Rating of the inverter or machine [kVA]; infinite where there is none.
+    ramp_up_kw_per_min, ramp_down_kw_per_min
+        (r,) How fast the injection may rise and fall [kW/min]; infinite where nothing limits it, which is the default.
+    p_initial_kw
+        (r,) Injection before the first interval [kW], from which the ramps begin; NaN (the default) leaves the first
+        interval free.
     """
 
     name: TextArray
@@ -46,8 +56,18 @@ class Resources:
     q_min_kvar: FloatArray
     q_max_kvar: FloatArray
     s_max_kva: FloatArray
+    ramp_up_kw_per_min: FloatArray = field(default_factory=not_given)
+    ramp_down_kw_per_min: FloatArray = field(default_factory=not_given)
+    p_initial_kw: FloatArray = field(default_factory=not_given)
 
     def __post_init__(self) -> None:
+        for name, default in (
+            ("ramp_up_kw_per_min", np.inf),
+            ("ramp_down_kw_per_min", np.inf),
+            ("p_initial_kw", np.nan),
+        ):
+            if not getattr(self, name).size:
+                object.__setattr__(self, name, np.full(len(self.name), default))
         freeze_arrays(self)
 
     def __len__(self) -> int:
@@ -98,12 +118,12 @@ class Bids:
 
 def freeze_arrays(record: object) -> None:
     """Make the arrays of a frozen record read-only copies."""
-    for field in fields(record):  # type: ignore[arg-type]
-        value = getattr(record, field.name)
+    for item in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, item.name)
         if isinstance(value, np.ndarray):
-            object.__setattr__(record, field.name, frozen(value, value.dtype))
+            object.__setattr__(record, item.name, frozen(value, value.dtype))
         elif sparse.issparse(value):
-            object.__setattr__(record, field.name, frozen_rows(value))
+            object.__setattr__(record, item.name, frozen_rows(value))
 
 
 def no_resources(intervals: int, port_count: int) -> tuple[Resources, Bids]:
@@ -139,6 +159,13 @@ def check_resources(resources: Resources, port_count: int, problems: Problems) -
         else:
             check_reach(resources, index, float(rating), problems)
         _check_power_range(resources, index, problems)
+        for name_of_ramp in ("ramp_up_kw_per_min", "ramp_down_kw_per_min"):
+            ramp = float(getattr(resources, name_of_ramp)[index])
+            if not ramp > 0:
+                problems.add(element, name_of_ramp, ramp, "must be above zero; leave it blank for no limit")
+        if np.isinf(resources.p_initial_kw[index]):
+            initial = float(resources.p_initial_kw[index])
+            problems.add(element, "p_initial_kw", initial, "must be finite; leave it blank where it is free")
 
 
 def check_reach(resources: Resources, index: int, reach_kva: float, problems: Problems) -> None:
@@ -149,6 +176,14 @@ def check_reach(resources: Resources, index: int, reach_kva: float, problems: Pr
     if least > reach_kva:
         remedy = f"its ranges of p and q need {least:g} kVA and the rating allows {reach_kva:g}; widen them or raise it"
         problems.add(f"resource {resources.name[index]}", "s_max_kva", float(resources.s_max_kva[index]), remedy)
+
+
+def injection_range(resources: Resources, bids: Bids) -> tuple[FloatArray, FloatArray]:
+    """Least and largest injection (t, r) [kW] that both the resources and their bids allow."""
+    offered, wanted = np.zeros_like(resources.p_max_kw), np.zeros_like(resources.p_max_kw)
+    np.add.at(offered.T, bids.resource[bids.is_supply], bids.quantity_kw.T[bids.is_supply])
+    np.add.at(wanted.T, bids.resource[~bids.is_supply], bids.quantity_kw.T[~bids.is_supply])
+    return np.maximum(resources.p_min_kw, -wanted), np.minimum(resources.p_max_kw, offered)
 
 
 def _ordered(low: float, high: float) -> bool:
@@ -239,10 +274,10 @@ def _check_must_run(
     """Check that the offered blocks can reach the range of the resource."""
     offered = bids.quantity_kw[:, supply].sum(axis=1)
     wanted = bids.quantity_kw[:, demand].sum(axis=1)
-    for field, short, remedy in (
+    for limit, short, remedy in (
         ("p_min_kw", resources.p_min_kw[index] - offered, "needs supply bids of at least p_min_kw"),
         ("p_max_kw", -wanted - resources.p_max_kw[:, index], "needs demand bids of at least -p_max_kw"),
     ):
         for interval in np.flatnonzero(short > 1e-9)[:1]:
-            value = resources.p_min_kw[index] if field == "p_min_kw" else resources.p_max_kw[interval, index]
-            problems.add(f"resource {resources.name[index]}, interval {interval}", field, float(value), remedy)
+            value = resources.p_min_kw[index] if limit == "p_min_kw" else resources.p_max_kw[interval, index]
+            problems.add(f"resource {resources.name[index]}, interval {interval}", limit, float(value), remedy)

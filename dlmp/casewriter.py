@@ -12,7 +12,7 @@ import pandas as pd
 
 from dlmp.bids import Bids, Resources
 from dlmp.errors import InputError, Problem, Problems
-from dlmp.network.model import Network
+from dlmp.network.model import FloatArray, Network
 from dlmp.network.tables import write_tables
 from dlmp.stores import PROFILED, Stores
 
@@ -135,9 +135,16 @@ def _resources(resources: Resources, network: Network) -> pd.DataFrame:
             "p_max_kw": resources.p_max_kw.max(axis=0),
             "q_min_kvar": resources.q_min_kvar,
             "q_max_kvar": resources.q_max_kvar,
-            "s_max_kva": np.where(np.isinf(resources.s_max_kva), np.nan, resources.s_max_kva),
+            "s_max_kva": _blank_where_infinite(resources.s_max_kva),
+            "ramp_up_kw_per_min": _blank_where_infinite(resources.ramp_up_kw_per_min),
+            "ramp_down_kw_per_min": _blank_where_infinite(resources.ramp_down_kw_per_min),
+            "p_initial_kw": resources.p_initial_kw,
         }
-    )
+    ).dropna(axis=1, how="all")
+
+
+def _blank_where_infinite(values: FloatArray) -> FloatArray:
+    return np.where(np.isinf(values), np.nan, values)
 
 
 def _availability(resources: Resources) -> pd.DataFrame:
@@ -168,7 +175,7 @@ def _bids(bids: Bids, resources: Resources) -> pd.DataFrame:
 
 def _stores(stores: Stores, resources: Resources) -> pd.DataFrame:
     """One row per store; what differs between intervals is that of the first."""
-    shortfall = np.where(np.isinf(stores.shortfall_usd_per_mwh), np.nan, stores.shortfall_usd_per_mwh)
+    shortfall = _blank_where_infinite(stores.shortfall_usd_per_mwh)
     columns = {
         field.name: getattr(stores, field.name)[0] if field.name in PROFILED else getattr(stores, field.name)
         for field in fields(Stores)

@@ -20,6 +20,7 @@ from dlmp.network.opendss.check import opendss_flow
 from dlmp.network.pandapower_check import pandapower_flow
 from dlmp.prices import Prices
 from dlmp.products.storage import STORE_VARIABLES
+from dlmp.ramps import ramp_excess, ramp_limited
 from dlmp.results import Awards, Voltages
 from dlmp.solve import LinearProgram, solve_lp
 from dlmp.uniqueness import PriceRange, price_ranges
@@ -202,6 +203,7 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> 
         resources.q_min_kvar - awards.q_kvar,
         awards.q_kvar - resources.q_max_kvar,
         np.hypot(awards.net_injection_kw, awards.q_kvar) - resources.s_max_kva,
+        ramp_excess(resources, awards.net_injection_kw, case.horizon.interval_minutes),
         substation.p_min_kw - import_kw,
         import_kw - substation.p_max_kw,
         substation.q_min_kvar - import_kvar,
@@ -218,8 +220,8 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     Returns
     -------
     gap
-        (t, r) Best profit less the profit of the award [currency]; that of a store over the whole horizon, in
-        interval 0.
+        (t, r) Best profit less the profit of the award [currency]; that of a resource whose intervals depend on each
+        other, a store or one with ramps, over the whole horizon, in interval 0.
     traded
         Sum of what all resources are paid or pay, in absolute value [currency].
     """
@@ -254,11 +256,13 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
 
 
 def _by_resource(found: Dispatch, value: FloatArray) -> FloatArray:
-    """Sum columns (t, width) over all that belongs to each resource, (t, r); of a store over the horizon."""
-    blocks, stores = found.market.template.blocks, found.market.case.stores.resource
+    """Sum columns (t, width) over all that belongs to each resource, (t, r); of a coupled one over the horizon."""
+    case, blocks = found.market.case, found.market.template.blocks
     total = value[:, blocks["p"]] + value[:, blocks["q"]]
-    np.add.at(total.T, found.market.case.bids.resource, value[:, blocks["award"]].T)
+    np.add.at(total.T, case.bids.resource, value[:, blocks["award"]].T)
     for name in STORE_VARIABLES:
-        np.add.at(total.T, stores, value[:, blocks[name]].T)
-    total[0, stores], total[1:, stores] = total[:, stores].sum(axis=0), 0.0
+        np.add.at(total.T, case.stores.resource, value[:, blocks[name]].T)
+    ramped = ramp_limited(case.resources, case.horizon.interval_minutes)
+    coupled = np.unique(np.concatenate([case.stores.resource, *ramped]))
+    total[0, coupled], total[1:, coupled] = total[:, coupled].sum(axis=0), 0.0
     return total

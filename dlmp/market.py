@@ -11,6 +11,7 @@ from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
+from dlmp.ramps import check_ramps
 from dlmp.stores import NO_STORES, PROFILED, Stores, check_stores, no_stores
 from dlmp.units import BASE_KVA
 
@@ -138,6 +139,8 @@ class MarketCase:
         check_resources(self.resources, self.network.port_count, problems)
         check_bids(self.bids, self.resources, problems)
         check_stores(self.stores, self.resources, self.bids, self.horizon.interval_hours, problems)
+        problems.raise_if_any()
+        check_ramps(self.resources, self.bids, self.stores, self.horizon.interval_minutes, problems)
         problems.raise_if_any()
 
     @property

@@ -1,7 +1,7 @@
 """An AC optimal power flow oracle: a market case cleared by a general nonlinear solver, to check the engine with.
 
 Each interval is one nonlinear programme in rectangular voltages, solved by IPOPT with exact derivatives; where
-stores carry energy from one interval to the next, all intervals are one programme.
+stores carry energy from one interval to the next, or ramps limit the change of power, all intervals are one programme.
 It shares only records with the engine (`MarketCase`, `Network`, its admittances and the incidence of its ports).
 
 Every node without a source has a balance of currents, ``Y V + H^T I(H V) = 0`` with ``H`` the ports' incidence.
@@ -114,7 +114,7 @@ class AcOpf:
 
 
 def solve_acopf(case: MarketCase, *, circle_sides: int = 32, start: ComplexArray | None = None) -> AcOpf:
-    """Clear `case` under the exact power flow: interval by interval, or all together where there are stores.
+    """Clear `case` under the exact power flow: interval by interval, or all together with stores or ramps.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def solve_acopf(case: MarketCase, *, circle_sides: int = 32, start: ComplexArray
     network, intervals, base_kva = case.network, case.horizon.intervals, power_base(case)
     start = np.tile(no_load_voltage(network), (intervals, 1)) if start is None else start
     model = interval_of(case, circle_sides, base_kva)
-    if len(case.stores):
+    if len(case.stores) or has_ramps(case):
         return solve_horizon(case, model, start, base_kva)
     solver = ipopt(x=model.x, p=model.parameter, f=model.cost, g=model.constraints)
     solved = [solve_interval(case, t, model, solver, start[t], base_kva) for t in range(intervals)]
@@ -562,6 +562,8 @@ def solve_horizon(case: MarketCase, model: Interval, start: ComplexArray, base_k
     first = 2 * int((~case.network.is_source).sum()) + len(case.bids)
     charge, discharge = x[first : first + count, :], x[first + count : first + 2 * count, :]
     gain = energy_gain(case, energy, charge, discharge, base_kva)
+    powers = x[first - len(case.bids) : first + 2 * count, :]
+    ramp, slowest, fastest = ramp_limit(case, casadi_matrix(net_injection(case)) @ powers, base_kva)
     is_soft = np.isfinite(case.stores.shortfall_usd_per_mwh)
     least = case.stores.energy_min_kwh / base_kva
     cost = hours * sum(costs) + energy_cost(case, energy, shortfall)
@@ -569,7 +571,7 @@ def solve_horizon(case: MarketCase, model: Interval, start: ComplexArray, base_k
         x=casadi.vertcat(*(casadi.vec(part) for part in (x, energy, shortfall))),
         p=casadi.vec(parameter),
         f=cost,
-        g=casadi.vertcat(*constraints, casadi.vec(gain), casadi.vec(energy + shortfall)),
+        g=casadi.vertcat(*constraints, casadi.vec(gain), casadi.vec(energy + shortfall), ramp),
     )
     value = np.array([parameter_values(case, t, base_kva) for t in range(intervals)])
     bounds = [variable_bounds(case, t, base_kva) for t in range(intervals)]
@@ -582,8 +584,8 @@ def solve_horizon(case: MarketCase, model: Interval, start: ComplexArray, base_k
         p=value.ravel(),
         lbx=np.r_[lower, np.where(is_soft, 0.0, least).ravel(), none.ravel()],
         ubx=np.r_[upper, full.ravel(), np.where(is_soft, least, 0.0).ravel()],
-        lbg=np.r_[model.low.ravel(), none.ravel(), np.where(is_soft & (least > 0), least, -np.inf).ravel()],
-        ubg=np.r_[model.high.ravel(), none.ravel(), np.full(none.size, np.inf)],
+        lbg=np.r_[model.low.ravel(), none.ravel(), np.where(is_soft & (least > 0), least, -np.inf).ravel(), slowest],
+        ubg=np.r_[model.high.ravel(), none.ravel(), np.full(none.size, np.inf), fastest],
     )
     by_interval = solution["x"][: x.numel()].reshape(intervals, -1)
     stored, short = solution["x"][x.numel() :].reshape(2, intervals, count) * base_kva
@@ -595,6 +597,26 @@ def solve_horizon(case: MarketCase, model: Interval, start: ComplexArray, base_k
     stores = StoreDispatch(charged * base_kva, discharged * base_kva, stored, short, worth)
     cost = solution["f"].item() * base_kva / KW_PER_MW
     return AcOpf(cost, *(np.array(column) for column in columns), stores=stores)
+
+
+def has_ramps(case: MarketCase) -> bool:
+    """True where some resource has a ramp limit."""
+    return bool(np.isfinite([case.resources.ramp_up_kw_per_min, case.resources.ramp_down_kw_per_min]).any())
+
+
+def ramp_limit(case: MarketCase, injection: casadi.SX, base_kva: float) -> Limit:
+    """Change of the real injections (r, t) since the interval before, where it is limited."""
+    resources, minutes = case.resources, case.horizon.interval_minutes
+    initial = np.nan_to_num(resources.p_initial_kw) / base_kva
+    change = casadi.vec(injection - casadi.horzcat(casadi.DM(initial), injection[:, :-1]))
+    up, down = (
+        np.tile(ramp * minutes / base_kva, (case.horizon.intervals, 1))
+        for ramp in (resources.ramp_up_kw_per_min, resources.ramp_down_kw_per_min)
+    )
+    is_free = np.isnan(resources.p_initial_kw)
+    up[0, is_free], down[0, is_free] = np.inf, np.inf
+    limited = np.flatnonzero(np.isfinite(up) | np.isfinite(down))
+    return change[limited], -down.ravel()[limited], up.ravel()[limited]
 
 
 def energy_gain(

@@ -390,6 +390,39 @@ BROKEN_CASES = [
     BrokenCase(
         "availability too late", append("availability.csv", "pv,9,4"), "availability.csv line 5", "interval", "0 to 2"
     ),
+    BrokenCase(
+        "ramp zero",
+        change(
+            "resources.csv",
+            "s_max_kva\npv,C,,solar,,80,-40,40,90",
+            "s_max_kva,ramp_up_kw_per_min\npv,C,,solar,,80,-40,40,90,0",
+        ),
+        "resource pv",
+        "ramp_up_kw_per_min",
+        "above zero; leave it blank",
+    ),
+    BrokenCase(
+        "ramp of words",
+        change(
+            "resources.csv",
+            "s_max_kva\npv,C,,solar,,80,-40,40,90",
+            "s_max_kva,ramp_down_kw_per_min\npv,C,,solar,,80,-40,40,90,slow",
+        ),
+        "resources.csv line 2",
+        "ramp_down_kw_per_min",
+        "finite number",
+    ),
+    BrokenCase(
+        "ramp too slow for what is available",
+        change(
+            "resources.csv",
+            "s_max_kva\npv,C,,solar,,80,-40,40,90",
+            "s_max_kva,ramp_down_kw_per_min,p_initial_kw\npv,C,,solar,,80,-40,40,90,0.5,45",
+        ),
+        "resource pv, interval 0",
+        "ramp_down_kw_per_min",
+        "may inject 10 kW and can be at 15 kW at least",
+    ),
     # bids.csv
     BrokenCase(
         "bid of nobody", append("bids.csv", "pw,,supply,0,1,1"), "bids.csv line 6", "resource", "is no resource"

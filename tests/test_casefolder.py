@@ -260,6 +260,20 @@ def test_stores_without_bids_and_those_of_odd_numbers_come_back(folder, tmp_path
     assert_same_case(odd_case, read_case(tmp_path / "out"))
 
 
+def test_ramps_are_read_and_come_back(folder, tmp_path):
+    write(
+        "resources.csv",
+        "resource,bus,kind,p_min_kw,p_max_kw,ramp_up_kw_per_min,ramp_down_kw_per_min,p_initial_kw\n"
+        "pv,C,solar,,80,0.5,,\nflex,B,load,-30,0,,0.25,-7\n",
+    )(folder)
+    case = read_case(folder)
+    np.testing.assert_array_equal(case.resources.ramp_up_kw_per_min, [0.5, np.inf])
+    np.testing.assert_array_equal(case.resources.ramp_down_kw_per_min, [np.inf, 0.25])
+    np.testing.assert_array_equal(case.resources.p_initial_kw, [np.nan, -7.0])
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
 def test_the_written_profile_has_only_what_differs(folder, tmp_path):
     also(STORES, STORE_PROFILE)(folder)
     read_case(folder).write(tmp_path / "out")

@@ -1,8 +1,9 @@
 """``resources.csv``, ``availability.csv`` and ``bids.csv``: who may be dispatched, how far and at which prices.
 
-``resources.csv``: ``resource, bus, phase, kind, p_min_kw, p_max_kw, q_min_kvar, q_max_kvar, s_max_kva``, the
-injection positive.  A `phase` is ``1``, or ``12`` for two phases' voltage; blank: all phases of the bus in
-equal parts.  Other blanks: `p_min_kw` and reactive power 0, `s_max_kva` unlimited.
+``resources.csv``: ``resource, bus, phase, kind, p_min_kw, p_max_kw, q_min_kvar, q_max_kvar, s_max_kva,
+ramp_up_kw_per_min, ramp_down_kw_per_min, p_initial_kw``, the injection positive.  A `phase` is ``1``, or ``12``
+for two phases' voltage; blank: all phases of the bus in equal parts.  Other blanks: `p_min_kw` and reactive
+power 0, `s_max_kva` and the ramps unlimited, the first interval free of ramps.
 
 ``availability.csv`` (optional): ``resource, interval, p_max_kw``, which holds where it is below that of
 ``resources.csv``.  A resource of the name of a fixed generator of the network takes that generator's
@@ -36,6 +37,9 @@ RESOURCE_COLUMNS = (
     Column("q_min_kvar", "number", required=False, default=0.0),
     Column("q_max_kvar", "number", required=False, default=0.0),
     Column("s_max_kva", "number", required=False, default=np.inf),
+    Column("ramp_up_kw_per_min", "number", required=False, default=np.inf),
+    Column("ramp_down_kw_per_min", "number", required=False, default=np.inf),
+    Column("p_initial_kw", "number", required=False),
 )
 
 AVAILABILITY_COLUMNS = (Column("resource", "text"), Column("interval", "integer"), Column("p_max_kw", "number"))
@@ -180,6 +184,9 @@ def _resources(
         q_min_kvar=rows.q_min_kvar.to_numpy(),
         q_max_kvar=rows.q_max_kvar.to_numpy(),
         s_max_kva=rows.s_max_kva.to_numpy(),
+        ramp_up_kw_per_min=rows.ramp_up_kw_per_min.to_numpy(),
+        ramp_down_kw_per_min=rows.ramp_down_kw_per_min.to_numpy(),
+        p_initial_kw=rows.p_initial_kw.to_numpy(),
     )
 
 

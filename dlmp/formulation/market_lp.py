@@ -16,6 +16,7 @@ from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
 from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
+from dlmp.products.ramps import has_ramps, ramp_bounds
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
 
 BOTH_WAYS_PU = 1e-7
@@ -204,11 +205,12 @@ def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
         reach_kva = float(case.resources.s_max_kva[index] * np.cos(np.pi / circle_sides))
         check_reach(case.resources, int(index), reach_kva, problems)
     problems.raise_if_any()
-    is_coupled = len(case.stores) > 0 and case.horizon.intervals > 1
+    is_coupled = case.horizon.intervals > 1 and (len(case.stores) > 0 or has_ramps(case))
     with collector_paused():
         model = pyo.ConcreteModel()
         declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides)
         template = compile_template(model, VARIABLES)
     if is_coupled:
         template = second_of_two(template)
-    return MarketLp(case, template, over_horizon(template, energy_columns(case)), store_bounds(case))
+    bounds = store_bounds(case) | ramp_bounds(case)
+    return MarketLp(case, template, over_horizon(template, energy_columns(case)), bounds)

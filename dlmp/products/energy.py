@@ -15,6 +15,7 @@ import pyomo.environ as pyo
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
 from dlmp.products.columns import Columns, bounds_of
+from dlmp.products.ramps import declare_ramps
 from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
 from dlmp.units import BASE_KVA
 
@@ -83,6 +84,7 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     model.import_q = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_q"))
 
     declare_stores(model, case)
+    declare_ramps(model, case)
     segments_of = [np.flatnonzero(bids.resource == r).tolist() for r in range(len(resources))]
     store_of = {int(r): k for k, r in enumerate(case.stores.resource)}
 
