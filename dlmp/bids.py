@@ -1,8 +1,6 @@
-"""Resources and their bids, as arrays over resources, bid segments and intervals.
+"""Resources and their bids of real power, as arrays over resources, bid segments and intervals.
 
-A bid segment is a block of power at one price.  A resource's supply segments rise in price and its
-demand segments fall, and no demand segment is dearer than a supply segment of the same interval:
-the net injection then has one monotone curve, and the least-cost dispatch is a linear programme.
+The bids are curves in the sense of `dlmp.curves`.
 """
 
 from dataclasses import dataclass, field, fields
@@ -11,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from dlmp.curves import Curves, Words, check_curve, check_numbers, offered
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, frozen_rows, repeated, some_of
 
 RESOURCE_KINDS = ("solar", "wind", "generator", "load", "demand_response", "storage", "ev", "other")
-MAX_SEGMENTS = 20
+WORDS = Words("bid", "supply", "demand", "quantity_kw", "price_usd_per_mwh")
 SHARE_TOLERANCE = 1e-9
 
 
@@ -115,6 +114,12 @@ class Bids:
     def __len__(self) -> int:
         return len(self.resource)
 
+    def curves(self, owner: TextArray) -> Curves:
+        """As curves of the resources of names `owner`."""
+        return Curves(
+            WORDS, owner, self.resource, self.segment, self.is_supply, self.quantity_kw, self.price_usd_per_mwh
+        )
+
 
 def freeze_arrays(record: object) -> None:
     """Make the arrays of a frozen record read-only copies."""
@@ -180,10 +185,8 @@ def check_reach(resources: Resources, index: int, reach_kva: float, problems: Pr
 
 def injection_range(resources: Resources, bids: Bids) -> tuple[FloatArray, FloatArray]:
     """Least and largest injection (t, r) [kW] that both the resources and their bids allow."""
-    offered, wanted = np.zeros_like(resources.p_max_kw), np.zeros_like(resources.p_max_kw)
-    np.add.at(offered.T, bids.resource[bids.is_supply], bids.quantity_kw.T[bids.is_supply])
-    np.add.at(wanted.T, bids.resource[~bids.is_supply], bids.quantity_kw.T[~bids.is_supply])
-    return np.maximum(resources.p_min_kw, -wanted), np.minimum(resources.p_max_kw, offered)
+    supply_kw, demand_kw = offered(bids.curves(resources.name), len(resources))
+    return np.maximum(resources.p_min_kw, -demand_kw), np.minimum(resources.p_max_kw, supply_kw)
 
 
 def _ordered(low: float, high: float) -> bool:
@@ -205,78 +208,21 @@ def _check_power_range(resources: Resources, index: int, problems: Problems) -> 
 
 def check_bids(bids: Bids, resources: Resources, problems: Problems) -> None:
     """Add to `problems` everything that is wrong with `bids`."""
-    bad = ~(np.isfinite(bids.quantity_kw) & (bids.quantity_kw >= 0))
-    for interval, column in np.argwhere(bad):
-        value = float(bids.quantity_kw[interval, column])
-        problems.add(_segment_name(bids, resources, column, interval), "quantity_kw", value, "must be finite and >= 0")
-    bad = ~np.isfinite(bids.price_usd_per_mwh)
-    for interval, column in np.argwhere(bad):
-        value = float(bids.price_usd_per_mwh[interval, column])
-        problems.add(_segment_name(bids, resources, column, interval), "price_usd_per_mwh", value, "must be finite")
+    curves = bids.curves(resources.name)
+    check_numbers(curves, problems)
+    into, out = offered(curves, len(resources))
     for index in range(len(resources)):
-        own = np.flatnonzero(bids.resource == index)
-        supply, demand = own[bids.is_supply[own]], own[~bids.is_supply[own]]
-        for side, columns in (("supply", supply), ("demand", demand)):
-            if len(columns) > MAX_SEGMENTS:
-                name = f"resource {resources.name[index]}"
-                problems.add(name, f"{side} segments", len(columns), f"a curve has at most {MAX_SEGMENTS}")
-        _check_curves(bids, resources, index, supply, demand, problems)
-        _check_must_run(bids, resources, index, supply, demand, problems)
-
-
-def _segment_name(bids: Bids, resources: Resources, column: int, interval: int) -> str:
-    side = "supply" if bids.is_supply[column] else "demand"
-    return f"bid of {resources.name[bids.resource[column]]}, {side} segment {bids.segment[column]}, interval {interval}"
-
-
-def _check_curves(
-    bids: Bids, resources: Resources, index: int, supply: IntArray, demand: IntArray, problems: Problems
-) -> None:
-    """Check that the offered blocks, from the dearest consumption to the dearest injection, never fall in price."""
-    name = f"bid of {resources.name[index]}"
-    for side, columns, sign in (("supply", supply, 1.0), ("demand", demand, -1.0)):
-        ordered = columns[np.argsort(bids.segment[columns], kind="stable")]
-        price = _offered(bids, ordered) * sign
-        highest = np.fmax.accumulate(price, axis=1)
-        falls = price[:, 1:] < highest[:, :-1]
-        if falls.any():
-            interval, column = np.argwhere(falls)[0]
-            value = float(bids.price_usd_per_mwh[interval, ordered[column + 1]])
-            rule = "must not fall from one supply" if sign > 0 else "must not rise from one demand"
-            problems.add(
-                f"{name}, {side} segment {bids.segment[ordered[column + 1]]}, interval {interval}",
-                "price_usd_per_mwh",
-                value,
-                f"{rule} segment to the next",
-            )
-    if len(supply) and len(demand):
-        cheapest, dearest = (
-            np.fmin.reduce(_offered(bids, supply), axis=1),
-            np.fmax.reduce(_offered(bids, demand), axis=1),
-        )
-        for interval in np.flatnonzero(dearest > cheapest)[:1]:
-            problems.add(
-                f"{name}, interval {interval}",
-                "price_usd_per_mwh",
-                float(dearest[interval]),
-                f"demand is dearer than its own supply at {cheapest[interval]:g}: the resource would trade with itself",
-            )
-
-
-def _offered(bids: Bids, columns: IntArray) -> FloatArray:
-    """Price of each segment where it is offered, NaN where its quantity is zero."""
-    return np.where(bids.quantity_kw[:, columns] > 0, bids.price_usd_per_mwh[:, columns], np.nan)
+        check_curve(curves, index, problems)
+        _check_must_run(resources, index, into[:, index], out[:, index], problems)
 
 
 def _check_must_run(
-    bids: Bids, resources: Resources, index: int, supply: IntArray, demand: IntArray, problems: Problems
+    resources: Resources, index: int, supply_kw: FloatArray, demand_kw: FloatArray, problems: Problems
 ) -> None:
     """Check that the offered blocks can reach the range of the resource."""
-    offered = bids.quantity_kw[:, supply].sum(axis=1)
-    wanted = bids.quantity_kw[:, demand].sum(axis=1)
     for limit, short, remedy in (
-        ("p_min_kw", resources.p_min_kw[index] - offered, "needs supply bids of at least p_min_kw"),
-        ("p_max_kw", -wanted - resources.p_max_kw[:, index], "needs demand bids of at least -p_max_kw"),
+        ("p_min_kw", resources.p_min_kw[index] - supply_kw, "needs supply bids of at least p_min_kw"),
+        ("p_max_kw", -demand_kw - resources.p_max_kw[:, index], "needs demand bids of at least -p_max_kw"),
     ):
         for interval in np.flatnonzero(short > 1e-9)[:1]:
             value = resources.p_min_kw[index] if limit == "p_min_kw" else resources.p_max_kw[interval, index]

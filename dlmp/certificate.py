@@ -198,6 +198,8 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> 
     excess = [
         -awards.segment_kw,
         awards.segment_kw - case.bids.quantity_kw,
+        -awards.segment_kvar,
+        awards.segment_kvar - case.reactive_bids.quantity_kvar,
         resources.p_min_kw - awards.net_injection_kw,
         awards.net_injection_kw - resources.p_max_kw,
         resources.q_min_kvar - awards.q_kvar,
@@ -251,7 +253,7 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     shape = (market.intervals, market.width)
     profit = [-(cost * x.reshape(shape)) for x in (best.x, found.x)]
     per_resource = [_by_resource(found, values) for values in profit]
-    paid = np.abs(found.x[market.block("p")] * price).sum()
+    paid = np.abs(found.x[market.block("p")] * price).sum() + np.abs(found.x[market.block("q")] * q_price).sum()
     return np.maximum(per_resource[0] - per_resource[1], 0.0) * money, float(paid * money)
 
 
@@ -260,6 +262,7 @@ def _by_resource(found: Dispatch, value: FloatArray) -> FloatArray:
     case, blocks = found.market.case, found.market.template.blocks
     total = value[:, blocks["p"]] + value[:, blocks["q"]]
     np.add.at(total.T, case.bids.resource, value[:, blocks["award"]].T)
+    np.add.at(total.T, case.reactive_bids.resource, value[:, blocks["q_award"]].T)
     for name in STORE_VARIABLES:
         np.add.at(total.T, case.stores.resource, value[:, blocks[name]].T)
     ramped = ramp_limited(case.resources, case.horizon.interval_minutes)

@@ -37,7 +37,8 @@ class Clearing:
     status
         ``converged`` or ``not_converged``; in the latter case nothing here may be published.
     objective
-        Total cost over the horizon [currency]: import + accepted supply - accepted demand value.
+        Total cost over the horizon [currency]: import + accepted supply - accepted demand value, real and reactive, and
+        what stores cost.
     import_kw, import_kvar
         (t,) Substation import [kW], [kvar].
     prices, awards, stores, voltages, flows
@@ -284,6 +285,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
     awards = Awards(
         case,
         segment_kw=found.x[market.block("award")] * BASE_KVA,
+        segment_kvar=found.x[market.block("q_award")] * BASE_KVA,
         net_injection_kw=power[:, 0],
         q_kvar=power[:, 1],
         lmp_usd_per_mwh=prices.lmp_usd_per_mwh @ share.T,

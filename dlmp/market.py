@@ -12,6 +12,7 @@ from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
 from dlmp.ramps import check_ramps
+from dlmp.reactive import NO_REACTIVE_BIDS, ReactiveBids, check_reactive_bids, no_reactive_bids
 from dlmp.stores import NO_STORES, PROFILED, Stores, check_stores, no_stores
 from dlmp.units import BASE_KVA
 
@@ -107,6 +108,8 @@ class MarketCase:
         Who may be dispatched, and at which prices.
     stores
         Resources that hold energy from interval to interval; default: none.
+    reactive_bids
+        Prices of reactive power; default: all of it is free.
 
     Raises
     ------
@@ -123,10 +126,13 @@ class MarketCase:
     resources: Resources
     bids: Bids
     stores: Stores = NO_STORES
+    reactive_bids: ReactiveBids = NO_REACTIVE_BIDS
 
     def __post_init__(self) -> None:
         if not len(self.stores):
             object.__setattr__(self, "stores", no_stores(self.horizon.intervals))
+        if not len(self.reactive_bids):
+            object.__setattr__(self, "reactive_bids", no_reactive_bids(self.horizon.intervals))
         object.__setattr__(self, "load_p_kw", frozen(self.load_p_kw))
         object.__setattr__(self, "load_q_kvar", frozen(self.load_q_kvar))
         problems = Problems()
@@ -138,6 +144,7 @@ class MarketCase:
         problems.raise_if_any()
         check_resources(self.resources, self.network.port_count, problems)
         check_bids(self.bids, self.resources, problems)
+        check_reactive_bids(self.reactive_bids, self.resources, problems)
         check_stores(self.stores, self.resources, self.bids, self.horizon.interval_hours, problems)
         problems.raise_if_any()
         check_ramps(self.resources, self.bids, self.stores, self.horizon.interval_minutes, problems)
@@ -248,6 +255,8 @@ def _check_shapes(case: MarketCase, problems: Problems) -> None:
         ("resources", "p_max_kw", case.resources.p_max_kw, len(case.resources)),
         ("bids", "quantity_kw", case.bids.quantity_kw, len(case.bids)),
         ("bids", "price_usd_per_mwh", case.bids.price_usd_per_mwh, len(case.bids)),
+        ("reactive bids", "quantity_kvar", case.reactive_bids.quantity_kvar, len(case.reactive_bids)),
+        ("reactive bids", "price_usd_per_mvarh", case.reactive_bids.price_usd_per_mvarh, len(case.reactive_bids)),
         *(("stores", name, getattr(case.stores, name), len(case.stores)) for name in PROFILED),
     ):
         if value.shape != (intervals, columns):

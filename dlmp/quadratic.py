@@ -75,15 +75,16 @@ class Curvature:
     def wanted(self, column: StatusArray) -> npt.NDArray[np.bool_]:
         """(t, 2, r) Injections that can move when the columns with status `BASIC` do.
 
-        A real injection is the sum of what feeds it: without a free part it stays, whatever its own status.
+        An injection that is the sum of what feeds it stays without a free part, whatever its own status.  Only
+        reactive power may be free by itself.
         """
         is_free = (column == BASIC) & self.market.is_movable
         wanted = self.movable & is_free[self.market.network_columns]
-        is_fed = np.zeros_like(wanted[:, 0])
-        for name, resource in self.market.feeds.items():
-            np.logical_or.at(is_fed.T, resource, is_free[self.market.block(name)].T)
-        wanted[:, 0] &= is_fed
-        return wanted
+        is_fed = np.zeros_like(wanted)
+        is_fed[:, 1] = ~np.isin(np.arange(wanted.shape[2]), self.market.case.reactive_bids.resource)
+        for name, (part, resource) in self.market.feeds.items():
+            np.logical_or.at(is_fed[:, part].T, resource, is_free[self.market.block(name)].T)
+        return np.asarray(wanted & is_fed)
 
     def expire(self, intervals: IntArray) -> None:
         """Make the blocks of `intervals` again when they are next wanted."""

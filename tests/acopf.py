@@ -192,12 +192,12 @@ class Unknowns:
     ----------
     v
         (n,) Voltage, constant at source nodes.
-    award, charge, discharge, q, injection
-        (s,), (k,), (k,), (r,) and (r,) Accepted bids; power of each store from and into the grid; reactive and
-        complex injection of each resource.
+    award, charge, discharge, q, q_award, injection
+        (s,), (k,), (k,), (r,), (u,) and (r,) Accepted bids; power of each store from and into the grid; reactive
+        injection that is free; accepted reactive bids; complex injection of each resource.
     demand, law, withdrawn, price
-        (p,), (l,), (n,) and (2 + s,) Parameters: constant-power demand, nominal demand of the loads that follow
-        their voltage, current taken out of each node; prices of import, reactive import and bids.
+        (p,), (l,), (n,) and (2 + s + u,) Parameters: constant-power demand, nominal demand of the loads that follow
+        their voltage, current taken out of each node; prices of import, reactive import, bids and reactive bids.
     balance
         (f,) Currents of `balances` into the network, the loads and resources, and out of the node.
     imported
@@ -209,6 +209,7 @@ class Unknowns:
     charge: casadi.SX
     discharge: casadi.SX
     q: casadi.SX
+    q_award: casadi.SX
     injection: Phasor
     demand: Phasor
     law: Phasor
@@ -220,7 +221,7 @@ class Unknowns:
     @property
     def controls(self) -> casadi.SX:
         """Everything that is dispatched, in the order of `control_bounds`."""
-        return casadi.vertcat(self.award, self.charge, self.discharge, self.q)
+        return casadi.vertcat(self.award, self.charge, self.discharge, self.q, self.q_award)
 
 
 def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
@@ -233,7 +234,11 @@ def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
     charge, discharge = (casadi.SX.sym(name, len(case.stores)) for name in ("charge", "discharge"))
     demand, withdrawn = Phasor.symbol("demand", network.port_count), Phasor.symbol("withdrawn", network.node_count)
     nominal = Phasor.symbol("law", len(law))
-    injection = Phasor(casadi_matrix(net_injection(case)) @ casadi.vertcat(award, charge, discharge), q)
+    q_award = casadi.SX.sym("q_award", len(case.reactive_bids))
+    injection = Phasor(
+        casadi_matrix(net_injection(case)) @ casadi.vertcat(award, charge, discharge),
+        casadi_matrix(reactive_injection(case)) @ casadi.vertcat(q, q_award),
+    )
     net = demand - product(resources.share.T, injection)
     across = product(network.incidence, v)
     used = np.flatnonzero((case.load_pu != 0).any(axis=0) | (abs(resources.share).sum(axis=0) > 0))
@@ -253,8 +258,8 @@ def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
     every = sparse.eye_array(network.node_count, format="csr")
     drawn = v[network.source] * current(every[network.source]).conj()
     return Unknowns(
-        *(v, award, charge, discharge, q, injection, demand, nominal, withdrawn),
-        price=casadi.SX.sym("price", 2 + len(case.bids)),
+        *(v, award, charge, discharge, q, q_award, injection, demand, nominal, withdrawn),
+        price=casadi.SX.sym("price", price_count(case)),
         balance=current(balances(network)),
         imported=Phasor(casadi.sum1(drawn.re), casadi.sum1(drawn.im)),
     )
@@ -274,7 +279,8 @@ def current_of(power: Phasor, v: Phasor, exponent: FloatArray, base_pu: FloatArr
 
 def cost_of(case: MarketCase, unknowns: Unknowns) -> casadi.SX:
     """Import, reactive import and accepted bids at their prices, and cycling of stores [currency/MWh x pu]."""
-    quantity = casadi.vertcat(unknowns.imported.stacked(), signs(case) * unknowns.award)
+    accepted = (signs(case) * unknowns.award, reactive_signs(case) * unknowns.q_award)
+    quantity = casadi.vertcat(unknowns.imported.stacked(), *accepted)
     return casadi.dot(unknowns.price, quantity) + casadi.dot(case.stores.cycling_usd_per_mwh, unknowns.discharge)
 
 
@@ -393,7 +399,7 @@ def import_limits(case: MarketCase, unknowns: Unknowns, base_kva: float) -> list
 
 
 def resource_limit(case: MarketCase, unknowns: Unknowns, circle_sides: int, base_kva: float) -> Limit:
-    """Range of each real injection, and the polygon inside each apparent power circle.
+    """Ranges of each injection, and the polygon inside each apparent power circle.
 
     Bounds that those of bids and stores imply are left out: with them the programme has no interior.
     """
@@ -401,20 +407,21 @@ def resource_limit(case: MarketCase, unknowns: Unknowns, circle_sides: int, base
     angle = 2 * np.pi * np.arange(circle_sides) / circle_sides
     rated = summing(np.flatnonzero(np.isfinite(resources.s_max_kva)), count).T
     of_p, of_q = sparse.kron(rated, np.cos(angle)[:, None]), sparse.kron(rated, np.sin(angle)[:, None])
-    injection = net_injection(case)
-    rows = sparse.block_array([[injection, None], [of_p @ injection, of_q]], format="csr")
+    injection, reactive = net_injection(case), reactive_injection(case)
+    rows = sparse.block_array([[injection, None], [None, reactive], [of_p @ injection, of_q @ reactive]], format="csr")
     within = np.repeat(rated @ np.where(np.isfinite(resources.s_max_kva), resources.s_max_kva, 0.0), circle_sides)
     low, high = np.full((2, case.horizon.intervals, rows.shape[0]), [[[-np.inf]], [[np.inf]]])
     for t in range(case.horizon.intervals):
         least, most = reach(rows, *control_bounds(case, t))
-        low[t, :count] = np.where(least[:count] >= resources.p_min_kw - ROUNDING_KW, -np.inf, resources.p_min_kw)
-        bound = np.r_[resources.p_max_kw[t], within * np.cos(np.pi / circle_sides)]
+        bound = np.r_[resources.p_min_kw, resources.q_min_kvar]
+        low[t, : 2 * count] = np.where(least[: 2 * count] >= bound - ROUNDING_KW, -np.inf, bound)
+        bound = np.r_[resources.p_max_kw[t], resources.q_max_kvar, within * np.cos(np.pi / circle_sides)]
         high[t] = np.where(most <= bound + ROUNDING_KW, np.inf, bound)
     return casadi_matrix(rows) @ unknowns.controls, low / base_kva, high / base_kva
 
 
 def control_bounds(case: MarketCase, t: int) -> tuple[FloatArray, FloatArray]:
-    """Bounds of (awards, charge, discharge, reactive injections) [kW, kvar].
+    """Bounds of (awards, charge, discharge, free reactive injections, reactive awards) [kW, kvar].
 
     Those of awards are tightened by the real range of each resource.  One without availability thus has awards
     fixed at zero, not free ones that must sum to zero.
@@ -428,7 +435,12 @@ def control_bounds(case: MarketCase, t: int) -> tuple[FloatArray, FloatArray]:
     upper = np.minimum(quantity, np.where(sign > 0, room_up, room_down))
     lower = np.maximum(quantity - np.where(sign > 0, room_down, room_up), 0.0)
     lower = np.r_[np.minimum(lower, upper), np.zeros(len(of_stores))]
-    return np.r_[lower, resources.q_min_kvar], np.r_[upper, of_stores, resources.q_max_kvar]
+    reactive = case.reactive_bids
+    is_free, none = ~np.isin(np.arange(len(resources)), reactive.resource), np.zeros(len(reactive))
+    return (
+        np.r_[lower, is_free * resources.q_min_kvar, none],
+        np.r_[upper, of_stores, is_free * resources.q_max_kvar, reactive.quantity_kvar[t]],
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -498,7 +510,7 @@ def parameter_values(case: MarketCase, t: int, base_kva: float) -> FloatArray:
     per_pu, none = BASE_KVA / base_kva, np.zeros(case.network.node_count)
     demand, law = case.load_pu[t] * per_pu, case.law_pu[t] * per_pu
     import_price = [case.substation.price_usd_per_mwh[t], case.substation.q_price_usd_per_mvarh[t]]
-    prices = np.r_[import_price, case.bids.price_usd_per_mwh[t]]
+    prices = np.r_[import_price, case.bids.price_usd_per_mwh[t], case.reactive_bids.price_usd_per_mvarh[t]]
     return np.concatenate([demand.real, demand.imag, law.real, law.imag, none, none, prices])
 
 
@@ -542,8 +554,7 @@ def interval_result(
     e, f, award, p, q, import_p, import_q, cost = (np.array(part).ravel() for part in model.outcome(x, value))
     v = e + 1j * f
     check_laws(case, t, v)
-    prices = 2 + len(case.bids)
-    current_price = -multiplier[len(value) - prices - 2 * nodes :]
+    current_price = -multiplier[len(value) - price_count(case) - 2 * nodes :]
     price = port_price(network, v, current_price[:nodes] + 1j * current_price[nodes : 2 * nodes])
     dispatch = (kw * base_kva for kw in (p, q, award))
     imported = (kw.item() * base_kva for kw in (import_p, import_q))
@@ -686,6 +697,23 @@ def power_base(case: MarketCase) -> float:
 def signs(case: MarketCase) -> FloatArray:
     """(s,) 1 for supply, -1 for demand."""
     return np.where(case.bids.is_supply, 1.0, -1.0)
+
+
+def reactive_signs(case: MarketCase) -> FloatArray:
+    """(u,) 1 for an offer to inject, -1 for one to absorb."""
+    return np.where(case.reactive_bids.is_injection, 1.0, -1.0)
+
+
+def price_count(case: MarketCase) -> int:
+    """Prices of an interval: of import, reactive import, bids and reactive bids."""
+    return 2 + len(case.bids) + len(case.reactive_bids)
+
+
+def reactive_injection(case: MarketCase) -> sparse.csr_array:
+    """(r, r + u) Free reactive injections and reactive awards to reactive injections."""
+    count, bids = len(case.resources), case.reactive_bids
+    owner = np.r_[np.arange(count), bids.resource]
+    return sparse.csr_array(summing(owner, count) @ sparse.diags_array(np.r_[np.ones(count), reactive_signs(case)]))
 
 
 def net_injection(case: MarketCase) -> sparse.csr_array:

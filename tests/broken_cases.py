@@ -152,6 +152,13 @@ def stored(*edits: Edit) -> Edit:
     return also(STORES, STORE_PROFILE, *edits)
 
 
+REACTIVE = write(
+    "reactive_bids.csv",
+    "resource,interval,side,segment,quantity_kvar,price_usd_per_mvarh\n"
+    "pv,,inject,0,20,2.5\npv,1,inject,1,10,4\npv,,absorb,0,15,-1\n",
+)
+"""A price for the reactive power of the solar plant."""
+
 BROKEN_CASES = [
     # the folder and its files
     BrokenCase("no folder", remove_folder, "case", "folder", "is no folder"),
@@ -389,6 +396,71 @@ BROKEN_CASES = [
     ),
     BrokenCase(
         "availability too late", append("availability.csv", "pv,9,4"), "availability.csv line 5", "interval", "0 to 2"
+    ),
+    # reactive_bids.csv
+    BrokenCase(
+        "reactive bid of nobody",
+        also(REACTIVE, append("reactive_bids.csv", "pw,,inject,0,1,1")),
+        "reactive_bids.csv line 5",
+        "resource",
+        "is no resource",
+    ),
+    BrokenCase(
+        "reactive side",
+        also(REACTIVE, change("reactive_bids.csv", "absorb", "demand")),
+        "reactive_bids.csv line 4",
+        "side",
+        "inject or absorb",
+    ),
+    BrokenCase(
+        "reactive quantity",
+        also(REACTIVE, change("reactive_bids.csv", "20,2.5", "-20,2.5")),
+        "reactive_bids.csv line 2",
+        "quantity_kvar",
+        "the side says",
+    ),
+    BrokenCase(
+        "reactive price missing",
+        also(REACTIVE, change("reactive_bids.csv", "20,2.5", "20,")),
+        "reactive_bids.csv line 2",
+        "price_usd_per_mvarh",
+        "not be blank",
+    ),
+    BrokenCase(
+        "reactive column missing",
+        also(REACTIVE, change("reactive_bids.csv", "price_usd_per_mvarh", "price_usd_per_mwh")),
+        "reactive_bids.csv",
+        "price_usd_per_mvarh",
+        "the header needs this column",
+        problems=2,
+    ),
+    BrokenCase(
+        "reactive bid too late",
+        also(REACTIVE, append("reactive_bids.csv", "pv,4,absorb,1,1,-4")),
+        "reactive_bids.csv line 5",
+        "interval",
+        "0 to 2",
+    ),
+    BrokenCase(
+        "reactive prices fall",
+        also(REACTIVE, change("reactive_bids.csv", "10,4", "10,2")),
+        "reactive bid of pv, inject segment 1, interval 1",
+        "price_usd_per_mvarh",
+        "must not fall",
+    ),
+    BrokenCase(
+        "reactive trade with itself",
+        also(REACTIVE, change("reactive_bids.csv", "15,-1", "15,3")),
+        "reactive bid of pv, interval 0",
+        "price_usd_per_mvarh",
+        "absorb is dearer than its own inject at 2.5",
+    ),
+    BrokenCase(
+        "reactive bids without a range",
+        also(REACTIVE, append("reactive_bids.csv", "flex,,inject,0,1,1")),
+        "resource flex",
+        "q_max_kvar",
+        "leaves nothing of its inject bids",
     ),
     BrokenCase(
         "ramp zero",

@@ -5,11 +5,24 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from broken_cases import STORE_PROFILE, STORES, TOML, also, append, change, remove, source, write, write_good_case
+from broken_cases import (
+    REACTIVE,
+    STORE_PROFILE,
+    STORES,
+    TOML,
+    also,
+    append,
+    change,
+    remove,
+    source,
+    write,
+    write_good_case,
+)
 from scipy import sparse
 from storecases import STORE_CASES
 from unbalanced import unbalanced
 
+from dlmp import clear
 from dlmp.bids import Bids, Resources
 from dlmp.casefolder import read_case
 from dlmp.casewriter import write_case
@@ -48,6 +61,7 @@ def assert_same_case(one: MarketCase, two: MarketCase):
     assert_same_arrays(one.substation, two.substation)
     assert_same_arrays(one.resources, two.resources)
     assert_same_arrays(one.bids, two.bids)
+    assert_same_arrays(one.reactive_bids, two.reactive_bids)
     assert_same_arrays(one.stores, two.stores)
     np.testing.assert_array_equal(two.load_p_kw, one.load_p_kw)
     np.testing.assert_array_equal(two.load_q_kvar, one.load_q_kvar)
@@ -272,6 +286,28 @@ def test_ramps_are_read_and_come_back(folder, tmp_path):
     np.testing.assert_array_equal(case.resources.p_initial_kw, [np.nan, -7.0])
     case.write(tmp_path / "out")
     assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_reactive_bids_are_read_and_come_back(folder, tmp_path):
+    REACTIVE(folder)
+    case = read_case(folder)
+    bids = case.reactive_bids
+    assert case.resources.name[bids.resource].tolist() == ["pv"] * 3
+    assert (bids.is_injection.tolist(), bids.segment.tolist()) == ([True, True, False], [0, 1, 0])
+    np.testing.assert_array_equal(bids.quantity_kvar, [[20, 0, 15], [20, 10, 15], [20, 0, 15]])
+    np.testing.assert_array_equal(bids.price_usd_per_mvarh[:, [0, 2]], [[2.5, -1]] * 3)
+    assert bids.price_usd_per_mvarh[1, 1] == 4
+    case.write(tmp_path / "out")
+    assert (tmp_path / "out" / "reactive_bids.csv").read_text() == (
+        "resource,interval,side,segment,quantity_kvar,price_usd_per_mvarh\n"
+        "pv,,inject,0,20.0,2.5\npv,1,inject,1,10.0,4.0\npv,,absorb,0,15.0,-1.0\n"
+    )
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_reactive_bids_may_stand_without_bids_of_real_power(folder):
+    also(REACTIVE, remove("bids.csv", "availability.csv"))(folder)
+    assert clear(read_case(folder)).awards.segment_kvar.shape == (3, 3)
 
 
 def test_the_written_profile_has_only_what_differs(folder, tmp_path):

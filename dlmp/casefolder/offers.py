@@ -10,7 +10,8 @@ power 0, `s_max_kva` and the ramps unlimited, the first interval free of ramps.
 place, and its output is the availability unless the table has the resource.
 
 ``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh``; a blank interval is all
-of them, and a segment that has such a row has no other.  It may be missing where there is a ``stores.csv``.
+of them, and a segment that has such a row has no other.  It may be missing where there is a ``reactive_bids.csv`` or
+a ``stores.csv``.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from scipy import sparse
 
 from dlmp.bids import Bids, Resources, at_ports, check_bids, check_resources, no_resources
 from dlmp.casefolder.rows import ALL_INTERVALS, Places, in_horizon, known, on_phase, once
+from dlmp.casefolder.segments import good_segments, segment_arrays
 from dlmp.csvfile import Column, Table, read_csv
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, Network
@@ -53,9 +55,7 @@ BID_COLUMNS = (
     Column("price_usd_per_mwh", "number"),
 )
 
-SEGMENT = ["resource", "side", "segment"]
-
-FILES = ("resources.csv", "availability.csv", "bids.csv", "stores.csv", "store_profile.csv")
+FILES = ("resources.csv", "availability.csv", "bids.csv", "reactive_bids.csv", "stores.csv", "store_profile.csv")
 """Tables of which none may stand without ``resources.csv``."""
 
 
@@ -109,7 +109,7 @@ def read_offers(
     path = folder / "availability.csv"
     availability_table = read_csv(path, AVAILABILITY_COLUMNS, problems) if path.exists() else None
     path = folder / "bids.csv"
-    needs_bids = path.exists() or not (folder / "stores.csv").exists()
+    needs_bids = path.exists() or not any((folder / name).exists() for name in ("reactive_bids.csv", "stores.csv"))
     bid_table = read_csv(path, BID_COLUMNS, problems) if needs_bids else None
     if resource_table is None:
         return Offers(*nobody, names=None)
@@ -125,7 +125,7 @@ def read_offers(
     check_resources(resources, _port_count(network), problems)
     if bid_table is None:
         return Offers(*nobody, known_names) if needs_bids else Offers(resources, nobody[1], known_names)
-    bid_rows = _good_bids(bid_table, names, intervals, problems)
+    bid_rows = good_segments(bid_table, names, ("supply", "demand"), "quantity_kw", intervals, problems)
     rows = rows[~rows.resource.isin(bid_table.names_besides(bid_rows, "resource"))]
     resources = _resources(rows, network, availability, intervals, generation)
     bids = _bids(bid_rows, resources, intervals)
@@ -190,40 +190,12 @@ def _resources(
     )
 
 
-def _good_bids(table: Table, names: Mapping[str, int], intervals: int, problems: Problems) -> pd.DataFrame:
-    rows = known(table, table.rows, "resource", names, "resource of resources.csv", problems)
-    kept = pd.Series(True, index=rows.index)
-    for field, good, message in (
-        ("side", rows.side.isin(("supply", "demand")), "must be supply or demand"),
-        ("segment", rows.segment >= 0, "must not be negative"),
-        ("quantity_kw", rows.quantity_kw >= 0, "must not be negative; the side says which way the power goes"),
-    ):
-        for line, value in rows.loc[~good, field].items():
-            problems.add(table.line(line), field, value, message)
-        kept &= good
-    rows = once(table, rows[kept], [*SEGMENT, "interval"], problems)
-    of_all = (rows.interval == ALL_INTERVALS).groupby([rows[key] for key in SEGMENT]).transform("any")
-    mixed = of_all & rows.duplicated(SEGMENT)
-    for line, interval in rows.interval[mixed].items():
-        value = "all" if interval == ALL_INTERVALS else interval
-        message = "a blank interval is all of them: the segment can have no other row"
-        problems.add(table.line(line), "interval", value, message)
-    return in_horizon(table, rows[~mixed], intervals, problems)
-
-
 def _bids(rows: pd.DataFrame, resources: Resources, intervals: int) -> Bids:
-    index = {name: number for number, name in enumerate(resources.name.tolist())}
-    rows = rows[rows.resource.isin(index)]
-    column = rows.groupby(SEGMENT, sort=False).ngroup().to_numpy()
-    segments = rows.drop_duplicates(SEGMENT)
-    quantity_kw, price = np.zeros((intervals, len(segments))), np.zeros((intervals, len(segments)))
-    always = (rows.interval == ALL_INTERVALS).to_numpy()
-    interval = rows.interval.to_numpy()[~always]
-    for target, values in ((quantity_kw, rows.quantity_kw.to_numpy()), (price, rows.price_usd_per_mwh.to_numpy())):
-        target[:, column[always]] = values[always]
-        target[interval, column[~always]] = values[~always]
+    resource, segments, (quantity_kw, price) = segment_arrays(
+        rows, resources, intervals, ("quantity_kw", "price_usd_per_mwh")
+    )
     return Bids(
-        resource=segments.resource.map(index).to_numpy(np.int64),
+        resource=resource,
         is_supply=(segments.side == "supply").to_numpy(),
         segment=segments.segment.to_numpy(np.int64),
         quantity_kw=quantity_kw,

@@ -23,7 +23,7 @@ BOTH_WAYS_PU = 1e-7
 """A store that charges and discharges more than this at once goes both ways."""
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
-VARIABLES = ["award", "p", "q", "import_p", "import_q", *STORE_VARIABLES]
+VARIABLES = ["award", "q_award", "p", "q", "import_p", "import_q", *STORE_VARIABLES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +122,15 @@ class MarketLp:
         return replace(self, columns=replace(self.columns, upper=upper))
 
     @cached_property
-    def feeds(self) -> dict[str, IntArray]:
-        """Resource of each column of the variables that make up real injections."""
-        stores = self.case.stores.resource
-        return {"award": self.case.bids.resource, "charge": stores, "discharge": stores}
+    def feeds(self) -> dict[str, tuple[int, IntArray]]:
+        """What each column of these variables is a part of: real (0) or reactive (1) injection, and whose."""
+        stores, case = self.case.stores.resource, self.case
+        return {
+            "award": (0, case.bids.resource),
+            "q_award": (1, case.reactive_bids.resource),
+            "charge": (0, stores),
+            "discharge": (0, stores),
+        }
 
     @cached_property
     def network_columns(self) -> IntArray:

@@ -16,6 +16,7 @@ from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
 from dlmp.products.columns import Columns, bounds_of
 from dlmp.products.ramps import declare_ramps
+from dlmp.products.reactive import declare_reactive, reactive_columns
 from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
 from dlmp.units import BASE_KVA
 
@@ -24,7 +25,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.
 
     ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; and those
-    of the stores.
+    of reactive bids and of the stores.
     """
     resources, bids, substation = case.resources, case.bids, case.substation
     intervals, count = resources.p_max_kw.shape
@@ -49,6 +50,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
             repeat(substation.q_max_kvar, 1),
             substation.q_price_usd_per_mvarh[:, None],
         ),
+        **reactive_columns(case),
         **store_columns(case),
     }
 
@@ -83,6 +85,7 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     model.import_p = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_p"))
     model.import_q = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_q"))
 
+    declare_reactive(model, case)
     declare_stores(model, case)
     declare_ramps(model, case)
     segments_of = [np.flatnonzero(bids.resource == r).tolist() for r in range(len(resources))]
@@ -106,6 +109,6 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     def cost(m):
         return sum(
             columns[name].cost[t, i] * getattr(m, name)[t, i]
-            for name in ("award", "import_p", "import_q", *STORE_VARIABLES)
+            for name in ("award", "q_award", "import_p", "import_q", *STORE_VARIABLES)
             for t, i in getattr(m, name)
         )

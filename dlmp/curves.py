@@ -1,0 +1,122 @@
+"""What bid curves of real and of reactive power have in common: segments in order of their price.
+
+A segment is a block of power at one price.  A resource's segments of injection rise in price and those of
+consumption fall, and no consumption is dearer than an injection of the same interval: its net injection then has one
+monotone curve, and the least-cost dispatch is a linear programme.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dlmp.errors import Problems
+from dlmp.network.model import FloatArray, IntArray, TextArray
+
+MAX_SEGMENTS = 20
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the segments of one kind of power are called in a problem."""
+
+    bid: str
+    into: str
+    out: str
+    quantity: str
+    price: str
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Segments of s bids over t intervals, and the names of the r resources that they may belong to.
+
+    Parameters
+    ----------
+    words
+        What they are called.
+    owner
+        (r,) Name of each resource.
+    resource, segment
+        (s,) Whose segment it is, and its number.
+    is_into
+        (s,) True for power into the grid.
+    quantity, price
+        (t, s) Size and price of each.
+    """
+
+    words: Words
+    owner: TextArray
+    resource: IntArray
+    segment: IntArray
+    is_into: npt.NDArray[np.bool_]
+    quantity: FloatArray
+    price: FloatArray
+
+    def side(self, column: int) -> str:
+        """What the side of a segment is called."""
+        return self.words.into if self.is_into[column] else self.words.out
+
+    def name(self, column: int, interval: int) -> str:
+        """Name of a segment in an interval, for a problem."""
+        owner = self.owner[self.resource[column]]
+        return f"{self.words.bid} of {owner}, {self.side(column)} segment {self.segment[column]}, interval {interval}"
+
+    def of(self, index: int) -> tuple[IntArray, IntArray]:
+        """Segments of a resource into the grid and out of it."""
+        own = np.flatnonzero(self.resource == index)
+        return own[self.is_into[own]], own[~self.is_into[own]]
+
+    def offered_price(self, columns: IntArray) -> FloatArray:
+        """(t, k) Price of each segment where it is offered, NaN where its quantity is zero."""
+        return np.where(self.quantity[:, columns] > 0, self.price[:, columns], np.nan)
+
+
+def check_numbers(curves: Curves, problems: Problems) -> None:
+    """Add to `problems` the quantities and prices that are no such."""
+    bad = ~(np.isfinite(curves.quantity) & (curves.quantity >= 0))
+    for interval, column in np.argwhere(bad):
+        value = float(curves.quantity[interval, column])
+        problems.add(curves.name(column, interval), curves.words.quantity, value, "must be finite and >= 0")
+    for interval, column in np.argwhere(~np.isfinite(curves.price)):
+        value = float(curves.price[interval, column])
+        problems.add(curves.name(column, interval), curves.words.price, value, "must be finite")
+
+
+def check_curve(curves: Curves, index: int, problems: Problems) -> None:
+    """Check that the segments of a resource, from the dearest consumption to the dearest injection, never fall."""
+    words, name = curves.words, f"{curves.words.bid} of {curves.owner[index]}"
+    into, out = curves.of(index)
+    for side, columns in ((words.into, into), (words.out, out)):
+        if len(columns) > MAX_SEGMENTS:
+            problems.add(
+                f"resource {curves.owner[index]}",
+                f"{side} segments",
+                len(columns),
+                f"a curve has at most {MAX_SEGMENTS}",
+            )
+    for columns, sign in ((into, 1.0), (out, -1.0)):
+        ordered = columns[np.argsort(curves.segment[columns], kind="stable")]
+        price = curves.offered_price(ordered) * sign
+        highest = np.fmax.accumulate(price, axis=1)
+        falls = price[:, 1:] < highest[:, :-1]
+        if falls.any():
+            interval, column = np.argwhere(falls)[0]
+            value = float(curves.price[interval, ordered[column + 1]])
+            rule = f"must not fall from one {words.into}" if sign > 0 else f"must not rise from one {words.out}"
+            problems.add(curves.name(ordered[column + 1], interval), words.price, value, f"{rule} segment to the next")
+    if len(into) and len(out):
+        cheapest = np.fmin.reduce(curves.offered_price(into), axis=1)
+        dearest = np.fmax.reduce(curves.offered_price(out), axis=1)
+        for interval in np.flatnonzero(dearest > cheapest)[:1]:
+            remedy = f"its own {words.into} at {cheapest[interval]:g}: the resource would trade with itself"
+            value = float(dearest[interval])
+            problems.add(f"{name}, interval {interval}", words.price, value, f"{words.out} is dearer than {remedy}")
+
+
+def offered(curves: Curves, count: int) -> tuple[FloatArray, FloatArray]:
+    """Sum of the segments into the grid and of those out of it, by resource, (t, `count`) each."""
+    into, out = (np.zeros((len(curves.quantity), count)) for _ in range(2))
+    for total, chosen in ((into, curves.is_into), (out, ~curves.is_into)):
+        np.add.at(total.T, curves.resource[chosen], curves.quantity.T[chosen])
+    return into, out

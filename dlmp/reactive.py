@@ -1,0 +1,103 @@
+"""Bids of reactive power, as arrays over segments and intervals.
+
+A resource with such bids injects what is accepted of its `inject` segments less what is accepted of its `absorb`
+segments, and no reactive power but that; one without gives what its range allows free of charge.  The bids are curves
+in the sense of `dlmp.curves`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dlmp.bids import Resources, freeze_arrays
+from dlmp.curves import Curves, Words, check_curve, check_numbers, offered
+from dlmp.errors import Problems
+from dlmp.network.model import FloatArray, IntArray, TextArray
+
+WORDS = Words("reactive bid", "inject", "absorb", "quantity_kvar", "price_usd_per_mvarh")
+REACH_SLACK_KVAR = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class ReactiveBids:
+    """s segments over t intervals.
+
+    Parameters
+    ----------
+    resource
+        (s,) Index of the resource that offers the segment.
+    is_injection
+        (s,) True for an offer to inject, False for one to absorb.
+    segment
+        (s,) Number of the segment within its curve.
+    quantity_kvar
+        (t, s) Size of the block [kvar], not negative; 0 where the segment is not offered.
+    price_usd_per_mvarh
+        (t, s) What the resource is to be paid for injecting, and what it pays for absorbing, which is negative where
+        it wants to be paid for that too [currency/MVArh].
+    """
+
+    resource: IntArray
+    is_injection: npt.NDArray[np.bool_]
+    segment: IntArray
+    quantity_kvar: FloatArray
+    price_usd_per_mvarh: FloatArray
+
+    def __post_init__(self) -> None:
+        freeze_arrays(self)
+
+    def __len__(self) -> int:
+        return len(self.resource)
+
+    def curves(self, owner: TextArray) -> Curves:
+        """As curves of the resources of names `owner`."""
+        return Curves(
+            WORDS, owner, self.resource, self.segment, self.is_injection, self.quantity_kvar, self.price_usd_per_mvarh
+        )
+
+
+def no_reactive_bids(intervals: int) -> ReactiveBids:
+    """Return an empty table."""
+    index, by_interval = np.zeros(0, dtype=np.int64), np.zeros((intervals, 0))
+    return ReactiveBids(index, np.zeros(0, bool), index, by_interval, by_interval)
+
+
+NO_REACTIVE_BIDS = no_reactive_bids(0)
+"""None, for a horizon of any length."""
+
+
+def check_reactive_bids(bids: ReactiveBids, resources: Resources, problems: Problems) -> None:
+    """Add to `problems` everything that is wrong with `bids`, whose arrays have the right shapes."""
+    outside = (bids.resource < 0) | (bids.resource >= len(resources))
+    for column in np.flatnonzero(outside):
+        problems.add(
+            f"reactive bid segment {column}", "resource", int(bids.resource[column]), "is no resource of the case"
+        )
+    if outside.any():
+        return
+    curves = bids.curves(resources.name)
+    check_numbers(curves, problems)
+    into, out = offered(curves, len(resources))
+    for index in np.unique(bids.resource):
+        check_curve(curves, int(index), problems)
+        _check_range(resources, int(index), into[:, index], out[:, index], problems)
+
+
+def _check_range(
+    resources: Resources, index: int, inject_kvar: FloatArray, absorb_kvar: FloatArray, problems: Problems
+) -> None:
+    """Check that the offered blocks can reach the reactive range of the resource, and lie within it on each side."""
+    element, low, high = f"resource {resources.name[index]}", resources.q_min_kvar[index], resources.q_max_kvar[index]
+    for field, value, offered_kvar, is_closed, side in (
+        ("q_max_kvar", high, inject_kvar, high <= 0, "inject"),
+        ("q_min_kvar", low, absorb_kvar, low >= 0, "absorb"),
+    ):
+        if is_closed and offered_kvar.any():
+            problems.add(element, field, float(value), f"leaves nothing of its {side} bids; widen it")
+    for field, value, short, remedy in (
+        ("q_min_kvar", low, low - inject_kvar, "needs inject bids of at least q_min_kvar"),
+        ("q_max_kvar", high, -absorb_kvar - high, "needs absorb bids of at least -q_max_kvar"),
+    ):
+        for interval in np.flatnonzero(short > REACH_SLACK_KVAR)[:1]:
+            problems.add(f"{element}, interval {interval}", field, float(value), remedy)
