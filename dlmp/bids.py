@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from dlmp.curves import Curves, Words, check_curve, check_numbers, offered
+from dlmp.curves import Curves, Words, check_curve, check_numbers, net_range
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, frozen_rows, repeated, some_of
 
@@ -58,12 +58,14 @@ class Resources:
     ramp_up_kw_per_min: FloatArray = field(default_factory=not_given)
     ramp_down_kw_per_min: FloatArray = field(default_factory=not_given)
     p_initial_kw: FloatArray = field(default_factory=not_given)
+    power_factor_min: FloatArray = field(default_factory=not_given)
 
     def __post_init__(self) -> None:
         for name, default in (
             ("ramp_up_kw_per_min", np.inf),
             ("ramp_down_kw_per_min", np.inf),
             ("p_initial_kw", np.nan),
+            ("power_factor_min", 0.0),
         ):
             if not getattr(self, name).size:
                 object.__setattr__(self, name, np.full(len(self.name), default))
@@ -100,6 +102,9 @@ class Bids:
         (t, s) Size of the block [kW], not negative; 0 where the segment is not offered.
     price_usd_per_mwh
         (t, s) Price of the block [currency/MWh].
+    is_self_scheduled
+        (t, s) True where the resource injects or consumes the whole block at any price, and that of the block does not
+        count; default: nowhere.
     """
 
     resource: IntArray
@@ -107,8 +112,11 @@ class Bids:
     segment: IntArray
     quantity_kw: FloatArray
     price_usd_per_mwh: FloatArray
+    is_self_scheduled: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
     def __post_init__(self) -> None:
+        if not self.is_self_scheduled.size:
+            object.__setattr__(self, "is_self_scheduled", np.zeros(self.quantity_kw.shape, dtype=bool))
         freeze_arrays(self)
 
     def __len__(self) -> int:
@@ -117,7 +125,14 @@ class Bids:
     def curves(self, owner: TextArray) -> Curves:
         """As curves of the resources of names `owner`."""
         return Curves(
-            WORDS, owner, self.resource, self.segment, self.is_supply, self.quantity_kw, self.price_usd_per_mwh
+            words=WORDS,
+            owner=owner,
+            resource=self.resource,
+            segment=self.segment,
+            is_into=self.is_supply,
+            quantity=self.quantity_kw,
+            price=self.price_usd_per_mwh,
+            is_fixed=self.is_self_scheduled,
         )
 
 
@@ -162,8 +177,10 @@ def check_resources(resources: Resources, port_count: int, problems: Problems) -
         elif resources.p_min_kw[index] > rating:
             problems.add(element, "p_min_kw", float(resources.p_min_kw[index]), f"is above s_max_kva = {rating:g}")
         else:
-            check_reach(resources, index, float(rating), problems)
+            low_kw, high_kw = np.full(len(resources.p_max_kw), resources.p_min_kw[index]), resources.p_max_kw[:, index]
+            check_reach(resources, index, low_kw, high_kw, float(rating), problems)
         _check_power_range(resources, index, problems)
+        _check_power_factor(resources, index, problems)
         for name_of_ramp in ("ramp_up_kw_per_min", "ramp_down_kw_per_min"):
             ramp = float(getattr(resources, name_of_ramp)[index])
             if not ramp > 0:
@@ -173,9 +190,11 @@ def check_resources(resources: Resources, port_count: int, problems: Problems) -
             problems.add(element, "p_initial_kw", initial, "must be finite; leave it blank where it is free")
 
 
-def check_reach(resources: Resources, index: int, reach_kva: float, problems: Problems) -> None:
-    """Check that the ranges of a resource come within `reach_kva` of zero at every interval."""
-    p_kw = np.clip(0.0, resources.p_min_kw[index], resources.p_max_kw[:, index])
+def check_reach(
+    resources: Resources, index: int, low_kw: FloatArray, high_kw: FloatArray, reach_kva: float, problems: Problems
+) -> None:
+    """Check that a resource of real range (t,) from `low_kw` to `high_kw` comes within `reach_kva` of zero."""
+    p_kw = np.clip(0.0, low_kw, high_kw)
     q_kvar = np.clip(0.0, resources.q_min_kvar[index], resources.q_max_kvar[index])
     least = float(np.hypot(p_kw, q_kvar).max(initial=0.0))
     if least > reach_kva:
@@ -183,10 +202,42 @@ def check_reach(resources: Resources, index: int, reach_kva: float, problems: Pr
         problems.add(f"resource {resources.name[index]}", "s_max_kva", float(resources.s_max_kva[index]), remedy)
 
 
+def reactive_share(resources: Resources) -> FloatArray:
+    """(r,) Most reactive over real power at the least power factor, tan(acos(pf)); infinite where there is none."""
+    pf = resources.power_factor_min
+    return np.divide(np.sqrt(1 - pf**2), pf, out=np.full(len(pf), np.inf), where=pf > 0)
+
+
+def power_sign(resources: Resources) -> FloatArray:
+    """(r,) 1 for resources that never consume, -1 for others that never inject, 0 for those that may do both."""
+    return np.where(resources.p_min_kw >= 0, 1.0, np.where((resources.p_max_kw <= 0).all(axis=0), -1.0, 0.0))
+
+
+def _check_power_factor(resources: Resources, index: int, problems: Problems) -> None:
+    """Check that a least power factor makes linear rows, and that these leave a dispatch."""
+    element, value = f"resource {resources.name[index]}", float(resources.power_factor_min[index])
+    if not 0 <= value <= 1:
+        problems.add(element, "power_factor_min", value, "must be 0 to 1; leave it blank for no limit")
+        return
+    if value == 0:
+        return
+    low, high = float(resources.p_min_kw[index]), resources.p_max_kw[:, index]
+    if power_sign(resources)[index] == 0:
+        reach = f"from {low:g} to {high.max():g} kW"
+        remedy = f"needs real power of one sign, and its range is {reach}; make it two resources, or use s_max_kva"
+        problems.add(element, "power_factor_min", value, remedy)
+        return
+    q_kvar = abs(np.clip(0.0, resources.q_min_kvar[index], resources.q_max_kvar[index]))
+    room = reactive_share(resources)[index] * np.maximum(np.abs(high), abs(low))
+    for interval in np.flatnonzero(q_kvar > room)[:1]:
+        remedy = f"allows {room[interval]:g} kvar, and q_min_kvar, q_max_kvar need {q_kvar:g}; widen them or lower it"
+        problems.add(f"{element}, interval {interval}", "power_factor_min", value, remedy)
+
+
 def injection_range(resources: Resources, bids: Bids) -> tuple[FloatArray, FloatArray]:
     """Least and largest injection (t, r) [kW] that both the resources and their bids allow."""
-    supply_kw, demand_kw = offered(bids.curves(resources.name), len(resources))
-    return np.maximum(resources.p_min_kw, -demand_kw), np.minimum(resources.p_max_kw, supply_kw)
+    least_kw, most_kw = net_range(bids.curves(resources.name), len(resources))
+    return np.maximum(resources.p_min_kw, least_kw), np.minimum(resources.p_max_kw, most_kw)
 
 
 def _ordered(low: float, high: float) -> bool:
@@ -210,20 +261,32 @@ def check_bids(bids: Bids, resources: Resources, problems: Problems) -> None:
     """Add to `problems` everything that is wrong with `bids`."""
     curves = bids.curves(resources.name)
     check_numbers(curves, problems)
-    into, out = offered(curves, len(resources))
+    least_kw, most_kw = net_range(curves, len(resources))
+    low_kw, high_kw = injection_range(resources, bids)
+    is_rated = np.isfinite(resources.s_max_kva)
+    scheduled = bids.resource[bids.is_self_scheduled.any(axis=0)]
     for index in range(len(resources)):
         check_curve(curves, index, problems)
-        _check_must_run(resources, index, into[:, index], out[:, index], problems)
+        before = len(problems.found)
+        _check_must_run(resources, index, least_kw[:, index], most_kw[:, index], problems)
+        if is_rated[index] and index in scheduled and len(problems.found) == before:
+            reach_kva = float(resources.s_max_kva[index])
+            check_reach(resources, index, low_kw[:, index], high_kw[:, index], reach_kva, problems)
 
 
 def _check_must_run(
-    resources: Resources, index: int, supply_kw: FloatArray, demand_kw: FloatArray, problems: Problems
+    resources: Resources, index: int, least_kw: FloatArray, most_kw: FloatArray, problems: Problems
 ) -> None:
-    """Check that the offered blocks can reach the range of the resource."""
-    for limit, short, remedy in (
-        ("p_min_kw", resources.p_min_kw[index] - supply_kw, "needs supply bids of at least p_min_kw"),
-        ("p_max_kw", -demand_kw - resources.p_max_kw[:, index], "needs demand bids of at least -p_max_kw"),
+    """Check that the blocks of a resource, which allow `least_kw` to `most_kw` (t,), can reach its range."""
+    low, high = resources.p_min_kw[index], resources.p_max_kw[:, index]
+    for limit, short, net, needed in (
+        ("p_min_kw", low - most_kw, most_kw, "needs supply bids of at least p_min_kw"),
+        ("p_max_kw", least_kw - high, least_kw, "needs demand bids of at least -p_max_kw"),
     ):
         for interval in np.flatnonzero(short > 1e-9)[:1]:
-            value = resources.p_min_kw[index] if limit == "p_min_kw" else resources.p_max_kw[interval, index]
+            value = low if limit == "p_min_kw" else high[interval]
+            is_scheduled = net[interval] < 0 if limit == "p_min_kw" else net[interval] > 0
+            remedy = (
+                f"does not hold the {net[interval]:g} kW that are self-scheduled; widen it" if is_scheduled else needed
+            )
             problems.add(f"resource {resources.name[index]}, interval {interval}", limit, float(value), remedy)

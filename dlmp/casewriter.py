@@ -141,6 +141,7 @@ def _resources(resources: Resources, network: Network) -> pd.DataFrame:
             "ramp_up_kw_per_min": _blank_where_infinite(resources.ramp_up_kw_per_min),
             "ramp_down_kw_per_min": _blank_where_infinite(resources.ramp_down_kw_per_min),
             "p_initial_kw": resources.p_initial_kw,
+            "power_factor_min": np.where(resources.power_factor_min > 0, resources.power_factor_min, np.nan),
         }
     ).dropna(axis=1, how="all")
 
@@ -159,20 +160,22 @@ def _availability(resources: Resources) -> pd.DataFrame:
 def _bids(curves: Curves) -> pd.DataFrame:
     """One row for a segment that never changes, else one for each interval that offers it."""
     steady = (curves.quantity == curves.quantity[0]).all(axis=0)
-    steady &= (curves.price == curves.price[0]).all(axis=0)
+    steady &= ((curves.price == curves.price[0]) & (curves.is_fixed == curves.is_fixed[0])).all(axis=0)
     written = (curves.quantity != 0) | (curves.price != 0)
     written[:, steady] = np.arange(len(written))[:, None] == 0
     column, interval = np.nonzero(written.T)
-    return pd.DataFrame(
+    is_fixed = curves.is_fixed[interval, column]
+    table = pd.DataFrame(
         {
             "resource": curves.owner[curves.resource[column]],
             "interval": np.where(steady[column], "", interval.astype(str)),
             "side": np.where(curves.is_into[column], curves.words.into, curves.words.out),
             "segment": curves.segment[column],
             curves.words.quantity: curves.quantity[interval, column],
-            curves.words.price: curves.price[interval, column],
+            curves.words.price: np.where(is_fixed, np.nan, curves.price[interval, column]),
         }
     )
+    return table.assign(is_self_scheduled=is_fixed.astype(int)) if is_fixed.any() else table
 
 
 def _stores(stores: Stores, resources: Resources) -> pd.DataFrame:

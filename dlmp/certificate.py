@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from dlmp.bids import reactive_share
 from dlmp.dispatch import Dispatch
 from dlmp.errors import InputError, Problem, SolverError
 from dlmp.market import MarketCase
@@ -195,8 +196,12 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> 
     """Largest excursion of awards, resources and import from their ranges [kW]."""
     import_kw, import_kvar = import_kva.real, import_kva.imag
     resources, substation = case.resources, case.substation
+    scheduled_kw = np.where(case.bids.is_self_scheduled, case.bids.quantity_kw, 0.0)
+    share = reactive_share(resources)
+    limited = np.flatnonzero(np.isfinite(share))
+    beyond_share = np.abs(awards.q_kvar[:, limited]) - share[limited] * np.abs(awards.net_injection_kw[:, limited])
     excess = [
-        -awards.segment_kw,
+        scheduled_kw - awards.segment_kw,
         awards.segment_kw - case.bids.quantity_kw,
         -awards.segment_kvar,
         awards.segment_kvar - case.reactive_bids.quantity_kvar,
@@ -205,6 +210,7 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> 
         resources.q_min_kvar - awards.q_kvar,
         awards.q_kvar - resources.q_max_kvar,
         np.hypot(awards.net_injection_kw, awards.q_kvar) - resources.s_max_kva,
+        beyond_share,
         ramp_excess(resources, awards.net_injection_kw, case.horizon.interval_minutes),
         substation.p_min_kw - import_kw,
         import_kw - substation.p_max_kw,

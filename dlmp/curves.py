@@ -43,6 +43,8 @@ class Curves:
         (s,) True for power into the grid.
     quantity, price
         (t, s) Size and price of each.
+    is_fixed
+        (t, s) True where it is taken in full at any price: its own does not count.
     """
 
     words: Words
@@ -52,6 +54,7 @@ class Curves:
     is_into: npt.NDArray[np.bool_]
     quantity: FloatArray
     price: FloatArray
+    is_fixed: npt.NDArray[np.bool_]
 
     def side(self, column: int) -> str:
         """What the side of a segment is called."""
@@ -68,8 +71,9 @@ class Curves:
         return own[self.is_into[own]], own[~self.is_into[own]]
 
     def offered_price(self, columns: IntArray) -> FloatArray:
-        """(t, k) Price of each segment where it is offered, NaN where its quantity is zero."""
-        return np.where(self.quantity[:, columns] > 0, self.price[:, columns], np.nan)
+        """(t, k) Price of each segment where it is offered, NaN where its quantity is zero or it has none."""
+        is_offered = (self.quantity[:, columns] > 0) & ~self.is_fixed[:, columns]
+        return np.where(is_offered, self.price[:, columns], np.nan)
 
 
 def check_numbers(curves: Curves, problems: Problems) -> None:
@@ -114,9 +118,12 @@ def check_curve(curves: Curves, index: int, problems: Problems) -> None:
             problems.add(f"{name}, interval {interval}", words.price, value, f"{words.out} is dearer than {remedy}")
 
 
-def offered(curves: Curves, count: int) -> tuple[FloatArray, FloatArray]:
-    """Sum of the segments into the grid and of those out of it, by resource, (t, `count`) each."""
-    into, out = (np.zeros((len(curves.quantity), count)) for _ in range(2))
-    for total, chosen in ((into, curves.is_into), (out, ~curves.is_into)):
-        np.add.at(total.T, curves.resource[chosen], curves.quantity.T[chosen])
-    return into, out
+def net_range(curves: Curves, count: int) -> tuple[FloatArray, FloatArray]:
+    """Least and largest net injection by resource that the segments allow, (t, `count`) each."""
+    least, most = (np.zeros((len(curves.quantity), count)) for _ in range(2))
+    may_be_left = np.where(curves.is_fixed, curves.quantity, 0.0)
+    for chosen, sign in ((curves.is_into, 1.0), (~curves.is_into, -1.0)):
+        full, kept = sign * curves.quantity.T[chosen], sign * may_be_left.T[chosen]
+        np.add.at(most.T, curves.resource[chosen], full if sign > 0 else kept)
+        np.add.at(least.T, curves.resource[chosen], kept if sign > 0 else full)
+    return least, most

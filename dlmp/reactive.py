@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlmp.bids import Resources, freeze_arrays
-from dlmp.curves import Curves, Words, check_curve, check_numbers, offered
+from dlmp.curves import Curves, Words, check_curve, check_numbers, net_range
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray, TextArray
 
@@ -53,7 +53,14 @@ class ReactiveBids:
     def curves(self, owner: TextArray) -> Curves:
         """As curves of the resources of names `owner`."""
         return Curves(
-            WORDS, owner, self.resource, self.segment, self.is_injection, self.quantity_kvar, self.price_usd_per_mvarh
+            words=WORDS,
+            owner=owner,
+            resource=self.resource,
+            segment=self.segment,
+            is_into=self.is_injection,
+            quantity=self.quantity_kvar,
+            price=self.price_usd_per_mvarh,
+            is_fixed=np.zeros(self.quantity_kvar.shape, dtype=bool),
         )
 
 
@@ -78,26 +85,26 @@ def check_reactive_bids(bids: ReactiveBids, resources: Resources, problems: Prob
         return
     curves = bids.curves(resources.name)
     check_numbers(curves, problems)
-    into, out = offered(curves, len(resources))
+    least_kvar, most_kvar = net_range(curves, len(resources))
     for index in np.unique(bids.resource):
         check_curve(curves, int(index), problems)
-        _check_range(resources, int(index), into[:, index], out[:, index], problems)
+        _check_range(resources, int(index), least_kvar[:, index], most_kvar[:, index], problems)
 
 
 def _check_range(
-    resources: Resources, index: int, inject_kvar: FloatArray, absorb_kvar: FloatArray, problems: Problems
+    resources: Resources, index: int, least_kvar: FloatArray, most_kvar: FloatArray, problems: Problems
 ) -> None:
-    """Check that the offered blocks can reach the reactive range of the resource, and lie within it on each side."""
+    """Check that the blocks, which allow `least_kvar` to `most_kvar` (t,), fit the reactive range of the resource."""
     element, low, high = f"resource {resources.name[index]}", resources.q_min_kvar[index], resources.q_max_kvar[index]
-    for field, value, offered_kvar, is_closed, side in (
-        ("q_max_kvar", high, inject_kvar, high <= 0, "inject"),
-        ("q_min_kvar", low, absorb_kvar, low >= 0, "absorb"),
+    for field, value, is_idle, side in (
+        ("q_max_kvar", high, high <= 0 < most_kvar.max(initial=0.0), "inject"),
+        ("q_min_kvar", low, low >= 0 > least_kvar.min(initial=0.0), "absorb"),
     ):
-        if is_closed and offered_kvar.any():
+        if is_idle:
             problems.add(element, field, float(value), f"leaves nothing of its {side} bids; widen it")
     for field, value, short, remedy in (
-        ("q_min_kvar", low, low - inject_kvar, "needs inject bids of at least q_min_kvar"),
-        ("q_max_kvar", high, -absorb_kvar - high, "needs absorb bids of at least -q_max_kvar"),
+        ("q_min_kvar", low, low - most_kvar, "needs inject bids of at least q_min_kvar"),
+        ("q_max_kvar", high, least_kvar - high, "needs absorb bids of at least -q_max_kvar"),
     ):
         for interval in np.flatnonzero(short > REACH_SLACK_KVAR)[:1]:
             problems.add(f"{element}, interval {interval}", field, float(value), remedy)

@@ -56,14 +56,16 @@ class Awards:
         return frame
 
     def segment_table(self) -> pd.DataFrame:
-        """One row per interval and offered bid segment."""
+        """One row per interval and offered bid segment; one that is self-scheduled has a blank price."""
         bids, horizon = self.case.bids, self.case.horizon
         frame = interval_keys(horizon, len(bids))
         frame["resource"] = np.tile(self.case.resources.name[bids.resource].astype(object), horizon.intervals)
         frame["side"] = np.tile(np.where(bids.is_supply, "supply", "demand").astype(object), horizon.intervals)
         frame["segment"] = np.tile(bids.segment, horizon.intervals)
         frame["quantity_kw"] = bids.quantity_kw.ravel()
-        frame["price_usd_per_mwh"] = bids.price_usd_per_mwh.ravel()
+        frame["price_usd_per_mwh"] = pd.arrays.FloatingArray(
+            bids.price_usd_per_mwh.ravel(), bids.is_self_scheduled.ravel()
+        )
         frame["award_kw"] = self.segment_kw.ravel()
         return frame[frame.quantity_kw > 0].reset_index(drop=True)
 

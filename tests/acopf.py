@@ -399,7 +399,7 @@ def import_limits(case: MarketCase, unknowns: Unknowns, base_kva: float) -> list
 
 
 def resource_limit(case: MarketCase, unknowns: Unknowns, circle_sides: int, base_kva: float) -> Limit:
-    """Ranges of each injection, and the polygon inside each apparent power circle.
+    """Ranges of each injection, the polygon inside each apparent power circle, and least power factors.
 
     Bounds that those of bids and stores imply are left out: with them the programme has no interior.
     """
@@ -408,16 +408,30 @@ def resource_limit(case: MarketCase, unknowns: Unknowns, circle_sides: int, base
     rated = summing(np.flatnonzero(np.isfinite(resources.s_max_kva)), count).T
     of_p, of_q = sparse.kron(rated, np.cos(angle)[:, None]), sparse.kron(rated, np.sin(angle)[:, None])
     injection, reactive = net_injection(case), reactive_injection(case)
-    rows = sparse.block_array([[injection, None], [None, reactive], [of_p @ injection, of_q @ reactive]], format="csr")
+    blocks = [[injection, None], [None, reactive], [of_p @ injection, of_q @ reactive], *power_factor_rows(case)]
+    rows = sparse.block_array(blocks, format="csr")
     within = np.repeat(rated @ np.where(np.isfinite(resources.s_max_kva), resources.s_max_kva, 0.0), circle_sides)
     low, high = np.full((2, case.horizon.intervals, rows.shape[0]), [[[-np.inf]], [[np.inf]]])
     for t in range(case.horizon.intervals):
         least, most = reach(rows, *control_bounds(case, t))
         bound = np.r_[resources.p_min_kw, resources.q_min_kvar]
         low[t, : 2 * count] = np.where(least[: 2 * count] >= bound - ROUNDING_KW, -np.inf, bound)
-        bound = np.r_[resources.p_max_kw[t], resources.q_max_kvar, within * np.cos(np.pi / circle_sides)]
+        bound = np.zeros(rows.shape[0])
+        bound[: 2 * count] = np.r_[resources.p_max_kw[t], resources.q_max_kvar]
+        bound[2 * count : 2 * count + len(within)] = within * np.cos(np.pi / circle_sides)
         high[t] = np.where(most <= bound + ROUNDING_KW, np.inf, bound)
     return casadi_matrix(rows) @ unknowns.controls, low / base_kva, high / base_kva
+
+
+def power_factor_rows(case: MarketCase) -> list[list[sparse.csr_array]]:
+    """Rows ``q - tan(phi) |p|`` and ``-q - tan(phi) |p|`` that must not be positive; |p| is p or -p at all times."""
+    resources = case.resources
+    limited = np.flatnonzero(resources.power_factor_min > 0)
+    tangent = np.tan(np.arccos(resources.power_factor_min[limited]))
+    tangent = np.where((resources.p_max_kw[:, limited] <= 0).all(axis=0), -tangent, tangent)
+    real = sparse.diags_array(-tangent) @ net_injection(case)[limited]
+    reactive = reactive_injection(case)[limited]
+    return [[real, reactive], [real, -reactive]]
 
 
 def control_bounds(case: MarketCase, t: int) -> tuple[FloatArray, FloatArray]:
@@ -433,7 +447,7 @@ def control_bounds(case: MarketCase, t: int) -> tuple[FloatArray, FloatArray]:
     room_up = np.maximum(resources.p_max_kw[t] - least, 0.0)[owner]
     room_down = np.maximum(most - resources.p_min_kw, 0.0)[owner]
     upper = np.minimum(quantity, np.where(sign > 0, room_up, room_down))
-    lower = np.maximum(quantity - np.where(sign > 0, room_down, room_up), 0.0)
+    lower = np.maximum(quantity - np.where(sign > 0, room_down, room_up), case.bids.is_self_scheduled[t] * quantity)
     lower = np.r_[np.minimum(lower, upper), np.zeros(len(of_stores))]
     reactive = case.reactive_bids
     is_free, none = ~np.isin(np.arange(len(resources)), reactive.resource), np.zeros(len(reactive))

@@ -152,12 +152,21 @@ def stored(*edits: Edit) -> Edit:
     return also(STORES, STORE_PROFILE, *edits)
 
 
+RATED_PV = "s_max_kva\npv,C,,solar,,80,-40,40,90"
+"""End of the header of ``resources.csv``, and its first row, to add columns to."""
+
 REACTIVE = write(
     "reactive_bids.csv",
     "resource,interval,side,segment,quantity_kvar,price_usd_per_mvarh\n"
     "pv,,inject,0,20,2.5\npv,1,inject,1,10,4\npv,,absorb,0,15,-1\n",
 )
 """A price for the reactive power of the solar plant."""
+
+SCHEDULED = also(
+    change("bids.csv", "quantity_kw,price_usd_per_mwh", "quantity_kw,price_usd_per_mwh,is_self_scheduled"),
+    change("bids.csv", "0,80,0", "0,80,,1"),
+)
+"""All 80 kW of the solar plant at any price."""
 
 BROKEN_CASES = [
     # the folder and its files
@@ -397,6 +406,24 @@ BROKEN_CASES = [
     BrokenCase(
         "availability too late", append("availability.csv", "pv,9,4"), "availability.csv line 5", "interval", "0 to 2"
     ),
+    BrokenCase(
+        "power factor above one",
+        change("resources.csv", RATED_PV, RATED_PV.replace("\n", ",power_factor_min\n") + ",1.2"),
+        "resource pv",
+        "power_factor_min",
+        "must be 0 to 1",
+    ),
+    BrokenCase(
+        "power factor of a resource that goes both ways",
+        change(
+            "resources.csv",
+            RATED_PV,
+            RATED_PV.replace("\n", ",power_factor_min\n").replace("solar,,", "solar,-5,") + ",0.9",
+        ),
+        "resource pv",
+        "power_factor_min",
+        "needs real power of one sign",
+    ),
     # reactive_bids.csv
     BrokenCase(
         "reactive bid of nobody",
@@ -464,33 +491,21 @@ BROKEN_CASES = [
     ),
     BrokenCase(
         "ramp zero",
-        change(
-            "resources.csv",
-            "s_max_kva\npv,C,,solar,,80,-40,40,90",
-            "s_max_kva,ramp_up_kw_per_min\npv,C,,solar,,80,-40,40,90,0",
-        ),
+        change("resources.csv", RATED_PV, RATED_PV.replace("\n", ",ramp_up_kw_per_min\n") + ",0"),
         "resource pv",
         "ramp_up_kw_per_min",
         "above zero; leave it blank",
     ),
     BrokenCase(
         "ramp of words",
-        change(
-            "resources.csv",
-            "s_max_kva\npv,C,,solar,,80,-40,40,90",
-            "s_max_kva,ramp_down_kw_per_min\npv,C,,solar,,80,-40,40,90,slow",
-        ),
+        change("resources.csv", RATED_PV, RATED_PV.replace("\n", ",ramp_down_kw_per_min\n") + ",slow"),
         "resources.csv line 2",
         "ramp_down_kw_per_min",
         "finite number",
     ),
     BrokenCase(
         "ramp too slow for what is available",
-        change(
-            "resources.csv",
-            "s_max_kva\npv,C,,solar,,80,-40,40,90",
-            "s_max_kva,ramp_down_kw_per_min,p_initial_kw\npv,C,,solar,,80,-40,40,90,0.5,45",
-        ),
+        change("resources.csv", RATED_PV, RATED_PV.replace("\n", ",ramp_down_kw_per_min,p_initial_kw\n") + ",0.5,45"),
         "resource pv, interval 0",
         "ramp_down_kw_per_min",
         "may inject 10 kW and can be at 15 kW at least",
@@ -505,6 +520,34 @@ BROKEN_CASES = [
     BrokenCase("quantity", change("bids.csv", "0,80,0", "0,-80,0"), "bids.csv line 2", "quantity_kw", "the side says"),
     BrokenCase(
         "price of words", change("bids.csv", "0,80,0", "0,80,free"), "bids.csv line 2", "price_usd_per_mwh", "finite"
+    ),
+    BrokenCase(
+        "price of a bid missing",
+        change("bids.csv", "0,80,0", "0,80,"),
+        "bids.csv line 2",
+        "price_usd_per_mwh",
+        "not be blank",
+    ),
+    BrokenCase(
+        "price of a self-schedule",
+        also(SCHEDULED, change("bids.csv", "0,80,,1", "0,80,3,1")),
+        "bids.csv line 2",
+        "price_usd_per_mwh",
+        "must be blank: the block is self-scheduled",
+    ),
+    BrokenCase(
+        "self-schedule of two",
+        also(SCHEDULED, change("bids.csv", "0,80,,1", "0,80,,2")),
+        "bids.csv line 2",
+        "is_self_scheduled",
+        "must be 0 or 1",
+    ),
+    BrokenCase(
+        "self-schedule beyond what is available",
+        SCHEDULED,
+        "resource pv, interval 0",
+        "p_max_kw",
+        "does not hold the 80 kW that are self-scheduled",
     ),
     BrokenCase("bid too late", change("bids.csv", "flex,2", "flex,3"), "bids.csv line 4", "interval", "0 to 2"),
     BrokenCase(

@@ -310,6 +310,22 @@ def test_reactive_bids_may_stand_without_bids_of_real_power(folder):
     assert clear(read_case(folder)).awards.segment_kvar.shape == (3, 3)
 
 
+def test_self_schedules_and_power_factors_are_read_and_come_back(folder, tmp_path):
+    header = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh,is_self_scheduled\n"
+    rows = "pv,0,supply,0,10,,1\npv,1,supply,0,60,,1\npv,2,supply,0,5,4,0\npv,,supply,1,20,9,\nflex,,demand,0,20,,1\n"
+    write("bids.csv", header + rows)(folder)
+    write(
+        "resources.csv",
+        "resource,bus,kind,p_min_kw,p_max_kw,power_factor_min\npv,C,solar,,80,0.9\nflex,B,load,-30,0,\n",
+    )(folder)
+    case = read_case(folder)
+    np.testing.assert_array_equal(case.resources.power_factor_min, [0.9, 0.0])
+    np.testing.assert_array_equal(case.bids.is_self_scheduled, [[1, 0, 1], [1, 0, 1], [0, 0, 1]])
+    np.testing.assert_array_equal(case.bids.price_usd_per_mwh, [[0, 9, 0], [0, 9, 0], [4, 9, 0]])
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
 def test_the_written_profile_has_only_what_differs(folder, tmp_path):
     also(STORES, STORE_PROFILE)(folder)
     read_case(folder).write(tmp_path / "out")

@@ -1,17 +1,17 @@
 """``resources.csv``, ``availability.csv`` and ``bids.csv``: who may be dispatched, how far and at which prices.
 
 ``resources.csv``: ``resource, bus, phase, kind, p_min_kw, p_max_kw, q_min_kvar, q_max_kvar, s_max_kva,
-ramp_up_kw_per_min, ramp_down_kw_per_min, p_initial_kw``, the injection positive.  A `phase` is ``1``, or ``12``
-for two phases' voltage; blank: all phases of the bus in equal parts.  Other blanks: `p_min_kw` and reactive
-power 0, `s_max_kva` and the ramps unlimited, the first interval free of ramps.
+ramp_up_kw_per_min, ramp_down_kw_per_min, p_initial_kw, power_factor_min``, the injection positive.  A `phase` is
+``1``, or ``12`` for two phases' voltage; blank: all phases of the bus in equal parts.  Other blanks: `p_min_kw` and
+reactive power 0, everything else unlimited.
 
 ``availability.csv`` (optional): ``resource, interval, p_max_kw``, which holds where it is below that of
 ``resources.csv``.  A resource of the name of a fixed generator of the network takes that generator's
 place, and its output is the availability unless the table has the resource.
 
-``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh``; a blank interval is all
-of them, and a segment that has such a row has no other.  It may be missing where there is a ``reactive_bids.csv`` or
-a ``stores.csv``.
+``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh, is_self_scheduled``; a blank interval
+is all of them, and a segment that has such a row has no other.  A self-scheduled block (1) has no price.
+The table may be missing where there is a ``reactive_bids.csv`` or a ``stores.csv``.
 """
 
 from collections.abc import Mapping
@@ -42,6 +42,7 @@ RESOURCE_COLUMNS = (
     Column("ramp_up_kw_per_min", "number", required=False, default=np.inf),
     Column("ramp_down_kw_per_min", "number", required=False, default=np.inf),
     Column("p_initial_kw", "number", required=False),
+    Column("power_factor_min", "number", required=False, default=0.0),
 )
 
 AVAILABILITY_COLUMNS = (Column("resource", "text"), Column("interval", "integer"), Column("p_max_kw", "number"))
@@ -52,7 +53,8 @@ BID_COLUMNS = (
     Column("side", "text"),
     Column("segment", "integer"),
     Column("quantity_kw", "number"),
-    Column("price_usd_per_mwh", "number"),
+    Column("price_usd_per_mwh", "number", required=False),
+    Column("is_self_scheduled", "integer", required=False, default=0),
 )
 
 FILES = ("resources.csv", "availability.csv", "bids.csv", "reactive_bids.csv", "stores.csv", "store_profile.csv")
@@ -126,6 +128,7 @@ def read_offers(
     if bid_table is None:
         return Offers(*nobody, known_names) if needs_bids else Offers(resources, nobody[1], known_names)
     bid_rows = good_segments(bid_table, names, ("supply", "demand"), "quantity_kw", intervals, problems)
+    bid_rows = _priced_or_scheduled(bid_table, bid_rows, problems)
     rows = rows[~rows.resource.isin(bid_table.names_besides(bid_rows, "resource"))]
     resources = _resources(rows, network, availability, intervals, generation)
     bids = _bids(bid_rows, resources, intervals)
@@ -187,17 +190,34 @@ def _resources(
         ramp_up_kw_per_min=rows.ramp_up_kw_per_min.to_numpy(),
         ramp_down_kw_per_min=rows.ramp_down_kw_per_min.to_numpy(),
         p_initial_kw=rows.p_initial_kw.to_numpy(),
+        power_factor_min=rows.power_factor_min.to_numpy(),
     )
+
+
+def _priced_or_scheduled(table: Table, rows: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+    """Rows that have either a price or a self-schedule; the others are problems."""
+    is_known, is_scheduled = rows.is_self_scheduled.isin((0, 1)), rows.is_self_scheduled == 1
+    has_price = rows.price_usd_per_mwh.notna()
+    for line, value in rows.loc[~is_known, "is_self_scheduled"].items():
+        problems.add(table.line(line), "is_self_scheduled", value, "must be 0 or 1")
+    for line in rows.index[is_known & ~is_scheduled & ~has_price]:
+        remedy = "must not be blank, but where is_self_scheduled is 1: the block is then taken at any price"
+        problems.add(table.line(line), "price_usd_per_mwh", "", remedy)
+    for line, value in rows.loc[is_scheduled & has_price, "price_usd_per_mwh"].items():
+        remedy = "must be blank: the block is self-scheduled, which is to be taken at any price"
+        problems.add(table.line(line), "price_usd_per_mwh", value, remedy)
+    return rows[is_known & (is_scheduled != has_price)]
 
 
 def _bids(rows: pd.DataFrame, resources: Resources, intervals: int) -> Bids:
-    resource, segments, (quantity_kw, price) = segment_arrays(
-        rows, resources, intervals, ("quantity_kw", "price_usd_per_mwh")
-    )
+    fields = ("quantity_kw", "price_usd_per_mwh", "is_self_scheduled")
+    rows = rows.fillna({"price_usd_per_mwh": 0.0})
+    resource, segments, (quantity_kw, price, scheduled) = segment_arrays(rows, resources, intervals, fields)
     return Bids(
         resource=resource,
         is_supply=(segments.side == "supply").to_numpy(),
         segment=segments.segment.to_numpy(np.int64),
         quantity_kw=quantity_kw,
         price_usd_per_mwh=price,
+        is_self_scheduled=scheduled == 1,
     )

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyomo.environ as pyo
 from scipy import sparse
 
-from dlmp.bids import check_reach
+from dlmp.bids import check_reach, injection_range
 from dlmp.errors import Problems
 from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon, second_of_two
 from dlmp.market import MarketCase
@@ -206,9 +206,10 @@ def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
         When a resource must run beyond the polygon inscribed in its rating.
     """
     problems = Problems()
+    low_kw, high_kw = injection_range(case.resources, case.bids)
     for index in np.flatnonzero(np.isfinite(case.resources.s_max_kva)):
         reach_kva = float(case.resources.s_max_kva[index] * np.cos(np.pi / circle_sides))
-        check_reach(case.resources, int(index), reach_kva, problems)
+        check_reach(case.resources, int(index), low_kw[:, index], high_kw[:, index], reach_kva, problems)
     problems.raise_if_any()
     is_coupled = case.horizon.intervals > 1 and (len(case.stores) > 0 or has_ramps(case))
     with collector_paused():

@@ -14,6 +14,7 @@ import pyomo.environ as pyo
 
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
+from dlmp.products.capability import declare_capability
 from dlmp.products.columns import Columns, bounds_of
 from dlmp.products.ramps import declare_ramps
 from dlmp.products.reactive import declare_reactive, reactive_columns
@@ -36,9 +37,9 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
 
     return {
         "award": Columns(
-            lower=np.zeros_like(bids.quantity_kw),
+            lower=np.where(bids.is_self_scheduled, bids.quantity_kw, 0.0) / BASE_KVA,
             upper=bids.quantity_kw / BASE_KVA,
-            cost=np.where(bids.is_supply, 1.0, -1.0) * bids.price_usd_per_mwh,
+            cost=np.where(bids.is_self_scheduled, 0.0, np.where(bids.is_supply, 1.0, -1.0) * bids.price_usd_per_mwh),
         ),
         "p": Columns(repeat(resources.p_min_kw, count), resources.p_max_kw / BASE_KVA, nothing),
         "q": Columns(repeat(resources.q_min_kvar, count), repeat(resources.q_max_kvar, count), nothing),
@@ -85,6 +86,7 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     model.import_p = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_p"))
     model.import_q = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_q"))
 
+    declare_capability(model, resources, circle_sides)
     declare_reactive(model, case)
     declare_stores(model, case)
     declare_ramps(model, case)
@@ -96,14 +98,6 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
         if r in store_of:
             return m.p[t, r] == m.discharge[t, store_of[r]] - m.charge[t, store_of[r]]
         return m.p[t, r] == sum(m.award[t, s] if bids.is_supply[s] else -m.award[t, s] for s in segments_of[r])
-
-    rated = np.flatnonzero(np.isfinite(resources.s_max_kva)).tolist()
-    angle = 2 * np.pi * np.arange(circle_sides) / circle_sides
-    inscribed = resources.s_max_kva / BASE_KVA * np.cos(np.pi / circle_sides)
-
-    @model.Constraint(model.INTERVALS, rated, range(circle_sides))
-    def apparent_power_within_rating(m, t, r, k):
-        return np.cos(angle[k]) * m.p[t, r] + np.sin(angle[k]) * m.q[t, r] <= inscribed[r]
 
     @model.Objective()
     def cost(m):

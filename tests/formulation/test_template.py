@@ -7,6 +7,8 @@ import pyomo.environ as pyo
 import pytest
 from cases import CASES, feeder33
 from scipy import sparse
+from test_ramps import RAMP_CASES
+from test_reactive import REACTIVE_CASES
 
 from dlmp.formulation.lindistflow import INJECTIONS, STATES, declare_lindistflow, losses_around
 from dlmp.formulation.market_lp import VARIABLES, build_market_lp
@@ -85,6 +87,15 @@ def test_one_interval_repeated_is_the_horizon_compiled(declare, variables):
     found = repeated(compile_template(one, variables), intervals)
     assert len(found) > 10
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("build", [RAMP_CASES["with_a_battery_33"], REACTIVE_CASES["with_a_battery_33"]])
+def test_two_intervals_repeated_are_the_coupled_horizon_compiled(build):
+    lp, model = build_market_lp(build(), SIDES), pyo.ConcreteModel()
+    assert lp.is_coupled
+    declare_energy(model, build(), range(lp.intervals), SIDES)
+    expected = by_interval(compile_template(model, VARIABLES), lp.intervals)
+    np.testing.assert_array_equal(in_order(lp.matrix.toarray(), lp.row_lower, lp.row_upper), expected)
 
 
 def test_bounds_and_costs_over_the_horizon_are_those_of_the_horizon_s_model():
