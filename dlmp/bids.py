@@ -14,7 +14,7 @@ from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, frozen_rows, repeated, some_of
 
 RESOURCE_KINDS = ("solar", "wind", "generator", "load", "demand_response", "storage", "ev", "other")
-WORDS = Words("bid", "supply", "demand", "quantity_kw", "price_usd_per_mwh")
+WORDS = Words("bid", "supply", "demand", "quantity_kw", "price_usd_per_mwh", "price_end_usd_per_mwh")
 SHARE_TOLERANCE = 1e-9
 
 
@@ -99,12 +99,15 @@ class Bids:
     segment
         (s,) Number of the segment within its curve.
     quantity_kw
-        (t, s) Size of the block [kW], not negative; 0 where the segment is not offered.
+        (t, s) Size of the segment [kW], not negative; 0 where it is not offered.
     price_usd_per_mwh
-        (t, s) Price of the block [currency/MWh].
+        (t, s) Price at the beginning of the segment [currency/MWh].
+    price_rise_usd_per_mwh
+        (t, s) How much higher the price at its end is [currency/MWh], negative for demand; in between the price runs in
+        a straight line.  0, the default, makes a block.
     is_self_scheduled
-        (t, s) True where the resource injects or consumes the whole block at any price, and that of the block does not
-        count; default: nowhere.
+        (t, s) True where the resource injects or consumes the whole segment at any price, and that of the segment does
+        not count; default: nowhere.
     """
 
     resource: IntArray
@@ -113,8 +116,11 @@ class Bids:
     quantity_kw: FloatArray
     price_usd_per_mwh: FloatArray
     is_self_scheduled: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    price_rise_usd_per_mwh: FloatArray = field(default_factory=not_given)
 
     def __post_init__(self) -> None:
+        if not self.price_rise_usd_per_mwh.size:
+            object.__setattr__(self, "price_rise_usd_per_mwh", np.zeros(self.quantity_kw.shape))
         if not self.is_self_scheduled.size:
             object.__setattr__(self, "is_self_scheduled", np.zeros(self.quantity_kw.shape, dtype=bool))
         freeze_arrays(self)
@@ -132,6 +138,7 @@ class Bids:
             is_into=self.is_supply,
             quantity=self.quantity_kw,
             price=self.price_usd_per_mwh,
+            rise=self.price_rise_usd_per_mwh,
             is_fixed=self.is_self_scheduled,
         )
 

@@ -160,7 +160,8 @@ def _availability(resources: Resources) -> pd.DataFrame:
 def _bids(curves: Curves) -> pd.DataFrame:
     """One row for a segment that never changes, else one for each interval that offers it."""
     steady = (curves.quantity == curves.quantity[0]).all(axis=0)
-    steady &= ((curves.price == curves.price[0]) & (curves.is_fixed == curves.is_fixed[0])).all(axis=0)
+    for values in (curves.price, curves.rise, curves.is_fixed):
+        steady &= (values == values[0]).all(axis=0)
     written = (curves.quantity != 0) | (curves.price != 0)
     written[:, steady] = np.arange(len(written))[:, None] == 0
     column, interval = np.nonzero(written.T)
@@ -175,6 +176,9 @@ def _bids(curves: Curves) -> pd.DataFrame:
             curves.words.price: np.where(is_fixed, np.nan, curves.price[interval, column]),
         }
     )
+    rise = curves.rise[interval, column]
+    if rise.any():
+        table[curves.words.price_end] = np.where(rise != 0, table[curves.words.price] + rise, np.nan)
     return table.assign(is_self_scheduled=is_fixed.astype(int)) if is_fixed.any() else table
 
 

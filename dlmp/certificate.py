@@ -59,8 +59,8 @@ class Certificate:
     import_mismatch_kw, loss_mismatch_kw
         Largest difference of import and of the branches' losses in any interval [kW].
     worst_bid_gap_usd, worst_bid
-        Most that any resource could have earned on top by another quantity at the published price
-        [currency per interval], and which.
+        Bound on what any resource could have earned on top by another quantity at the published price
+        [currency per interval], and which; the most itself where all bids are blocks.
     traded_usd
         Money that all resources exchange at the published prices, as a scale for `worst_bid_gap_usd`.
     price_ranges
@@ -223,7 +223,9 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> 
 def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     """Profit that each resource forgoes at the published prices.
 
-    Every resource solves its own profit maximum, all in one LP of the market's rows without a network.
+    Every resource solves its own profit maximum, all in one LP of the market's rows without a network.  Where a price
+    changes along its segment, that at the award holds: profit being concave, no quantity earns more on top than by it
+    (Frank and Wolfe, Naval Research Logistics Quarterly 3, 1956), and none earns anything where the award is the best.
 
     Returns
     -------
@@ -237,7 +239,7 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     share = market.case.resources.share
     price, q_price = prices.lmp_usd_per_mwh @ share.T, prices.lmp_q_usd_per_mvarh @ share.T
     columns = market.columns
-    cost = columns.cost.copy()
+    cost = columns.marginal_cost(found.x).reshape(columns.cost.shape)
     blocks = market.template.blocks
     for name in ("import_p", "import_q"):
         cost[:, blocks[name]] = 0.0

@@ -324,7 +324,7 @@ def _objective(found: Dispatch) -> float:
     x = found.x.copy()
     x[market.block("import_p").ravel()] = found.point.import_pu.real
     x[market.block("import_q").ravel()] = found.point.import_pu.imag
-    return float(market.columns.cost.ravel() @ x) * money_per_price_pu(market.case.horizon.interval_hours)
+    return market.columns.total_cost(x) * money_per_price_pu(market.case.horizon.interval_hours)
 
 
 def _loading(found: Dispatch) -> FloatArray:

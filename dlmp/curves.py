@@ -1,8 +1,9 @@
 """What bid curves of real and of reactive power have in common: segments in order of their price.
 
-A segment is a block of power at one price.  A resource's segments of injection rise in price and those of
-consumption fall, and no consumption is dearer than an injection of the same interval: its net injection then has one
-monotone curve, and the least-cost dispatch is a linear programme.
+A segment is power at one price, a block, or at one that runs in a straight line from its beginning to its end.  A
+resource's prices of injection rise and those of consumption fall, and no consumption is dearer than an injection of the
+same interval: its net injection then has one monotone curve, and the least-cost dispatch is a linear or a convex
+quadratic programme.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray, TextArray
 
 MAX_SEGMENTS = 20
+PRICE_SLACK = 1e-9
+"""A price this much below that of the segment before, or its own, is rounding [currency/MWh]."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Words:
     out: str
     quantity: str
     price: str
+    price_end: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +45,8 @@ class Curves:
         (s,) Whose segment it is, and its number.
     is_into
         (s,) True for power into the grid.
-    quantity, price
-        (t, s) Size and price of each.
+    quantity, price, rise
+        (t, s) Size of each, price at its beginning, and how much higher that at its end is.
     is_fixed
         (t, s) True where it is taken in full at any price: its own does not count.
     """
@@ -54,6 +58,7 @@ class Curves:
     is_into: npt.NDArray[np.bool_]
     quantity: FloatArray
     price: FloatArray
+    rise: FloatArray
     is_fixed: npt.NDArray[np.bool_]
 
     def side(self, column: int) -> str:
@@ -75,6 +80,17 @@ class Curves:
         is_offered = (self.quantity[:, columns] > 0) & ~self.is_fixed[:, columns]
         return np.where(is_offered, self.price[:, columns], np.nan)
 
+    @property
+    def cost(self) -> FloatArray:
+        """(t, s) Cost of the first unit of each segment [currency/MWh]."""
+        return np.where(self.is_fixed, 0.0, np.where(self.is_into, 1.0, -1.0) * self.price)
+
+    @property
+    def cost_slope(self) -> FloatArray:
+        """(t, s) How much the cost rises with each further unit of quantity; not negative."""
+        rise = np.where(self.is_fixed, 0.0, np.where(self.is_into, 1.0, -1.0) * self.rise)
+        return np.divide(rise, self.quantity, out=np.zeros_like(rise), where=self.quantity > 0)
+
 
 def check_numbers(curves: Curves, problems: Problems) -> None:
     """Add to `problems` the quantities and prices that are no such."""
@@ -82,9 +98,13 @@ def check_numbers(curves: Curves, problems: Problems) -> None:
     for interval, column in np.argwhere(bad):
         value = float(curves.quantity[interval, column])
         problems.add(curves.name(column, interval), curves.words.quantity, value, "must be finite and >= 0")
-    for interval, column in np.argwhere(~np.isfinite(curves.price)):
-        value = float(curves.price[interval, column])
-        problems.add(curves.name(column, interval), curves.words.price, value, "must be finite")
+    is_price, end = np.isfinite(curves.price), curves.price + curves.rise
+    for field, values, bad in (
+        (curves.words.price, curves.price, ~is_price),
+        (curves.words.price_end, end, is_price & ~np.isfinite(end)),
+    ):
+        for interval, column in np.argwhere(bad):
+            problems.add(curves.name(column, interval), field, float(values[interval, column]), "must be finite")
 
 
 def check_curve(curves: Curves, index: int, problems: Problems) -> None:
@@ -102,8 +122,15 @@ def check_curve(curves: Curves, index: int, problems: Problems) -> None:
     for columns, sign in ((into, 1.0), (out, -1.0)):
         ordered = columns[np.argsort(curves.segment[columns], kind="stable")]
         price = curves.offered_price(ordered) * sign
-        highest = np.fmax.accumulate(price, axis=1)
-        falls = price[:, 1:] < highest[:, :-1]
+        rise = curves.rise[:, ordered] * sign
+        for interval, column in np.argwhere(~np.isnan(price) & (rise < -PRICE_SLACK))[:1]:
+            value = float((curves.price + curves.rise)[interval, ordered[column]])
+            rule = "must not be below" if sign > 0 else "must not be above"
+            problems.add(
+                curves.name(ordered[column], interval), words.price_end, value, f"{rule} {words.price} of the segment"
+            )
+        highest = np.fmax.accumulate(price + rise, axis=1)
+        falls = price[:, 1:] < highest[:, :-1] - PRICE_SLACK
         if falls.any():
             interval, column = np.argwhere(falls)[0]
             value = float(curves.price[interval, ordered[column + 1]])

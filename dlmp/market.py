@@ -255,9 +255,12 @@ def _check_shapes(case: MarketCase, problems: Problems) -> None:
         ("resources", "p_max_kw", case.resources.p_max_kw, len(case.resources)),
         ("bids", "quantity_kw", case.bids.quantity_kw, len(case.bids)),
         ("bids", "price_usd_per_mwh", case.bids.price_usd_per_mwh, len(case.bids)),
+        ("bids", "price_rise_usd_per_mwh", case.bids.price_rise_usd_per_mwh, len(case.bids)),
         ("bids", "is_self_scheduled", case.bids.is_self_scheduled, len(case.bids)),
-        ("reactive bids", "quantity_kvar", case.reactive_bids.quantity_kvar, len(case.reactive_bids)),
-        ("reactive bids", "price_usd_per_mvarh", case.reactive_bids.price_usd_per_mvarh, len(case.reactive_bids)),
+        *(
+            ("reactive bids", name, getattr(case.reactive_bids, name), len(case.reactive_bids))
+            for name in ("quantity_kvar", "price_usd_per_mvarh", "price_rise_usd_per_mvarh")
+        ),
         *(("stores", name, getattr(case.stores, name), len(case.stores)) for name in PROFILED),
     ):
         if value.shape != (intervals, columns):

@@ -6,11 +6,11 @@ system (DESIGN: the reduced KKT conditions of the nonlinear problem)
     [H  J^T] [ dx]   [-(c - J^T y)]
     [J   0 ] [-dy] = [ b - g(x)   ]
 
-with the exact Hessian of ``w P0(x) - sum y g(x)``.  After each step the sets are corrected: a column
-that left its bounds is held there, a held column whose reduced cost has the wrong sign is let go, a
-row whose multiplier has the wrong sign is dropped, a limit that is broken is added (a primal-dual
-active set method; Hintermueller, Ito and Kunisch, SIAM J. Optim. 13(3), 2003).  Sets that begin to repeat, as
-they do among many free reactive powers, are replaced by those of the interval's quadratic programme.
+with c the marginal cost at x and H the exact Hessian of the costs and of ``w P0(x) - sum y g(x)``.  After each step the
+sets are corrected: a column that left its bounds is held there, a held column whose reduced cost has the wrong sign is
+let go, a row whose multiplier has the wrong sign is dropped, a limit that is broken is added (a primal-dual active set
+method; Hintermueller, Ito and Kunisch, SIAM J. Optim. 13(3), 2003).  Sets that begin to repeat, as they do among many
+free reactive powers, are replaced by those of the interval's quadratic programme.
 """
 
 from dataclasses import dataclass
@@ -263,7 +263,8 @@ class _Search:
         market = self.market
         system = self.system(self.is_open)
         near = np.abs(system.reduced) <= NEAR_PRICE * np.abs(market.columns.cost).max(initial=1.0)
-        column = np.where(near, BASIC, self.active.column).astype(np.int8)
+        slopes = market.columns.slope.ravel() > 0
+        column = np.where(near | slopes, BASIC, self.active.column).astype(np.int8)
         column[market.network_columns[:, 0].ravel()] = BASIC
         self.curvature.likely = self.curvature.wanted(column)
         self.curvature.likely[:, 1] = self.curvature.movable[:, 1]
@@ -389,7 +390,7 @@ class _System:
             ]
         )
         self.reduced = np.where(
-            is_open[self.column_interval], market.columns.cost.ravel() - self.jacobian.T @ self.dual, 0.0
+            is_open[self.column_interval], market.columns.marginal_cost(x) - self.jacobian.T @ self.dual, 0.0
         )
         self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed & is_open[self.column_interval])
         self.error = float(np.abs(self.reduced[self.free]).max(initial=0.0))
@@ -463,7 +464,8 @@ class _System:
                 place = position[self.market.network_columns[interval][wanted[interval]]]
                 parts.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
         value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return sparse.csr_array((value, (row, column)), shape=(len(self.free), len(self.free)))
+        network = sparse.csr_array((value, (row, column)), shape=(len(self.free), len(self.free)))
+        return sparse.csr_array(network + sparse.diags_array(self.market.columns.slope.ravel()[self.free]))
 
     def is_minimum(self) -> npt.NDArray[np.bool_]:
         """(t,) True where nothing curves downwards along the directions that the binding rows leave open."""

@@ -217,7 +217,8 @@ class QuadraticModel:
             np.concatenate([market.row_upper[own], base[: 2 * len(group)], limits.upper[limit] - bound]),
         )
         with self.clock.phase("solver"):
-            found = solve_qp(problem, hessian, in_stages=len(group) > 1)
+            slope = sparse.diags_array(market.columns.slope[group].ravel())
+            found = solve_qp(problem, sparse.csc_array(hessian + slope), in_stages=len(group) > 1)
         if found is None:
             return None
         of_rows, of_import, of_limits = np.split(found.row_dual, [len(own), len(own) + 2 * len(group)])

@@ -5,17 +5,17 @@ segments, and no reactive power but that; one without gives what its range allow
 in the sense of `dlmp.curves`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from dlmp.bids import Resources, freeze_arrays
+from dlmp.bids import Resources, freeze_arrays, not_given
 from dlmp.curves import Curves, Words, check_curve, check_numbers, net_range
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray, TextArray
 
-WORDS = Words("reactive bid", "inject", "absorb", "quantity_kvar", "price_usd_per_mvarh")
+WORDS = Words("reactive bid", "inject", "absorb", "quantity_kvar", "price_usd_per_mvarh", "price_end_usd_per_mvarh")
 REACH_SLACK_KVAR = 1e-9
 
 
@@ -32,10 +32,13 @@ class ReactiveBids:
     segment
         (s,) Number of the segment within its curve.
     quantity_kvar
-        (t, s) Size of the block [kvar], not negative; 0 where the segment is not offered.
+        (t, s) Size of the segment [kvar], not negative; 0 where it is not offered.
     price_usd_per_mvarh
         (t, s) What the resource is to be paid for injecting, and what it pays for absorbing, which is negative where
-        it wants to be paid for that too [currency/MVArh].
+        it wants to be paid for that too, at the beginning of the segment [currency/MVArh].
+    price_rise_usd_per_mvarh
+        (t, s) How much higher that is at its end [currency/MVArh], negative for absorbing; 0, the default, makes a
+        block.
     """
 
     resource: IntArray
@@ -43,8 +46,11 @@ class ReactiveBids:
     segment: IntArray
     quantity_kvar: FloatArray
     price_usd_per_mvarh: FloatArray
+    price_rise_usd_per_mvarh: FloatArray = field(default_factory=not_given)
 
     def __post_init__(self) -> None:
+        if not self.price_rise_usd_per_mvarh.size:
+            object.__setattr__(self, "price_rise_usd_per_mvarh", np.zeros(self.quantity_kvar.shape))
         freeze_arrays(self)
 
     def __len__(self) -> int:
@@ -60,6 +66,7 @@ class ReactiveBids:
             is_into=self.is_injection,
             quantity=self.quantity_kvar,
             price=self.price_usd_per_mvarh,
+            rise=self.price_rise_usd_per_mvarh,
             is_fixed=np.zeros(self.quantity_kvar.shape, dtype=bool),
         )
 
@@ -96,15 +103,15 @@ def _check_range(
 ) -> None:
     """Check that the blocks, which allow `least_kvar` to `most_kvar` (t,), fit the reactive range of the resource."""
     element, low, high = f"resource {resources.name[index]}", resources.q_min_kvar[index], resources.q_max_kvar[index]
-    for field, value, is_idle, side in (
+    for limit, value, is_idle, side in (
         ("q_max_kvar", high, high <= 0 < most_kvar.max(initial=0.0), "inject"),
         ("q_min_kvar", low, low >= 0 > least_kvar.min(initial=0.0), "absorb"),
     ):
         if is_idle:
-            problems.add(element, field, float(value), f"leaves nothing of its {side} bids; widen it")
-    for field, value, short, remedy in (
+            problems.add(element, limit, float(value), f"leaves nothing of its {side} bids; widen it")
+    for limit, value, short, remedy in (
         ("q_min_kvar", low, low - most_kvar, "needs inject bids of at least q_min_kvar"),
         ("q_max_kvar", high, least_kvar - high, "needs absorb bids of at least -q_max_kvar"),
     ):
         for interval in np.flatnonzero(short > REACH_SLACK_KVAR)[:1]:
-            problems.add(f"{element}, interval {interval}", field, float(value), remedy)
+            problems.add(f"{element}, interval {interval}", limit, float(value), remedy)

@@ -63,9 +63,11 @@ class Awards:
         frame["side"] = np.tile(np.where(bids.is_supply, "supply", "demand").astype(object), horizon.intervals)
         frame["segment"] = np.tile(bids.segment, horizon.intervals)
         frame["quantity_kw"] = bids.quantity_kw.ravel()
-        frame["price_usd_per_mwh"] = pd.arrays.FloatingArray(
-            bids.price_usd_per_mwh.ravel(), bids.is_self_scheduled.ravel()
-        )
+        for name, price in (
+            ("price_usd_per_mwh", bids.price_usd_per_mwh),
+            ("price_end_usd_per_mwh", bids.price_usd_per_mwh + bids.price_rise_usd_per_mwh),
+        ):
+            frame[name] = pd.arrays.FloatingArray(price.ravel(), bids.is_self_scheduled.ravel())
         frame["award_kw"] = self.segment_kw.ravel()
         return frame[frame.quantity_kw > 0].reset_index(drop=True)
 
@@ -78,6 +80,7 @@ class Awards:
         frame["segment"] = np.tile(bids.segment, horizon.intervals)
         frame["quantity_kvar"] = bids.quantity_kvar.ravel()
         frame["price_usd_per_mvarh"] = bids.price_usd_per_mvarh.ravel()
+        frame["price_end_usd_per_mvarh"] = (bids.price_usd_per_mvarh + bids.price_rise_usd_per_mvarh).ravel()
         frame["award_kvar"] = self.segment_kvar.ravel()
         return frame[frame.quantity_kvar > 0].reset_index(drop=True)
 

@@ -196,8 +196,9 @@ class Unknowns:
         (s,), (k,), (k,), (r,), (u,) and (r,) Accepted bids; power of each store from and into the grid; reactive
         injection that is free; accepted reactive bids; complex injection of each resource.
     demand, law, withdrawn, price
-        (p,), (l,), (n,) and (2 + s + u,) Parameters: constant-power demand, nominal demand of the loads that follow
-        their voltage, current taken out of each node; prices of import, reactive import, bids and reactive bids.
+        (p,), (l,), (n,) and (2 + 2s + 2u,) Parameters: constant-power demand, nominal demand of the loads that follow
+        their voltage, current taken out of each node; prices of import, reactive import, bids and reactive bids, and
+        slopes of these.
     balance
         (f,) Currents of `balances` into the network, the loads and resources, and out of the node.
     imported
@@ -278,10 +279,15 @@ def current_of(power: Phasor, v: Phasor, exponent: FloatArray, base_pu: FloatArr
 
 
 def cost_of(case: MarketCase, unknowns: Unknowns) -> casadi.SX:
-    """Import, reactive import and accepted bids at their prices, and cycling of stores [currency/MWh x pu]."""
-    accepted = (signs(case) * unknowns.award, reactive_signs(case) * unknowns.q_award)
-    quantity = casadi.vertcat(unknowns.imported.stacked(), *accepted)
-    return casadi.dot(unknowns.price, quantity) + casadi.dot(case.stores.cycling_usd_per_mwh, unknowns.discharge)
+    """Import, reactive import and accepted bids at their prices, and cycling of stores [currency/MWh x pu].
+
+    Where a price runs from one to another along a segment, it costs the area below it.
+    """
+    accepted = casadi.vertcat(signs(case) * unknowns.award, reactive_signs(case) * unknowns.q_award)
+    quantity = casadi.vertcat(unknowns.imported.stacked(), accepted)
+    price, slope = unknowns.price[: quantity.numel()], unknowns.price[quantity.numel() :]
+    curved = casadi.dot(slope, casadi.vertcat(unknowns.award, unknowns.q_award) ** 2) / 2
+    return casadi.dot(price, quantity) + curved + casadi.dot(case.stores.cycling_usd_per_mwh, unknowns.discharge)
 
 
 def limits_of(case: MarketCase, unknowns: Unknowns, circle_sides: int, base_kva: float) -> list[Limit]:
@@ -525,6 +531,7 @@ def parameter_values(case: MarketCase, t: int, base_kva: float) -> FloatArray:
     demand, law = case.load_pu[t] * per_pu, case.law_pu[t] * per_pu
     import_price = [case.substation.price_usd_per_mwh[t], case.substation.q_price_usd_per_mvarh[t]]
     prices = np.r_[import_price, case.bids.price_usd_per_mwh[t], case.reactive_bids.price_usd_per_mvarh[t]]
+    prices = np.r_[prices, price_slopes(case, t, base_kva)]
     return np.concatenate([demand.real, demand.imag, law.real, law.imag, none, none, prices])
 
 
@@ -719,8 +726,18 @@ def reactive_signs(case: MarketCase) -> FloatArray:
 
 
 def price_count(case: MarketCase) -> int:
-    """Prices of an interval: of import, reactive import, bids and reactive bids."""
-    return 2 + len(case.bids) + len(case.reactive_bids)
+    """Prices of an interval: of import, reactive import, bids and reactive bids; and the slopes of these."""
+    return 2 + 2 * len(case.bids) + 2 * len(case.reactive_bids)
+
+
+def price_slopes(case: MarketCase, t: int, base_kva: float) -> FloatArray:
+    """(s + u,) Rise of the cost of each segment with what is accepted, in programme units [currency/MWh]."""
+    bids, reactive = case.bids, case.reactive_bids
+    rise = np.r_[
+        signs(case) * bids.price_rise_usd_per_mwh[t], reactive_signs(case) * reactive.price_rise_usd_per_mvarh[t]
+    ]
+    quantity = np.r_[bids.quantity_kw[t], reactive.quantity_kvar[t]] / base_kva
+    return np.divide(rise, quantity, out=np.zeros_like(rise), where=quantity > 0)
 
 
 def reactive_injection(case: MarketCase) -> sparse.csr_array:

@@ -162,6 +162,12 @@ REACTIVE = write(
 )
 """A price for the reactive power of the solar plant."""
 
+SLOPED = also(
+    change("bids.csv", "price_usd_per_mwh", "price_usd_per_mwh,price_end_usd_per_mwh"),
+    change("bids.csv", "0,80,0", "0,80,0,9"),
+)
+"""Solar power from 0 to 9."""
+
 SCHEDULED = also(
     change("bids.csv", "quantity_kw,price_usd_per_mwh", "quantity_kw,price_usd_per_mwh,is_self_scheduled"),
     change("bids.csv", "0,80,0", "0,80,,1"),
@@ -527,6 +533,38 @@ BROKEN_CASES = [
         "bids.csv line 2",
         "price_usd_per_mwh",
         "not be blank",
+    ),
+    BrokenCase(
+        "supply that gets cheaper along its segment",
+        also(SLOPED, change("bids.csv", "0,80,0,9", "0,80,0,-1")),
+        "bid of pv, supply segment 0, interval 0",
+        "price_end_usd_per_mwh",
+        "must not be below price_usd_per_mwh of the segment",
+    ),
+    BrokenCase(
+        "end of a price of words",
+        also(SLOPED, change("bids.csv", "0,80,0,9", "0,80,0,much")),
+        "bids.csv line 2",
+        "price_end_usd_per_mwh",
+        "finite number",
+    ),
+    BrokenCase(
+        "segment that begins below the end of the one before",
+        also(SLOPED, append("bids.csv", "pv,,supply,1,5,8,")),
+        "bid of pv, supply segment 1, interval 0",
+        "price_usd_per_mwh",
+        "must not fall from one supply segment to the next",
+    ),
+    BrokenCase(
+        "end of the price of a self-schedule",
+        also(
+            SCHEDULED,
+            change("bids.csv", "price_usd_per_mwh,is_self", "price_usd_per_mwh,price_end_usd_per_mwh,is_self"),
+            change("bids.csv", "0,80,,1", "0,80,,9,1"),
+        ),
+        "bids.csv line 2",
+        "price_end_usd_per_mwh",
+        "must be blank: the block is self-scheduled",
     ),
     BrokenCase(
         "price of a self-schedule",

@@ -326,6 +326,24 @@ def test_self_schedules_and_power_factors_are_read_and_come_back(folder, tmp_pat
     assert_same_case(case, read_case(tmp_path / "out"))
 
 
+def test_prices_that_run_along_a_segment_are_read_and_come_back(folder, tmp_path):
+    header = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh,price_end_usd_per_mwh\n"
+    write(
+        "bids.csv",
+        header + "pv,0,supply,0,10,2,5\npv,1,supply,0,60,2,\npv,,supply,1,20,9,11\nflex,,demand,0,20,7,0.1\n",
+    )(folder)
+    also(REACTIVE, change("reactive_bids.csv", "price_usd_per_mvarh", "price_usd_per_mvarh,price_end_usd_per_mvarh"))(
+        folder
+    )
+    change("reactive_bids.csv", "20,2.5", "20,2.5,3.5")(folder)
+    case = read_case(folder)
+    np.testing.assert_array_equal(case.bids.price_usd_per_mwh, [[2, 9, 7], [2, 9, 7], [0, 9, 7]])
+    np.testing.assert_allclose(case.bids.price_rise_usd_per_mwh, [[3, 2, -6.9], [0, 2, -6.9], [0, 2, -6.9]])
+    np.testing.assert_array_equal(case.reactive_bids.price_rise_usd_per_mvarh, [[1, 0, 0]] * 3)
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
 def test_the_written_profile_has_only_what_differs(folder, tmp_path):
     also(STORES, STORE_PROFILE)(folder)
     read_case(folder).write(tmp_path / "out")

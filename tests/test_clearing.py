@@ -269,7 +269,11 @@ def one_interval(case: MarketCase, interval: int) -> MarketCase:
         load_q_kvar=case.load_q_kvar[here],
         resources=replace(case.resources, p_max_kw=case.resources.p_max_kw[here]),
         bids=replace(
-            case.bids, quantity_kw=case.bids.quantity_kw[here], price_usd_per_mwh=case.bids.price_usd_per_mwh[here]
+            case.bids,
+            **{
+                name: getattr(case.bids, name)[here]
+                for name in ("quantity_kw", "price_usd_per_mwh", "price_rise_usd_per_mwh", "is_self_scheduled")
+            },
         ),
     )
 

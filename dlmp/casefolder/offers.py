@@ -9,8 +9,9 @@ reactive power 0, everything else unlimited.
 ``resources.csv``.  A resource of the name of a fixed generator of the network takes that generator's
 place, and its output is the availability unless the table has the resource.
 
-``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh, is_self_scheduled``; a blank interval
-is all of them, and a segment that has such a row has no other.  A self-scheduled block (1) has no price.
+``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh, price_end_usd_per_mwh,
+is_self_scheduled``; a blank interval is all of them, and a segment that has such a row has no other.  A blank price at
+the end is that at the beginning.  A self-scheduled block (1) has no price.
 The table may be missing where there is a ``reactive_bids.csv`` or a ``stores.csv``.
 """
 
@@ -54,6 +55,7 @@ BID_COLUMNS = (
     Column("segment", "integer"),
     Column("quantity_kw", "number"),
     Column("price_usd_per_mwh", "number", required=False),
+    Column("price_end_usd_per_mwh", "number", required=False),
     Column("is_self_scheduled", "integer", required=False, default=0),
 )
 
@@ -203,16 +205,19 @@ def _priced_or_scheduled(table: Table, rows: pd.DataFrame, problems: Problems) -
     for line in rows.index[is_known & ~is_scheduled & ~has_price]:
         remedy = "must not be blank, but where is_self_scheduled is 1: the block is then taken at any price"
         problems.add(table.line(line), "price_usd_per_mwh", "", remedy)
-    for line, value in rows.loc[is_scheduled & has_price, "price_usd_per_mwh"].items():
-        remedy = "must be blank: the block is self-scheduled, which is to be taken at any price"
-        problems.add(table.line(line), "price_usd_per_mwh", value, remedy)
-    return rows[is_known & (is_scheduled != has_price)]
+    has_end = is_scheduled & rows.price_end_usd_per_mwh.notna()
+    for field, wrong in (("price_usd_per_mwh", is_scheduled & has_price), ("price_end_usd_per_mwh", has_end)):
+        for line, value in rows.loc[wrong, field].items():
+            remedy = "must be blank: the block is self-scheduled, which is to be taken at any price"
+            problems.add(table.line(line), field, value, remedy)
+    return rows[is_known & (is_scheduled != has_price) & ~has_end]
 
 
 def _bids(rows: pd.DataFrame, resources: Resources, intervals: int) -> Bids:
-    fields = ("quantity_kw", "price_usd_per_mwh", "is_self_scheduled")
     rows = rows.fillna({"price_usd_per_mwh": 0.0})
-    resource, segments, (quantity_kw, price, scheduled) = segment_arrays(rows, resources, intervals, fields)
+    rows = rows.assign(rise=(rows.price_end_usd_per_mwh - rows.price_usd_per_mwh).fillna(0.0))
+    fields = ("quantity_kw", "price_usd_per_mwh", "rise", "is_self_scheduled")
+    resource, segments, (quantity_kw, price, rise, scheduled) = segment_arrays(rows, resources, intervals, fields)
     return Bids(
         resource=resource,
         is_supply=(segments.side == "supply").to_numpy(),
@@ -220,4 +225,5 @@ def _bids(rows: pd.DataFrame, resources: Resources, intervals: int) -> Bids:
         quantity_kw=quantity_kw,
         price_usd_per_mwh=price,
         is_self_scheduled=scheduled == 1,
+        price_rise_usd_per_mwh=rise,
     )

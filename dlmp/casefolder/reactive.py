@@ -1,7 +1,8 @@
 """``reactive_bids.csv``: at which prices resources give reactive power.
 
-``resource, interval, side, segment, quantity_kvar, price_usd_per_mvarh``; the `side` is ``inject`` or ``absorb``, and a
-blank interval is all of them, as in ``bids.csv``.  A resource without a row gives its reactive power free of charge.
+``resource, interval, side, segment, quantity_kvar, price_usd_per_mvarh, price_end_usd_per_mvarh``; the `side` is
+``inject`` or ``absorb``, a blank interval is all of them, and a blank price at the end that at the beginning, as in
+``bids.csv``.  A resource without a row gives its reactive power free of charge.
 """
 
 from collections.abc import Collection
@@ -25,6 +26,7 @@ REACTIVE_COLUMNS = (
     Column("segment", "integer"),
     Column("quantity_kvar", "number"),
     Column("price_usd_per_mvarh", "number"),
+    Column("price_end_usd_per_mvarh", "number", required=False),
 )
 
 
@@ -55,15 +57,16 @@ def read_reactive_bids(
     numbered = None if names is None else {name: index for index, name in enumerate(sorted(names))}
     rows = good_segments(table, numbered, ("inject", "absorb"), "quantity_kvar", intervals, problems)
     rows = rows[~rows.resource.isin(table.names_besides(rows, "resource"))]
-    resource, segments, (quantity_kvar, price) = segment_arrays(
-        rows, resources, intervals, ("quantity_kvar", "price_usd_per_mvarh")
-    )
+    rows = rows.assign(rise=(rows.price_end_usd_per_mvarh - rows.price_usd_per_mvarh).fillna(0.0))
+    fields = ("quantity_kvar", "price_usd_per_mvarh", "rise")
+    resource, segments, (quantity_kvar, price, rise) = segment_arrays(rows, resources, intervals, fields)
     bids = ReactiveBids(
         resource=resource,
         is_injection=(segments.side == "inject").to_numpy(),
         segment=segments.segment.to_numpy(np.int64),
         quantity_kvar=quantity_kvar,
         price_usd_per_mvarh=price,
+        price_rise_usd_per_mvarh=rise,
     )
     check_reactive_bids(bids, resources, problems)
     return bids

@@ -70,6 +70,11 @@ class MarketLp:
             return sparse.csr_array(own)
         return sparse.csr_array(own + sparse.kron(sparse.eye_array(self.intervals, k=-1), self.template.before))
 
+    @cached_property
+    def is_quadratic(self) -> bool:
+        """True when the price of some segment changes along it."""
+        return bool(self.columns.slope.any())
+
     @property
     def is_coupled(self) -> bool:
         """True when what an interval does changes what the next one can."""

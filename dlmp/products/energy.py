@@ -31,6 +31,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
     resources, bids, substation = case.resources, case.bids, case.substation
     intervals, count = resources.p_max_kw.shape
     nothing = np.zeros((intervals, count))
+    curves = bids.curves(resources.name)
 
     def repeat(values: FloatArray | float, width: int) -> FloatArray:
         return np.tile(np.asarray(values) / BASE_KVA, (intervals, 1)).reshape(intervals, width)
@@ -39,7 +40,8 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
         "award": Columns(
             lower=np.where(bids.is_self_scheduled, bids.quantity_kw, 0.0) / BASE_KVA,
             upper=bids.quantity_kw / BASE_KVA,
-            cost=np.where(bids.is_self_scheduled, 0.0, np.where(bids.is_supply, 1.0, -1.0) * bids.price_usd_per_mwh),
+            cost=curves.cost,
+            slope=curves.cost_slope * BASE_KVA,
         ),
         "p": Columns(repeat(resources.p_min_kw, count), resources.p_max_kw / BASE_KVA, nothing),
         "q": Columns(repeat(resources.q_min_kvar, count), repeat(resources.q_max_kvar, count), nothing),
@@ -103,6 +105,7 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     def cost(m):
         return sum(
             columns[name].cost[t, i] * getattr(m, name)[t, i]
+            + float(columns[name].slope[t, i]) / 2 * getattr(m, name)[t, i] ** 2
             for name in ("award", "q_award", "import_p", "import_q", *STORE_VARIABLES)
             for t, i in getattr(m, name)
         )

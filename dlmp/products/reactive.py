@@ -13,12 +13,13 @@ from dlmp.units import BASE_KVA
 
 def reactive_columns(case: MarketCase) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MVArh] of ``q_award`` by segment."""
-    bids = case.reactive_bids
+    curves = case.reactive_bids.curves(case.resources.name)
     return {
         "q_award": Columns(
-            lower=np.zeros_like(bids.quantity_kvar),
-            upper=bids.quantity_kvar / BASE_KVA,
-            cost=np.where(bids.is_injection, 1.0, -1.0) * bids.price_usd_per_mvarh,
+            lower=np.zeros_like(curves.quantity),
+            upper=curves.quantity / BASE_KVA,
+            cost=curves.cost,
+            slope=curves.cost_slope * BASE_KVA,
         )
     }
 
