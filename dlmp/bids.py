@@ -45,6 +45,8 @@ class Resources:
     p_initial_kw
         (r,) Injection before the first interval [kW], from which the ramps begin; NaN (the default) leaves the first
         interval free.
+    power_factor_min
+        (r,) Least ratio of real to apparent power; 0, the default, is no limit.
     """
 
     name: TextArray
@@ -102,12 +104,12 @@ class Bids:
         (t, s) Size of the segment [kW], not negative; 0 where it is not offered.
     price_usd_per_mwh
         (t, s) Price at the beginning of the segment [currency/MWh].
-    price_rise_usd_per_mwh
-        (t, s) How much higher the price at its end is [currency/MWh], negative for demand; in between the price runs in
-        a straight line.  0, the default, makes a block.
     is_self_scheduled
         (t, s) True where the resource injects or consumes the whole segment at any price, and that of the segment does
         not count; default: nowhere.
+    price_rise_usd_per_mwh
+        (t, s) How much higher the price at its end is [currency/MWh], negative for demand; in between the price runs in
+        a straight line.  0, the default, makes a block.
     """
 
     resource: IntArray
@@ -188,13 +190,7 @@ def check_resources(resources: Resources, port_count: int, problems: Problems) -
             check_reach(resources, index, low_kw, high_kw, float(rating), problems)
         _check_power_range(resources, index, problems)
         _check_power_factor(resources, index, problems)
-        for name_of_ramp in ("ramp_up_kw_per_min", "ramp_down_kw_per_min"):
-            ramp = float(getattr(resources, name_of_ramp)[index])
-            if not ramp > 0:
-                problems.add(element, name_of_ramp, ramp, "must be above zero; leave it blank for no limit")
-        if np.isinf(resources.p_initial_kw[index]):
-            initial = float(resources.p_initial_kw[index])
-            problems.add(element, "p_initial_kw", initial, "must be finite; leave it blank where it is free")
+        _check_ramp_numbers(resources, index, problems)
 
 
 def check_reach(
@@ -245,6 +241,17 @@ def injection_range(resources: Resources, bids: Bids) -> tuple[FloatArray, Float
     """Least and largest injection (t, r) [kW] that both the resources and their bids allow."""
     least_kw, most_kw = net_range(bids.curves(resources.name), len(resources))
     return np.maximum(resources.p_min_kw, least_kw), np.minimum(resources.p_max_kw, most_kw)
+
+
+def _check_ramp_numbers(resources: Resources, index: int, problems: Problems) -> None:
+    element = f"resource {resources.name[index]}"
+    for name in ("ramp_up_kw_per_min", "ramp_down_kw_per_min"):
+        ramp = float(getattr(resources, name)[index])
+        if not ramp > 0:
+            problems.add(element, name, ramp, "must be above zero; leave it blank for no limit")
+    initial = float(resources.p_initial_kw[index])
+    if np.isinf(initial):
+        problems.add(element, "p_initial_kw", initial, "must be finite; leave it blank where it is free")
 
 
 def _ordered(low: float, high: float) -> bool:

@@ -260,7 +260,10 @@ class _Passes:
         elastic = elastic_programme(problem, self.market, is_limit=keys >= FIRST_LIMIT_KEY)
         solution = solve_lp(elastic, None, self.settings.time_limit_s)
         if solution is None:
-            raise SolverError("the bids contradict the ranges of their own resources; check p_min_kw against s_max_kva")
+            raise SolverError(
+                "the bids contradict the ranges of their own resources; check p_min_kw and self-schedules against "
+                "s_max_kva, power_factor_min and ramps"
+            )
         return replace(solution, row_dual=solution.row_dual * price_scale(problem))
 
     def _give_up_if_stalled(self) -> None:

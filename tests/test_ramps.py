@@ -11,7 +11,7 @@ from cases import feeder33, generators33, market, rated, resource
 from feeders import Branch, feeder
 from storecases import SIX_LOADS, SIX_PRICES, battery, quarter_hours, with_stores
 
-from dlmp import InputError, clear
+from dlmp import InputError, Settings, clear
 from dlmp.market import MarketCase
 from dlmp.ramps import ramp_excess
 
@@ -51,6 +51,14 @@ def test_a_generator_that_cannot_follow_a_spike_starts_before_it_and_makes_the_p
     assert found.certificate.is_feasible
     assert found.certificate.is_supported
     np.testing.assert_allclose(solve_acopf(case).price_p[:, 1], [20, 40], atol=PRICE)
+
+
+def test_the_linear_model_has_ramps_too():
+    """The spike of the case above."""
+    case = ramped(beside_a_load([20.0, 20.0], [(100, 30)], load=[0.9, 1.1], p_max_kw=60.0), ramp_up_kw_per_min=15 / 60)
+    found = clear(case, Settings(formulation="lindistflow", losses="none"))
+    np.testing.assert_allclose(found.awards.net_injection_kw[:, 0], [35, 50], atol=1e-6)
+    np.testing.assert_allclose(found.prices.lmp_usd_per_mwh[:, 1], [20, 40], atol=1e-6)
 
 
 def test_a_generator_that_cannot_fall_fast_stays_on_at_a_loss_or_stays_low():

@@ -65,8 +65,14 @@ def test_the_dearest_block_in_use_makes_the_price_where_import_is_limited():
     assert found.certificate.is_supported
     table = found.awards.reactive_segment_table()
     assert table.columns.tolist()[2:] == [
-        "resource", "side", "segment", "quantity_kvar", "price_usd_per_mvarh", "award_kvar",
-    ]  # fmt: skip
+        "resource",
+        "side",
+        "segment",
+        "quantity_kvar",
+        "price_usd_per_mvarh",
+        "price_end_usd_per_mvarh",
+        "award_kvar",
+    ]
     np.testing.assert_allclose(table.award_kvar, [30, 20], atol=POWER_KVAR)
 
 
