@@ -87,6 +87,12 @@ def test_a_fall_begins_at_the_power_before_the_first_interval(initial: float, ex
     np.testing.assert_allclose(found.awards.net_injection_kw[:, 0], expected, atol=POWER_KW)
 
 
+def test_a_ramp_wider_than_the_range_limits_the_way_from_a_power_beyond_it():
+    """60 kW an hour are more than its 40 kW, but it comes from consuming 30."""
+    found = clear(ramped(beside_a_load([50.0, 50.0], [(40, 30)]), ramp_up_kw_per_min=1.0, p_initial_kw=-30.0))
+    np.testing.assert_allclose(found.awards.net_injection_kw[:, 0], [30, 40], atol=POWER_KW)
+
+
 def test_a_single_interval_is_limited_by_the_power_before_it():
     found = clear(ramped(beside_a_load([50.0], [(100, 30)]), ramp_up_kw_per_min=0.5, p_initial_kw=20.0))
     np.testing.assert_allclose(found.awards.net_injection_kw, [[50]], atol=POWER_KW)
