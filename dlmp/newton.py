@@ -263,8 +263,7 @@ class _Search:
         market = self.market
         system = self.system(self.is_open)
         near = np.abs(system.reduced) <= NEAR_PRICE * np.abs(market.columns.cost).max(initial=1.0)
-        slopes = market.columns.slope.ravel() > 0
-        column = np.where(near | slopes, BASIC, self.active.column).astype(np.int8)
+        column = np.where(near, BASIC, self.active.column).astype(np.int8)
         column[market.network_columns[:, 0].ravel()] = BASIC
         self.curvature.likely = self.curvature.wanted(column)
         self.curvature.likely[:, 1] = self.curvature.movable[:, 1]
