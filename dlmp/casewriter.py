@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dlmp.bids import Bids, Resources
+from dlmp.bids import Resources
+from dlmp.curves import Curves
 from dlmp.errors import InputError, Problem, Problems
-from dlmp.network.model import Network
+from dlmp.network.model import FloatArray, Network
 from dlmp.network.tables import write_tables
 from dlmp.stores import PROFILED, Stores
 
@@ -45,14 +46,14 @@ def write_case(case: "MarketCase", folder: Path | str) -> None:
 
 
 def _check_segments(case: "MarketCase") -> None:
-    bids = case.bids
-    keys = pd.DataFrame({"resource": bids.resource, "is_supply": bids.is_supply, "segment": bids.segment})
     problems = Problems()
-    for column in np.flatnonzero(keys.duplicated()):
-        side = "supply" if bids.is_supply[column] else "demand"
-        element = f"bid of {case.resources.name[bids.resource[column]]}"
-        message = "stands more than once; number the segments of a curve"
-        problems.add(element, f"{side} segment", int(bids.segment[column]), message)
+    for bids in (case.bids, case.reactive_bids):
+        curves = bids.curves(case.resources.name)
+        keys = pd.DataFrame({"resource": curves.resource, "is_into": curves.is_into, "segment": curves.segment})
+        for column in np.flatnonzero(keys.duplicated()):
+            element = f"{curves.words.bid} of {curves.owner[curves.resource[column]]}"
+            message = "stands more than once; number the segments of a curve"
+            problems.add(element, f"{curves.side(int(column))} segment", int(curves.segment[column]), message)
     problems.raise_if_any()
 
 
@@ -62,7 +63,8 @@ def _write_files(case: "MarketCase", folder: Path) -> None:
     tables = {"import_prices.csv": _prices(case.substation), "load_profile.csv": _loads(case)}
     if len(case.resources):
         tables["resources.csv"] = _resources(case.resources, case.network)
-        tables["bids.csv"] = _bids(case.bids, case.resources)
+        tables["bids.csv"] = _bids(case.bids.curves(case.resources.name))
+        tables["reactive_bids.csv"] = _bids(case.reactive_bids.curves(case.resources.name))
         tables["availability.csv"] = _availability(case.resources)
         tables["stores.csv"] = _stores(case.stores, case.resources)
         tables["store_profile.csv"] = _store_profile(case.stores, case.resources)
@@ -135,10 +137,18 @@ def _resources(resources: Resources, network: Network) -> pd.DataFrame:
             "p_max_kw": resources.p_max_kw.max(axis=0),
             "q_min_kvar": resources.q_min_kvar,
             "q_max_kvar": resources.q_max_kvar,
-            "s_max_kva": np.where(np.isinf(resources.s_max_kva), np.nan, resources.s_max_kva),
+            "s_max_kva": _blank_where_infinite(resources.s_max_kva),
             "participant": resources.participant,
+            "ramp_up_kw_per_min": _blank_where_infinite(resources.ramp_up_kw_per_min),
+            "ramp_down_kw_per_min": _blank_where_infinite(resources.ramp_down_kw_per_min),
+            "p_initial_kw": resources.p_initial_kw,
+            "power_factor_min": np.where(resources.power_factor_min > 0, resources.power_factor_min, np.nan),
         }
-    )
+    ).dropna(axis=1, how="all")
+
+
+def _blank_where_infinite(values: FloatArray) -> FloatArray:
+    return np.where(np.isinf(values), np.nan, values)
 
 
 def _availability(resources: Resources) -> pd.DataFrame:
@@ -148,28 +158,34 @@ def _availability(resources: Resources) -> pd.DataFrame:
     return pd.DataFrame({"resource": resources.name[index], "interval": interval, "p_max_kw": p_max_kw})
 
 
-def _bids(bids: Bids, resources: Resources) -> pd.DataFrame:
+def _bids(curves: Curves) -> pd.DataFrame:
     """One row for a segment that never changes, else one for each interval that offers it."""
-    steady = (bids.quantity_kw == bids.quantity_kw[0]).all(axis=0)
-    steady &= (bids.price_usd_per_mwh == bids.price_usd_per_mwh[0]).all(axis=0)
-    written = (bids.quantity_kw != 0) | (bids.price_usd_per_mwh != 0)
+    steady = (curves.quantity == curves.quantity[0]).all(axis=0)
+    for values in (curves.price, curves.rise, curves.is_fixed):
+        steady &= (values == values[0]).all(axis=0)
+    written = (curves.quantity != 0) | (curves.price != 0)
     written[:, steady] = np.arange(len(written))[:, None] == 0
     column, interval = np.nonzero(written.T)
-    return pd.DataFrame(
+    is_fixed = curves.is_fixed[interval, column]
+    table = pd.DataFrame(
         {
-            "resource": resources.name[bids.resource[column]],
+            "resource": curves.owner[curves.resource[column]],
             "interval": np.where(steady[column], "", interval.astype(str)),
-            "side": np.where(bids.is_supply[column], "supply", "demand"),
-            "segment": bids.segment[column],
-            "quantity_kw": bids.quantity_kw[interval, column],
-            "price_usd_per_mwh": bids.price_usd_per_mwh[interval, column],
+            "side": np.where(curves.is_into[column], curves.words.into, curves.words.out),
+            "segment": curves.segment[column],
+            curves.words.quantity: curves.quantity[interval, column],
+            curves.words.price: np.where(is_fixed, np.nan, curves.price[interval, column]),
         }
     )
+    rise = curves.rise[interval, column]
+    if rise.any():
+        table[curves.words.price_end] = np.where(rise != 0, table[curves.words.price] + rise, np.nan)
+    return table.assign(is_self_scheduled=is_fixed.astype(int)) if is_fixed.any() else table
 
 
 def _stores(stores: Stores, resources: Resources) -> pd.DataFrame:
     """One row per store; what differs between intervals is that of the first."""
-    shortfall = np.where(np.isinf(stores.shortfall_usd_per_mwh), np.nan, stores.shortfall_usd_per_mwh)
+    shortfall = _blank_where_infinite(stores.shortfall_usd_per_mwh)
     columns = {
         field.name: getattr(stores, field.name)[0] if field.name in PROFILED else getattr(stores, field.name)
         for field in fields(Stores)

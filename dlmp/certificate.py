@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from dlmp.bids import reactive_share
 from dlmp.dispatch import Dispatch
 from dlmp.errors import InputError, Problem, SolverError
 from dlmp.market import MarketCase
@@ -20,6 +21,7 @@ from dlmp.network.opendss.check import opendss_flow
 from dlmp.network.pandapower_check import pandapower_flow
 from dlmp.prices import Prices
 from dlmp.products.storage import STORE_VARIABLES
+from dlmp.ramps import ramp_excess, ramp_limited
 from dlmp.results import Awards, Voltages
 from dlmp.solve import LinearProgram, solve_lp
 from dlmp.uniqueness import PriceRange, price_ranges
@@ -57,8 +59,8 @@ class Certificate:
     import_mismatch_kw, loss_mismatch_kw
         Largest difference of import and of the branches' losses in any interval [kW].
     worst_bid_gap_usd, worst_bid
-        Most that any resource could have earned on top by another quantity at the published price
-        [currency per interval], and which.
+        Bound on what any resource could have earned on top by another quantity at the published price
+        [currency per interval], and which; the most itself where all bids are blocks.
     traded_usd
         Money that all resources exchange at the published prices, as a scale for `worst_bid_gap_usd`.
     price_ranges
@@ -196,14 +198,22 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> 
     """Largest excursion of awards, resources and import from their ranges [kW]."""
     import_kw, import_kvar = import_kva.real, import_kva.imag
     resources, substation = case.resources, case.substation
+    scheduled_kw = np.where(case.bids.is_self_scheduled, case.bids.quantity_kw, 0.0)
+    share = reactive_share(resources)
+    limited = np.flatnonzero(np.isfinite(share))
+    beyond_share = np.abs(awards.q_kvar[:, limited]) - share[limited] * np.abs(awards.net_injection_kw[:, limited])
     excess = [
-        -awards.segment_kw,
+        scheduled_kw - awards.segment_kw,
         awards.segment_kw - case.bids.quantity_kw,
+        -awards.segment_kvar,
+        awards.segment_kvar - case.reactive_bids.quantity_kvar,
         resources.p_min_kw - awards.net_injection_kw,
         awards.net_injection_kw - resources.p_max_kw,
         resources.q_min_kvar - awards.q_kvar,
         awards.q_kvar - resources.q_max_kvar,
         np.hypot(awards.net_injection_kw, awards.q_kvar) - resources.s_max_kva,
+        beyond_share,
+        ramp_excess(resources, awards.net_injection_kw, case.horizon.interval_minutes),
         substation.p_min_kw - import_kw,
         import_kw - substation.p_max_kw,
         substation.q_min_kvar - import_kvar,
@@ -215,13 +225,15 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> 
 def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     """Profit that each resource forgoes at the published prices.
 
-    Every resource solves its own profit maximum, all in one LP of the market's rows without a network.
+    Every resource solves its own profit maximum, all in one LP of the market's rows without a network.  Where a price
+    changes along its segment, that at the award holds: profit being concave, no quantity earns more on top than by it
+    (Frank and Wolfe, Naval Research Logistics Quarterly 3, 1956), and none earns anything where the award is the best.
 
     Returns
     -------
     gap
-        (t, r) Best profit less the profit of the award [currency]; that of a store over the whole horizon, in
-        interval 0.
+        (t, r) Best profit less the profit of the award [currency]; that of a resource whose intervals depend on each
+        other, a store or one with ramps, over the whole horizon, in interval 0.
     traded
         Sum of what all resources are paid or pay, in absolute value [currency].
     """
@@ -229,7 +241,7 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     share = market.case.resources.share
     price, q_price = prices.lmp_usd_per_mwh @ share.T, prices.lmp_q_usd_per_mvarh @ share.T
     columns = market.columns
-    cost = columns.cost.copy()
+    cost = columns.marginal_cost(found.x).reshape(columns.cost.shape)
     blocks = market.template.blocks
     for name in ("import_p", "import_q"):
         cost[:, blocks[name]] = 0.0
@@ -251,16 +263,19 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     shape = (market.intervals, market.width)
     profit = [-(cost * x.reshape(shape)) for x in (best.x, found.x)]
     per_resource = [_by_resource(found, values) for values in profit]
-    paid = np.abs(found.x[market.block("p")] * price).sum()
+    paid = np.abs(found.x[market.block("p")] * price).sum() + np.abs(found.x[market.block("q")] * q_price).sum()
     return np.maximum(per_resource[0] - per_resource[1], 0.0) * money, float(paid * money)
 
 
 def _by_resource(found: Dispatch, value: FloatArray) -> FloatArray:
-    """Sum columns (t, width) over all that belongs to each resource, (t, r); of a store over the horizon."""
-    blocks, stores = found.market.template.blocks, found.market.case.stores.resource
+    """Sum columns (t, width) over all that belongs to each resource, (t, r); of a coupled one over the horizon."""
+    case, blocks = found.market.case, found.market.template.blocks
     total = value[:, blocks["p"]] + value[:, blocks["q"]]
-    np.add.at(total.T, found.market.case.bids.resource, value[:, blocks["award"]].T)
+    np.add.at(total.T, case.bids.resource, value[:, blocks["award"]].T)
+    np.add.at(total.T, case.reactive_bids.resource, value[:, blocks["q_award"]].T)
     for name in STORE_VARIABLES:
-        np.add.at(total.T, stores, value[:, blocks[name]].T)
-    total[0, stores], total[1:, stores] = total[:, stores].sum(axis=0), 0.0
+        np.add.at(total.T, case.stores.resource, value[:, blocks[name]].T)
+    ramped = ramp_limited(case.resources, case.horizon.interval_minutes)
+    coupled = np.unique(np.concatenate([case.stores.resource, *ramped]))
+    total[0, coupled], total[1:, coupled] = total[:, coupled].sum(axis=0), 0.0
     return total

@@ -38,7 +38,8 @@ class Clearing:
     status
         ``converged`` or ``not_converged``; in the latter case nothing here may be published.
     objective
-        Total cost over the horizon [currency]: import + accepted supply - accepted demand value.
+        Total cost over the horizon [currency]: import + accepted supply - accepted demand value, real and reactive, and
+        what stores cost.
     import_kw, import_kvar
         (t,) Substation import [kW], [kvar].
     load_kva
@@ -337,6 +338,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
     awards = Awards(
         case,
         segment_kw=found.x[market.block("award")] * BASE_KVA,
+        segment_kvar=found.x[market.block("q_award")] * BASE_KVA,
         net_injection_kw=power[:, 0],
         q_kvar=power[:, 1],
         lmp_usd_per_mwh=prices.lmp_usd_per_mwh @ share.T,
@@ -381,7 +383,7 @@ def _objective(found: Dispatch) -> float:
     import_pu = found.point.import_pu[: market.intervals]
     x[market.block("import_p").ravel()] = import_pu.real
     x[market.block("import_q").ravel()] = import_pu.imag
-    return float(market.columns.cost.ravel() @ x) * money_per_price_pu(market.case.horizon.interval_hours)
+    return market.columns.total_cost(x) * money_per_price_pu(market.case.horizon.interval_hours)
 
 
 def _loading(found: Dispatch) -> FloatArray:

@@ -3,7 +3,7 @@
 Each pass solves one LP with the tangents of all points so far (`dlmp.formulation.network_rows`).
 After each the Newton finish is tried from the LP's basis; it ends the clearing when it meets the
 optimality conditions; the intervals where it fails go on with the next pass.  A linear
-network needs no finish: its LP is exact.
+network with bids in blocks needs no finish: its LP is exact.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, violatio
 from dlmp.network.model import FloatArray
 from dlmp.newton import ActiveSet, Multipliers, Optimum, newton_finish
 from dlmp.settings import Settings
+from dlmp.slices import Slices
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, LpSolution, StatusArray, solve_lp
 from dlmp.timing import PhaseClock
 
@@ -120,6 +121,7 @@ class _Passes:
     def __init__(self, market: MarketLp, formulation: Formulation, settings: Settings, clock: PhaseClock):
         self.market, self.formulation = market, formulation
         self.settings, self.clock = settings, clock
+        self.is_linear = formulation.is_linear and not market.is_quadratic
         self.rows = NetworkRows(market, formulation)
         self.x = market.start
         self.point = self._first_point()
@@ -166,7 +168,7 @@ class _Passes:
             report = self._report(number, before, solution.x)
             if not is_elastic:
                 self.unmet.clear()
-                if not self.formulation.is_linear:
+                if not self.is_linear:
                     self.optimum = self._finish(solution, weights)
                 optimum = self.optimum
                 if optimum is not None and not optimum.is_open.any():
@@ -223,12 +225,14 @@ class _Passes:
             np.concatenate([market.row_lower, lower]),
             np.concatenate([market.row_upper, upper]),
         )
+        slices = Slices.of(problem, columns.slope.ravel())
+        problem = slices.cut(problem)
         with self.clock.phase("solver"):
             solution = solve_lp(problem, self._carried_basis(keys), self.settings.time_limit_s)
             if solution is not None:
                 self.basis, self.keys = solution.basis, keys
-                return solution, keys, False
-            return self._solve_elastic(problem, keys), keys, True
+                return slices.joined(solution), keys, False
+            return slices.joined(self._solve_elastic(problem, keys)), keys, True
 
     def _within_radius(self, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Bounds of all columns, tightened around the present dispatch in intervals with a step bound."""
@@ -256,7 +260,10 @@ class _Passes:
         elastic = elastic_programme(problem, self.market, is_limit=keys >= FIRST_LIMIT_KEY)
         solution = solve_lp(elastic, None, self.settings.time_limit_s)
         if solution is None:
-            raise SolverError("the bids contradict the ranges of their own resources; check p_min_kw against s_max_kva")
+            raise SolverError(
+                "the bids contradict the ranges of their own resources; check p_min_kw and self-schedules against "
+                "s_max_kva, power_factor_min and ramps"
+            )
         return replace(solution, row_dual=solution.row_dual * price_scale(problem))
 
     def _give_up_if_stalled(self) -> None:
@@ -299,7 +306,7 @@ class _Passes:
 
     def _has_settled(self, report: PassReport) -> bool:
         """True when the LP describes the state it led to: a linear network, or one without anything to dispatch."""
-        is_exact_model = self.formulation.is_linear or not len(self.market.case.resources)
+        is_exact_model = self.is_linear or not len(self.market.case.resources)
         return is_exact_model and self._is_exact(report)
 
     def _finish(self, solution: LpSolution, weights: Weights) -> Optimum:

@@ -11,6 +11,8 @@ from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
+from dlmp.ramps import check_ramps
+from dlmp.reactive import NO_REACTIVE_BIDS, ReactiveBids, check_reactive_bids, no_reactive_bids
 from dlmp.services import (
     NO_OFFERS,
     NO_REQUIREMENTS,
@@ -117,6 +119,8 @@ class MarketCase:
         Resources that hold energy from interval to interval; default: none.
     service_offers, requirements
         What is offered and required beside energy; default: nothing.
+    reactive_bids
+        Prices of reactive power; default: all of it is free.
 
     Raises
     ------
@@ -135,6 +139,7 @@ class MarketCase:
     stores: Stores = NO_STORES
     service_offers: ServiceOffers = NO_OFFERS
     requirements: Requirements = NO_REQUIREMENTS
+    reactive_bids: ReactiveBids = NO_REACTIVE_BIDS
 
     def __post_init__(self) -> None:
         if not len(self.stores):
@@ -144,6 +149,8 @@ class MarketCase:
         if not len(self.requirements):
             empty = no_requirements(self.horizon.intervals, self.network.port_count)
             object.__setattr__(self, "requirements", empty)
+        if not len(self.reactive_bids):
+            object.__setattr__(self, "reactive_bids", no_reactive_bids(self.horizon.intervals))
         object.__setattr__(self, "load_p_kw", frozen(self.load_p_kw))
         object.__setattr__(self, "load_q_kvar", frozen(self.load_q_kvar))
         problems = Problems()
@@ -156,8 +163,11 @@ class MarketCase:
         check_resources(self.resources, self.network.port_count, problems)
         check_bids(self.bids, self.resources, problems)
         hours = self.horizon.interval_hours
+        check_reactive_bids(self.reactive_bids, self.resources, problems)
         check_stores(self.stores, self.resources, self.bids, hours, problems)
         check_services(self.service_offers, self.requirements, self.resources, hours, problems)
+        problems.raise_if_any()
+        check_ramps(self.resources, self.bids, self.stores, self.horizon.interval_minutes, problems)
         problems.raise_if_any()
 
     @property
@@ -265,6 +275,12 @@ def _check_shapes(case: MarketCase, problems: Problems) -> None:
         ("resources", "p_max_kw", case.resources.p_max_kw, len(case.resources)),
         ("bids", "quantity_kw", case.bids.quantity_kw, len(case.bids)),
         ("bids", "price_usd_per_mwh", case.bids.price_usd_per_mwh, len(case.bids)),
+        ("bids", "price_rise_usd_per_mwh", case.bids.price_rise_usd_per_mwh, len(case.bids)),
+        ("bids", "is_self_scheduled", case.bids.is_self_scheduled, len(case.bids)),
+        *(
+            ("reactive bids", name, getattr(case.reactive_bids, name), len(case.reactive_bids))
+            for name in ("quantity_kvar", "price_usd_per_mvarh", "price_rise_usd_per_mvarh")
+        ),
         *(("stores", name, getattr(case.stores, name), len(case.stores)) for name in PROFILED),
         ("service offers", "quantity_kw", case.service_offers.quantity_kw, len(case.service_offers)),
         ("service offers", "price_usd_per_mw_h", case.service_offers.price_usd_per_mw_h, len(case.service_offers)),

@@ -6,11 +6,11 @@ system (DESIGN: the reduced KKT conditions of the nonlinear problem)
     [H  J^T] [ dx]   [-(c - J^T y)]
     [J   0 ] [-dy] = [ b - g(x)   ]
 
-with the exact Hessian of ``w P0(x) - sum y g(x)``.  After each step the sets are corrected: a column
-that left its bounds is held there, a held column whose reduced cost has the wrong sign is let go, a
-row whose multiplier has the wrong sign is dropped, a limit that is broken is added (a primal-dual
-active set method; Hintermueller, Ito and Kunisch, SIAM J. Optim. 13(3), 2003).  Sets that begin to repeat, as
-they do among many free reactive powers, are replaced by those of the interval's quadratic programme.
+with c the marginal cost at x and H the exact Hessian of the costs and of ``w P0(x) - sum y g(x)``.  After each step the
+sets are corrected: a column that left its bounds is held there, a held column whose reduced cost has the wrong sign is
+let go, a row whose multiplier has the wrong sign is dropped, a limit that is broken is added (a primal-dual active set
+method; Hintermueller, Ito and Kunisch, SIAM J. Optim. 13(3), 2003).  Sets that begin to repeat, as they do among many
+free reactive powers, are replaced by those of the interval's quadratic programme.
 """
 
 from dataclasses import dataclass
@@ -393,7 +393,7 @@ class _System:
             ]
         )
         self.reduced = np.where(
-            is_open[self.column_interval], market.columns.cost.ravel() - self.jacobian.T @ self.dual, 0.0
+            is_open[self.column_interval], market.columns.marginal_cost(x) - self.jacobian.T @ self.dual, 0.0
         )
         self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed & is_open[self.column_interval])
         self.error = float(np.abs(self.reduced[self.free]).max(initial=0.0))
@@ -461,7 +461,8 @@ class _System:
             wanted = self.curvature.wanted(self.active.column)
             states = np.flatnonzero(self.open_states & weights.curving(self.market.intervals))
             blocks = self.curvature.blocks(self.point.lagrangian(weights), states, wanted)
-        return sparse.csr_array(self.market.curvature(blocks, wanted)[self.free][:, self.free])
+        whole = self.market.curvature(blocks, wanted) + sparse.diags_array(self.market.columns.slope.ravel())
+        return sparse.csr_array(sparse.csr_array(whole)[self.free][:, self.free])
 
     def is_minimum(self) -> npt.NDArray[np.bool_]:
         """(t,) True where nothing curves downwards along the directions that the binding rows leave open."""

@@ -23,6 +23,7 @@ TABLES: dict[str, Callable[[Clearing], pd.DataFrame]] = {
     "prices": lambda clearing: clearing.prices.table(),
     "awards": lambda clearing: clearing.awards.table(),
     "segments": lambda clearing: clearing.awards.segment_table(),
+    "reactive_segments": lambda clearing: clearing.awards.reactive_segment_table(),
     "stores": lambda clearing: clearing.stores.table(),
     "flows": lambda clearing: clearing.flows.table(),
     "voltages": lambda clearing: clearing.voltages.table(),

@@ -76,15 +76,17 @@ class Curvature:
     def wanted(self, column: StatusArray) -> npt.NDArray[np.bool_]:
         """(states, 2, r) Injections that can move when the columns with status `BASIC` do.
 
-        A real injection is the sum of what feeds it: without a free part it stays, whatever its own status.
+        An injection that is the sum of what feeds it stays without a free part, whatever its own status.  Only
+        reactive power may be free by itself.
         """
         market = self.market
         is_free = (column == BASIC) & market.is_movable
-        real = market.network_columns[:, 0]
-        is_fed = np.zeros(real.shape, bool)
-        for name, resource in market.feeds.items():
-            np.logical_or.at(is_fed.T, resource, is_free[market.block(name)].T)
-        is_free[real] &= is_fed
+        power = market.network_columns
+        is_fed = np.zeros(power.shape, bool)
+        is_fed[:, 1] = ~np.isin(np.arange(power.shape[2]), market.case.reactive_bids.resource)
+        for name, (part, resource) in market.feeds.items():
+            np.logical_or.at(is_fed[:, part].T, resource, is_free[market.block(name)].T)
+        is_free[power] &= is_fed
         return self._moved_by(is_free)
 
     def _moved_by(self, columns: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -224,7 +226,8 @@ class QuadraticModel:
             np.concatenate([market.row_upper[own], base[: 2 * len(group)], limits.upper[limit] - bound]),
         )
         with self.clock.phase("solver"):
-            found = solve_qp(problem, hessian, in_stages=len(group) > 1)
+            slope = sparse.diags_array(market.columns.slope[group].ravel())
+            found = solve_qp(problem, sparse.csc_array(hessian + slope), in_stages=len(group) > 1)
         if found is None:
             return None
         of_rows, of_import, of_limits = np.split(found.row_dual, [len(own), len(own) + 2 * len(group)])

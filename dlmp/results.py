@@ -21,8 +21,8 @@ class Awards:
     ----------
     case
         The market case.
-    segment_kw
-        (t, s) Accepted part of each bid segment [kW].
+    segment_kw, segment_kvar
+        (t, s) Accepted part of each bid segment, of real [kW] and of reactive power [kvar].
     net_injection_kw, q_kvar
         (t, r) Power of each resource into the grid [kW], [kvar].
     lmp_usd_per_mwh, lmp_q_usd_per_mvarh
@@ -31,6 +31,7 @@ class Awards:
 
     case: MarketCase = field(repr=False)
     segment_kw: FloatArray
+    segment_kvar: FloatArray
     net_injection_kw: FloatArray
     q_kvar: FloatArray
     lmp_usd_per_mwh: FloatArray
@@ -55,16 +56,33 @@ class Awards:
         return frame
 
     def segment_table(self) -> pd.DataFrame:
-        """One row per interval and offered bid segment."""
+        """One row per interval and offered bid segment; one that is self-scheduled has a blank price."""
         bids, horizon = self.case.bids, self.case.horizon
         frame = interval_keys(horizon, len(bids))
         frame["resource"] = np.tile(self.case.resources.name[bids.resource].astype(object), horizon.intervals)
         frame["side"] = np.tile(np.where(bids.is_supply, "supply", "demand").astype(object), horizon.intervals)
         frame["segment"] = np.tile(bids.segment, horizon.intervals)
         frame["quantity_kw"] = bids.quantity_kw.ravel()
-        frame["price_usd_per_mwh"] = bids.price_usd_per_mwh.ravel()
+        for name, price in (
+            ("price_usd_per_mwh", bids.price_usd_per_mwh),
+            ("price_end_usd_per_mwh", bids.price_usd_per_mwh + bids.price_rise_usd_per_mwh),
+        ):
+            frame[name] = pd.arrays.FloatingArray(price.ravel(), bids.is_self_scheduled.ravel())
         frame["award_kw"] = self.segment_kw.ravel()
         return frame[frame.quantity_kw > 0].reset_index(drop=True)
+
+    def reactive_segment_table(self) -> pd.DataFrame:
+        """One row per interval and offered segment of reactive power."""
+        bids, horizon = self.case.reactive_bids, self.case.horizon
+        frame = interval_keys(horizon, len(bids))
+        frame["resource"] = np.tile(self.case.resources.name[bids.resource].astype(object), horizon.intervals)
+        frame["side"] = np.tile(np.where(bids.is_injection, "inject", "absorb").astype(object), horizon.intervals)
+        frame["segment"] = np.tile(bids.segment, horizon.intervals)
+        frame["quantity_kvar"] = bids.quantity_kvar.ravel()
+        frame["price_usd_per_mvarh"] = bids.price_usd_per_mvarh.ravel()
+        frame["price_end_usd_per_mvarh"] = (bids.price_usd_per_mvarh + bids.price_rise_usd_per_mvarh).ravel()
+        frame["award_kvar"] = self.segment_kvar.ravel()
+        return frame[frame.quantity_kvar > 0].reset_index(drop=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,7 +112,7 @@ class _DualChanges:
         )
         self.lower = np.where(may_fall, -FARTHEST, -np.maximum(dual * scale, 0.0))
         self.upper = np.where(may_rise, FARTHEST, -np.minimum(dual * scale, 0.0))
-        reduced = market.columns.cost.ravel() - jacobian.T @ dual
+        reduced = market.columns.marginal_cost(found.x) - jacobian.T @ dual
         at_low = found.x <= market.columns.lower.ravel() + AT_BOUND_PU
         at_high = found.x >= market.columns.upper.ravel() - AT_BOUND_PU
         self.by_column = sparse.csr_array(-jacobian.T @ sparse.diags_array(self.scale))

@@ -112,6 +112,11 @@ def bids_of(offers: tuple[Offer, ...], intervals: int) -> Bids:
     )
 
 
+def during(bids: Bids, intervals: slice | list[int]) -> Bids:
+    """The same bids in some of their intervals."""
+    return replace(bids, **{name: values[intervals] for name, values in vars(bids).items() if values.ndim == 2})
+
+
 def resources_of(offers: tuple[Offer, ...], network: Network, intervals: int) -> Resources:
     """The resources of `offers`, at their nodes."""
     most = [offer.available_kw if offer.available_kw is not None else total(offer.supply) for offer in offers]

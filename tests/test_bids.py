@@ -7,7 +7,8 @@ import pytest
 from feeders import Branch, feeder
 from scipy import sparse
 
-from dlmp.bids import MAX_SEGMENTS, RESOURCE_KINDS, Bids, Resources, at_ports, check_bids, check_resources, no_resources
+from dlmp.bids import RESOURCE_KINDS, Bids, Resources, at_ports, check_bids, check_resources, no_resources
+from dlmp.curves import MAX_SEGMENTS
 from dlmp.errors import Problem, Problems
 from dlmp.market import simple_case
 

@@ -5,11 +5,24 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from broken_cases import STORE_PROFILE, STORES, TOML, also, append, change, remove, source, write, write_good_case
+from broken_cases import (
+    REACTIVE,
+    STORE_PROFILE,
+    STORES,
+    TOML,
+    also,
+    append,
+    change,
+    remove,
+    source,
+    write,
+    write_good_case,
+)
 from scipy import sparse
 from storecases import STORE_CASES
 from unbalanced import unbalanced
 
+from dlmp import clear
 from dlmp.bids import Bids, Resources
 from dlmp.casefolder import read_case
 from dlmp.casewriter import write_case
@@ -48,6 +61,7 @@ def assert_same_case(one: MarketCase, two: MarketCase):
     assert_same_arrays(one.substation, two.substation)
     assert_same_arrays(one.resources, two.resources)
     assert_same_arrays(one.bids, two.bids)
+    assert_same_arrays(one.reactive_bids, two.reactive_bids)
     assert_same_arrays(one.stores, two.stores)
     np.testing.assert_array_equal(two.load_p_kw, one.load_p_kw)
     np.testing.assert_array_equal(two.load_q_kvar, one.load_q_kvar)
@@ -269,6 +283,76 @@ def test_stores_without_bids_and_those_of_odd_numbers_come_back(folder, tmp_path
     odd_case = replace(case, stores=odd)
     odd_case.write(tmp_path / "out")
     assert_same_case(odd_case, read_case(tmp_path / "out"))
+
+
+def test_ramps_are_read_and_come_back(folder, tmp_path):
+    write(
+        "resources.csv",
+        "resource,bus,kind,p_min_kw,p_max_kw,ramp_up_kw_per_min,ramp_down_kw_per_min,p_initial_kw\n"
+        "pv,C,solar,,80,0.5,,\nflex,B,load,-30,0,,0.25,-7\n",
+    )(folder)
+    case = read_case(folder)
+    np.testing.assert_array_equal(case.resources.ramp_up_kw_per_min, [0.5, np.inf])
+    np.testing.assert_array_equal(case.resources.ramp_down_kw_per_min, [np.inf, 0.25])
+    np.testing.assert_array_equal(case.resources.p_initial_kw, [np.nan, -7.0])
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_reactive_bids_are_read_and_come_back(folder, tmp_path):
+    REACTIVE(folder)
+    case = read_case(folder)
+    bids = case.reactive_bids
+    assert case.resources.name[bids.resource].tolist() == ["pv"] * 3
+    assert (bids.is_injection.tolist(), bids.segment.tolist()) == ([True, True, False], [0, 1, 0])
+    np.testing.assert_array_equal(bids.quantity_kvar, [[20, 0, 15], [20, 10, 15], [20, 0, 15]])
+    np.testing.assert_array_equal(bids.price_usd_per_mvarh[:, [0, 2]], [[2.5, -1]] * 3)
+    assert bids.price_usd_per_mvarh[1, 1] == 4
+    case.write(tmp_path / "out")
+    assert (tmp_path / "out" / "reactive_bids.csv").read_text() == (
+        "resource,interval,side,segment,quantity_kvar,price_usd_per_mvarh\n"
+        "pv,,inject,0,20.0,2.5\npv,1,inject,1,10.0,4.0\npv,,absorb,0,15.0,-1.0\n"
+    )
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_reactive_bids_may_stand_without_bids_of_real_power(folder):
+    also(REACTIVE, remove("bids.csv", "availability.csv"))(folder)
+    assert clear(read_case(folder)).awards.segment_kvar.shape == (3, 3)
+
+
+def test_self_schedules_and_power_factors_are_read_and_come_back(folder, tmp_path):
+    header = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh,is_self_scheduled\n"
+    rows = "pv,0,supply,0,10,,1\npv,1,supply,0,60,,1\npv,2,supply,0,5,4,0\npv,,supply,1,20,9,\nflex,,demand,0,20,,1\n"
+    write("bids.csv", header + rows)(folder)
+    write(
+        "resources.csv",
+        "resource,bus,kind,p_min_kw,p_max_kw,power_factor_min\npv,C,solar,,80,0.9\nflex,B,load,-30,0,\n",
+    )(folder)
+    case = read_case(folder)
+    np.testing.assert_array_equal(case.resources.power_factor_min, [0.9, 0.0])
+    np.testing.assert_array_equal(case.bids.is_self_scheduled, [[1, 0, 1], [1, 0, 1], [0, 0, 1]])
+    np.testing.assert_array_equal(case.bids.price_usd_per_mwh, [[0, 9, 0], [0, 9, 0], [4, 9, 0]])
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_prices_that_run_along_a_segment_are_read_and_come_back(folder, tmp_path):
+    header = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh,price_end_usd_per_mwh\n"
+    write(
+        "bids.csv",
+        header + "pv,0,supply,0,10,2,5\npv,1,supply,0,60,2,\npv,,supply,1,20,9,11\nflex,,demand,0,20,7,0.1\n",
+    )(folder)
+    also(REACTIVE, change("reactive_bids.csv", "price_usd_per_mvarh", "price_usd_per_mvarh,price_end_usd_per_mvarh"))(
+        folder
+    )
+    change("reactive_bids.csv", "20,2.5", "20,2.5,3.5")(folder)
+    case = read_case(folder)
+    np.testing.assert_array_equal(case.bids.price_usd_per_mwh, [[2, 9, 7], [2, 9, 7], [0, 9, 7]])
+    np.testing.assert_allclose(case.bids.price_rise_usd_per_mwh, [[3, 2, -6.9], [0, 2, -6.9], [0, 2, -6.9]])
+    np.testing.assert_array_equal(case.reactive_bids.price_rise_usd_per_mvarh, [[1, 0, 0]] * 3)
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
 
 
 def test_the_written_profile_has_only_what_differs(folder, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from acopf import AcOpf, solve_acopf
-from cases import CASES, banded, feeder33, feeder69, generators33, market, rated, resource, without_finish
+from cases import CASES, banded, during, feeder33, feeder69, generators33, market, rated, resource, without_finish
 from feeders import Branch, feeder
 from scipy import sparse
 
@@ -268,9 +268,7 @@ def one_interval(case: MarketCase, interval: int) -> MarketCase:
         load_p_kw=case.load_p_kw[here],
         load_q_kvar=case.load_q_kvar[here],
         resources=replace(case.resources, p_max_kw=case.resources.p_max_kw[here]),
-        bids=replace(
-            case.bids, quantity_kw=case.bids.quantity_kw[here], price_usd_per_mwh=case.bids.price_usd_per_mwh[here]
-        ),
+        bids=during(case.bids, here),
     )
 
 

@@ -9,13 +9,14 @@ import numpy.typing as npt
 import pyomo.environ as pyo
 from scipy import sparse
 
-from dlmp.bids import check_reach
+from dlmp.bids import check_reach, injection_range
 from dlmp.errors import Problems
 from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon, second_of_two
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
 from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
+from dlmp.products.ramps import has_ramps, ramp_bounds
 from dlmp.products.services import SERVICE_VARIABLES, service_bounds
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
 from dlmp.services import SERVICES
@@ -24,7 +25,7 @@ BOTH_WAYS_PU = 1e-7
 """A store that charges and discharges more than this at once goes both ways."""
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
-VARIABLES = ["award", "p", "q", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES]
+VARIABLES = ["award", "q_award", "p", "q", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +181,11 @@ class MarketLp:
             return sparse.csr_array(own)
         return sparse.csr_array(own + sparse.kron(sparse.eye_array(self.intervals, k=-1), self.template.before))
 
+    @cached_property
+    def is_quadratic(self) -> bool:
+        """True when the price of some segment changes along it."""
+        return bool(self.columns.slope.any())
+
     @property
     def is_coupled(self) -> bool:
         """True when what an interval does changes what the next one can."""
@@ -232,10 +238,15 @@ class MarketLp:
         return replace(self, columns=replace(self.columns, upper=upper))
 
     @cached_property
-    def feeds(self) -> dict[str, IntArray]:
-        """Resource of each column of the variables that make up real injections."""
-        stores = self.case.stores.resource
-        return {"award": self.case.bids.resource, "charge": stores, "discharge": stores}
+    def feeds(self) -> dict[str, tuple[int, IntArray]]:
+        """What each column of these variables is a part of: real (0) or reactive (1) injection, and whose."""
+        stores, case = self.case.stores.resource, self.case
+        return {
+            "award": (0, case.bids.resource),
+            "q_award": (1, case.reactive_bids.resource),
+            "charge": (0, stores),
+            "discharge": (0, stores),
+        }
 
     @cached_property
     def network_columns(self) -> IntArray:
@@ -315,16 +326,17 @@ def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
         When a resource must run beyond the polygon inscribed in its rating.
     """
     problems = Problems()
+    low_kw, high_kw = injection_range(case.resources, case.bids)
     for index in np.flatnonzero(np.isfinite(case.resources.s_max_kva)):
         reach_kva = float(case.resources.s_max_kva[index] * np.cos(np.pi / circle_sides))
-        check_reach(case.resources, int(index), reach_kva, problems)
+        check_reach(case.resources, int(index), low_kw[:, index], high_kw[:, index], reach_kva, problems)
     problems.raise_if_any()
-    is_coupled = len(case.stores) > 0 and case.horizon.intervals > 1
+    is_coupled = case.horizon.intervals > 1 and (len(case.stores) > 0 or has_ramps(case))
     with collector_paused():
         model = pyo.ConcreteModel()
         declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides)
         template = compile_template(model, VARIABLES)
     if is_coupled:
         template = second_of_two(template)
-    bounds = {**store_bounds(case), **service_bounds(case)}
+    bounds = store_bounds(case) | ramp_bounds(case) | service_bounds(case)
     return MarketLp(case, template, over_horizon(template, energy_columns(case)), bounds, whole_services(case))

@@ -14,8 +14,11 @@ import pyomo.environ as pyo
 
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
+from dlmp.products.capability import declare_capability
 from dlmp.products.columns import Columns, bounds_of
-from dlmp.products.services import SERVICE_VARIABLES, called_reach, declare_services, service_columns
+from dlmp.products.ramps import declare_ramps
+from dlmp.products.reactive import declare_reactive, reactive_columns
+from dlmp.products.services import SERVICE_VARIABLES, declare_services, service_columns
 from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
 from dlmp.units import BASE_KVA
 
@@ -24,20 +27,22 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.
 
     ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; and those
-    of the stores and the services.
+    of reactive bids, of the stores and of the services.
     """
     resources, bids, substation = case.resources, case.bids, case.substation
     intervals, count = resources.p_max_kw.shape
     nothing = np.zeros((intervals, count))
+    curves = bids.curves(resources.name)
 
     def repeat(values: FloatArray | float, width: int) -> FloatArray:
         return np.tile(np.asarray(values) / BASE_KVA, (intervals, 1)).reshape(intervals, width)
 
     return {
         "award": Columns(
-            lower=np.zeros_like(bids.quantity_kw),
+            lower=np.where(bids.is_self_scheduled, bids.quantity_kw, 0.0) / BASE_KVA,
             upper=bids.quantity_kw / BASE_KVA,
-            cost=np.where(bids.is_supply, 1.0, -1.0) * bids.price_usd_per_mwh,
+            cost=curves.cost,
+            slope=curves.cost_slope * BASE_KVA,
         ),
         "p": Columns(repeat(resources.p_min_kw, count), resources.p_max_kw / BASE_KVA, nothing),
         "q": Columns(repeat(resources.q_min_kvar, count), repeat(resources.q_max_kvar, count), nothing),
@@ -49,6 +54,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
             repeat(substation.q_max_kvar, 1),
             substation.q_price_usd_per_mvarh[:, None],
         ),
+        **reactive_columns(case),
         **store_columns(case),
         **service_columns(case),
     }
@@ -84,8 +90,11 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     model.import_p = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_p"))
     model.import_q = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_q"))
 
+    declare_reactive(model, case)
     declare_stores(model, case)
     declare_services(model, case)
+    declare_ramps(model, case)
+    declare_capability(model, case, circle_sides)
     segments_of = [np.flatnonzero(bids.resource == r).tolist() for r in range(len(resources))]
     store_of = {int(r): k for k, r in enumerate(case.stores.resource)}
 
@@ -95,19 +104,11 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
             return m.p[t, r] == m.discharge[t, store_of[r]] - m.charge[t, store_of[r]]
         return m.p[t, r] == sum(m.award[t, s] if bids.is_supply[s] else -m.award[t, s] for s in segments_of[r])
 
-    rated = np.flatnonzero(np.isfinite(resources.s_max_kva)).tolist()
-    angle = 2 * np.pi * np.arange(circle_sides) / circle_sides
-    inscribed = resources.s_max_kva / BASE_KVA * np.cos(np.pi / circle_sides)
-
-    @model.Constraint(model.INTERVALS, rated, range(circle_sides))
-    def apparent_power_within_rating(m, t, r, k):
-        called = called_reach(m, case, t, r, np.cos(angle[k]), np.sin(angle[k]))
-        return np.cos(angle[k]) * m.p[t, r] + np.sin(angle[k]) * m.q[t, r] + called <= inscribed[r]
-
     @model.Objective()
     def cost(m):
         return sum(
             columns[name].cost[t, i] * getattr(m, name)[t, i]
-            for name in ("award", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES)
+            + float(columns[name].slope[t, i]) / 2 * getattr(m, name)[t, i] ** 2
+            for name in ("award", "q_award", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES)
             for t, i in getattr(m, name)
         )
