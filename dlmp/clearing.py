@@ -14,6 +14,7 @@ from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
 from dlmp.formulation.market_lp import build_market_lp
+from dlmp.localsupply import LocalSupply, local_supply
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
 from dlmp.prices import Prices, decompose
@@ -70,6 +71,11 @@ class Clearing:
     def certificate(self) -> Certificate:
         """Independent checks of this result, made when first asked for."""
         return certify(self.case, self._dispatch, self.prices, self.awards, self.voltages)
+
+    @cached_property
+    def local_supply(self) -> LocalSupply:
+        """How much of the load the feeder's own resources serve."""
+        return local_supply(self.case, self.awards, self.flows, self.import_kw)
 
     def explain(self, bus: str, interval: int = 0, phase: str | None = None) -> pd.DataFrame:
         """List what makes the price of a node: each binding element and its share.
@@ -206,6 +212,7 @@ class Clearing:
             "intervals": self.case.horizon.intervals,
             "nodes": self.case.network.node_count,
             "resources": len(self.case.resources),
+            "local_supply": self.local_supply.totals(),
             "formulation": self.settings.formulation,
             **_frozen(self.case.network),
             "passes": len(self.passes),

@@ -26,6 +26,7 @@ TABLES: dict[str, Callable[[Clearing], pd.DataFrame]] = {
     "flows": lambda clearing: clearing.flows.table(),
     "voltages": lambda clearing: clearing.voltages.table(),
     "binding_limits": lambda clearing: clearing.binding_limits(),
+    "local_supply": lambda clearing: clearing.local_supply.table(),
 }
 """Every table by the name of its file."""
 

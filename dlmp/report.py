@@ -43,6 +43,7 @@ def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seco
         ("highest price", _price_at(clearing, int(price.argmax()))),
         ("lowest price", _price_at(clearing, int(price.argmin()))),
         ("binding", _binding_counts(clearing)),
+        ("served locally", _served_locally(clearing)),
     ]
     if clearing.status != CONVERGED:
         rows.insert(2, ("", "these results may not be published"))
@@ -68,6 +69,13 @@ def _binding_counts(clearing: Clearing) -> str:
         return "no network limit"
     elements, intervals = limits.element.nunique(), limits.interval.nunique()
     return f"{_count(elements, 'network limit')} in {_count(intervals, 'interval')}"
+
+
+def _served_locally(clearing: Clearing) -> str:
+    supply = clearing.local_supply
+    share, total = supply.share_served_locally, supply.totals()
+    span = f"{100 * share.min():.1f} to {100 * share.max():.1f} % by interval"
+    return f"{100 * total['share_served_locally']:.1f} % of load and losses, {span}"
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

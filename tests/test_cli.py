@@ -66,6 +66,7 @@ def test_a_cleared_case_exits_0_with_every_file_and_a_summary_in_words(run, case
         "highest price",
         "lowest price",
         "binding",
+        "served locally",
         "certificate",
         "",
         "results",
