@@ -9,7 +9,8 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from dlmp.certificate import Certificate, certify
-from dlmp.dispatch import Dispatch, PassReport, dispatch
+from dlmp.directions import dispatch_one_way
+from dlmp.dispatch import Dispatch, PassReport
 from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
@@ -280,10 +281,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
     with clock.phase("build"):
         formulation = new_formulation(case, settings)
         market = build_market_lp(case, settings.circle_sides)
-    found = dispatch(market, formulation, settings, clock, progress)
-    while found.converged and (one_way := market.one_way(found.x)) is not None:
-        market = one_way
-        found = dispatch(market, formulation, settings, clock, progress)
+    found = dispatch_one_way(market, formulation, settings, clock, progress)
     with clock.phase("gradients"):
         prices = decompose(case.network, case.horizon, formulation.limits, found.point, found.weights)
     share = case.resources.share

@@ -1,7 +1,7 @@
 """The linear programme of the market without its network: what all formulations have in common."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -18,8 +18,6 @@ from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
 
-BOTH_WAYS_PU = 1e-7
-"""A store that charges and discharges more than this at once goes both ways."""
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
 VARIABLES = ["award", "p", "q", "import_p", "import_q", *STORE_VARIABLES]
@@ -104,21 +102,6 @@ class MarketLp:
         for rule, own in self.bounds.items():
             bounds[:, template.rows_of(rule)] = own[end]
         return bounds.ravel()
-
-    def one_way(self, x: FloatArray) -> "MarketLp | None":
-        """Take away the lesser direction of each store that goes both ways in dispatch `x`.
-
-        None where no store does.  It pays to where the price is negative: the energy lost between both is sold.
-        """
-        charge, discharge = x[self.block("charge")], x[self.block("discharge")]
-        both = np.minimum(charge, discharge) > BOTH_WAYS_PU
-        if not both.any():
-            return None
-        upper = self.columns.upper.copy()
-        for name, is_lesser in (("charge", charge <= discharge), ("discharge", charge > discharge)):
-            block = upper[:, self.template.blocks[name]]
-            block[both & is_lesser] = 0.0
-        return replace(self, columns=replace(self.columns, upper=upper))
 
     @cached_property
     def feeds(self) -> dict[str, IntArray]:
