@@ -13,6 +13,9 @@ from dlmp import Clearing, InfeasibleError, InputError, clear
 from dlmp.market import MarketCase, simple_case
 
 
+SEEDS = (20, 34, 8, 10, 29, 32, 39)
+
+
 def beside_a_load(price: list[float], *stores: Store) -> MarketCase:
     """Stores behind a line that loses next to nothing, beside a load of 200 kW."""
     case = simple_case(feeder([Branch("a", "b", 1e-5, 1e-5)], {"b": (200.0, 0.0)}), np.array(price))
@@ -28,10 +31,13 @@ def goes_both_ways(found: Clearing) -> bool:
     return bool((np.minimum(found.stores.charge_kw, found.stores.discharge_kw) > 1e-4).any())
 
 
-def test_a_full_battery_makes_room_at_a_small_loss_for_a_large_gain_later():
-    """50 kW charged at -50 need 40 kWh of room, which 32 kW discharged at -10 leave."""
-    found = clear(beside_a_load([-10.0, -50.0], lossy("battery", initial_kwh=100.0)))
-    np.testing.assert_allclose(found.stores.discharge_kw.ravel(), [32, 0], atol=1e-3)
+def test_a_battery_makes_room_at_a_small_loss_for_a_larger_gain_later():
+    """50 kW charged at -30 store 40 kWh; 20 of 60 kWh are free, and 16 kW discharged at -20 free 20 more.
+
+    That earns 1.50 - 0.32; charging 25 kW at -30 into what is free, 0.75.
+    """
+    found = clear(beside_a_load([-20.0, -30.0], lossy("battery", initial_kwh=40.0, energy_kwh=60.0)))
+    np.testing.assert_allclose(found.stores.discharge_kw.ravel(), [16, 0], atol=1e-3)
     np.testing.assert_allclose(found.stores.charge_kw.ravel(), [0, 50], atol=1e-3)
 
 
@@ -46,7 +52,10 @@ def test_each_store_has_a_direction_of_its_own():
 
 
 def two_stores(seed: int) -> MarketCase:
-    """Three hours of negative prices on the 33-bus feeder, with a store at the ends of two of its laterals."""
+    """Three hours of negative prices on the 33-bus feeder, with a store at the ends of two of its laterals.
+
+    With the lesser direction closed in each interval, `SEEDS` cost 0.2 to 10 USD more than need be.
+    """
     rng = np.random.default_rng(seed)
     plain = market(feeder33(), -rng.lognormal(3.0, 1.0, 3), *generators33(), load=[0.8, 0.7, 0.9])
     return with_stores(
@@ -88,7 +97,7 @@ def best_of_all_directions(case: MarketCase) -> float:
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=() if seed < 2 else pytest.mark.nightly) for seed in range(8)]
+    "seed", [*SEEDS[:2], *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (*SEEDS[2:], *range(8)))]
 )
 def test_no_other_choice_of_directions_costs_less(seed: int):
     case = two_stores(seed)
