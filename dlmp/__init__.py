@@ -11,6 +11,7 @@ from dlmp.clearing import Clearing, clear
 from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
 from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network import Network
+from dlmp.rolling import RollingDay, reclear
 from dlmp.settings import Settings
 from dlmp.shipped import shipped_case
 
@@ -23,10 +24,12 @@ __all__ = [
     "MarketCase",
     "Network",
     "PowerFlowError",
+    "RollingDay",
     "Settings",
     "SolverError",
     "Substation",
     "clear",
     "read_case",
+    "reclear",
     "shipped_case",
 ]

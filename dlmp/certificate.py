@@ -13,6 +13,7 @@ import numpy as np
 
 from dlmp.dispatch import Dispatch
 from dlmp.errors import InputError, Problem, SolverError
+from dlmp.formulation.market_lp import MarketLp
 from dlmp.market import MarketCase
 from dlmp.network.checked import CheckedFlow
 from dlmp.network.model import BalancedNetwork, ComplexArray, FloatArray, Network, UnbalancedNetwork
@@ -248,16 +249,16 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     money = money_per_price_pu(market.case.horizon.interval_hours)
     shape = (market.intervals, market.width)
     profit = [-(cost * x.reshape(shape)) for x in (best.x, found.x)]
-    per_resource = [_by_resource(found, values) for values in profit]
+    per_resource = [by_resource(market, values) for values in profit]
     paid = np.abs(found.x[market.block("p")] * price).sum()
     return np.maximum(per_resource[0] - per_resource[1], 0.0) * money, float(paid * money)
 
 
-def _by_resource(found: Dispatch, value: FloatArray) -> FloatArray:
+def by_resource(market: MarketLp, value: FloatArray) -> FloatArray:
     """Sum columns (t, width) over all that belongs to each resource, (t, r); of a store over the horizon."""
-    blocks, stores = found.market.template.blocks, found.market.case.stores.resource
+    blocks, stores = market.template.blocks, market.case.stores.resource
     total = value[:, blocks["p"]] + value[:, blocks["q"]]
-    np.add.at(total.T, found.market.case.bids.resource, value[:, blocks["award"]].T)
+    np.add.at(total.T, market.case.bids.resource, value[:, blocks["award"]].T)
     for name in STORE_VARIABLES:
         np.add.at(total.T, stores, value[:, blocks[name]].T)
     total[0, stores], total[1:, stores] = total[:, stores].sum(axis=0), 0.0

@@ -12,7 +12,6 @@ from storecases import Store, with_stores
 from dlmp import Clearing, InfeasibleError, InputError, clear
 from dlmp.market import MarketCase, simple_case
 
-
 SEEDS = (20, 34, 8, 10, 29, 32, 39)
 
 

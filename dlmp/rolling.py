@@ -1,0 +1,284 @@
+"""A day that is cleared again as its forecasts change: what has begun is binding, the rest is planned anew.
+
+`reclear` takes a day that is cleared to its end, and clears its intervals from a given one with another forecast of
+loads, prices, availability, bids or stores.  Stores go on with the energy that the binding awards have left in them, or
+with what was metered; their worth at the end, and their deadlines, stay at the end of the day.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dlmp.bids import Bids, Resources
+from dlmp.clearing import CONVERGED, Clearing, clear
+from dlmp.dispatch import PassReport
+from dlmp.errors import Problems
+from dlmp.market import MarketCase, Substation
+from dlmp.network.model import FloatArray
+from dlmp.settings import Settings
+from dlmp.stores import PROFILED, Stores
+from dlmp.uplift import Uplift, as_bid_cost, import_cost, uplift
+
+LASTING = ("kind", "p_min_kw", "q_min_kvar", "q_max_kvar", "s_max_kva")
+"""Arrays of resources that a new forecast leaves as they are."""
+LASTING_OF_STORES = (
+    "resource",
+    "charge_efficiency",
+    "discharge_efficiency",
+    "retention",
+    "cycling_usd_per_mwh",
+    "shortfall_usd_per_mwh",
+    "final_usd_per_mwh",
+)
+"""Those of stores."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A clearing of the day from an interval to its end.
+
+    Parameters
+    ----------
+    first_interval
+        Interval of the day that is the clearing's interval 0.
+    clearing
+        The clearing; it holds until the next step begins.
+    """
+
+    first_interval: int
+    clearing: Clearing
+
+
+@dataclass(frozen=True, eq=False)
+class RollingDay:
+    """A day cleared step by step.
+
+    Parameters
+    ----------
+    case
+        The day as it was cleared: each interval with the forecast of the step that holds there.  What a meter found
+        missing in a store is drained in the interval from which it was known.
+    steps
+        The clearings, from that of the whole day on.
+    """
+
+    case: MarketCase = field(repr=False)
+    steps: tuple[Step, ...]
+
+    @property
+    def first_interval(self) -> int:
+        """First interval of the newest plan; those before are binding."""
+        return self.steps[-1].first_interval
+
+    @property
+    def clearing(self) -> Clearing:
+        """The newest clearing, of the rest of the day."""
+        return self.steps[-1].clearing
+
+    @property
+    def objective(self) -> float:
+        """Total cost of the day: of what is binding and of the newest plan [currency]."""
+        return float(self.over_day(import_cost).sum() + self.over_day(as_bid_cost).sum())
+
+    @property
+    def uplift(self) -> Uplift:
+        """What each resource needs on top of the binding prices, to lose nothing by following the dispatch."""
+        return uplift(
+            self.case,
+            cost_usd=self.over_day(as_bid_cost).sum(axis=0),
+            net_injection_kw=self.over_day(lambda clearing: clearing.awards.net_injection_kw),
+            q_kvar=self.over_day(lambda clearing: clearing.awards.q_kvar),
+            lmp_usd_per_mwh=self.over_day(lambda clearing: clearing.awards.lmp_usd_per_mwh),
+            lmp_q_usd_per_mvarh=self.over_day(lambda clearing: clearing.awards.lmp_q_usd_per_mvarh),
+            circle_sides=self.clearing.settings.circle_sides,
+        )
+
+    def over_day(self, of: Callable[[Clearing], FloatArray]) -> FloatArray:
+        """Join arrays (t, ...) of the clearings, each where it holds."""
+        return np.concatenate([of(step.clearing)[: self._length(index)] for index, step in enumerate(self.steps)])
+
+    def table(self, of: Callable[[Clearing], pd.DataFrame]) -> pd.DataFrame:
+        """Join tables with a column ``interval`` of the clearings, each where it holds.
+
+        ``interval`` is then that of the day, and ``cleared_from`` the first interval of the clearing.
+        """
+        parts = []
+        for index, step in enumerate(self.steps):
+            part = of(step.clearing)
+            part = part[part.interval < self._length(index)]
+            part = part.assign(interval=part.interval + step.first_interval)
+            part.insert(part.columns.tolist().index("interval") + 1, "cleared_from", step.first_interval)
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+    def _length(self, index: int) -> int:
+        """Intervals in which a step holds."""
+        ends = [step.first_interval for step in self.steps[1:]] + [self.case.horizon.intervals]
+        return ends[index] - self.steps[index].first_interval
+
+
+def reclear(
+    before: Clearing | RollingDay,
+    case: MarketCase,
+    first_interval: int,
+    *,
+    energy_kwh: Mapping[str, float] | None = None,
+    settings: Settings | None = None,
+    progress: Callable[[PassReport], None] | None = None,
+) -> RollingDay:
+    """Clear a day again from `first_interval` on; what was cleared before that is binding.
+
+    Parameters
+    ----------
+    before
+        The clearing of the whole day, or the day as it was rolled so far.
+    case
+        The whole day with the new forecast; its intervals before the first are not looked at, nor is the energy
+        at its beginning.  Network places, resources and what is lasting of stores are those of `before`.
+    first_interval
+        Interval of the day, after that of the step before.
+    energy_kwh
+        Metered energy of stores at the beginning of `first_interval`, by resource [kWh]; default: what the binding
+        awards leave there.
+    settings
+        Of this clearing; default: those of the step before.
+    progress
+        Called after each pass; default: silent.
+
+    Raises
+    ------
+    InputError
+        When `case` is of another day, or `energy_kwh` of no store.
+    DlmpError
+        As `dlmp.clear` does.
+    """
+    day = before if isinstance(before, RollingDay) else RollingDay(before.case, (Step(0, before),))
+    _check_step(day, case, first_interval)
+    carried = _carried(day, first_interval)
+    energy = _metered(case, carried, energy_kwh or {})
+    cleared = clear(rest_of(case, first_interval, energy), settings or day.clearing.settings, progress)
+    joined = _joined(day.case, case, first_interval, carried - energy)
+    return RollingDay(joined, (*day.steps, Step(first_interval, cleared)))
+
+
+def rest_of(case: MarketCase, first_interval: int, energy_kwh: FloatArray) -> MarketCase:
+    """Return the intervals of `case` from the first on, which begin with (k,) `energy_kwh` in the stores [kWh]."""
+    horizon, stores, first = case.horizon, case.stores, first_interval
+    start, intervals = horizon.starts[first], horizon.intervals - first
+    profiles = {name: getattr(stores, name)[first:] for name in PROFILED}
+    return replace(
+        case,
+        horizon=replace(horizon, start=start, intervals=intervals),
+        substation=Substation(**{name: value[first:] for name, value in vars(case.substation).items()}),
+        load_p_kw=case.load_p_kw[first:],
+        load_q_kvar=case.load_q_kvar[first:],
+        resources=replace(case.resources, p_max_kw=case.resources.p_max_kw[first:]),
+        bids=replace(
+            case.bids,
+            quantity_kw=case.bids.quantity_kw[first:],
+            price_usd_per_mwh=case.bids.price_usd_per_mwh[first:],
+        ),
+        stores=replace(stores, initial_kwh=energy_kwh, **profiles),
+    )
+
+
+def _check_step(day: RollingDay, case: MarketCase, first_interval: int) -> None:
+    known, intervals, problems = day.case, day.case.horizon.intervals, Problems()
+    if not day.first_interval < first_interval < intervals:
+        remedy = f"must be {day.first_interval + 1} to {intervals - 1}"
+        problems.add("reclear", "first_interval", first_interval, remedy)
+    if day.clearing.status != CONVERGED:
+        problems.add("reclear", "before", day.clearing.status, "the step before must have converged to be binding")
+    if case.horizon != known.horizon:
+        problems.add("forecast", "horizon", str(case.horizon), f"must be that of the day: {known.horizon}")
+    for name in ("port_bus", "port_phase"):
+        if not np.array_equal(getattr(case.network, name), getattr(known.network, name)):
+            problems.add("forecast", "network", case.network.name, "must have the buses and phases of the day's")
+            break
+    problems.raise_if_any()
+    _check_lasting(known.resources, case.resources, known.stores, case.stores, problems)
+    problems.raise_if_any()
+
+
+def _check_lasting(known: Resources, new: Resources, stores: Stores, new_stores: Stores, problems: Problems) -> None:
+    if known.name.tolist() != new.name.tolist():
+        problems.add("forecast", "resources", ", ".join(new.name), "must be those of the day, in their order")
+        return
+    if abs(known.share - new.share).max() > 0:
+        problems.add("forecast", "resources, bus", "changed", "must stand where they do in the day's first clearing")
+    changes = "only loads, prices, limits, availability, bids and the profiles of stores may change"
+    for owner, one, two, names in (
+        ("resources", known, new, LASTING),
+        ("stores", stores, new_stores, LASTING_OF_STORES),
+    ):
+        for name in names:
+            if not np.array_equal(getattr(one, name), getattr(two, name)):
+                problems.add(f"forecast, {owner}", name, getattr(two, name).tolist(), changes)
+
+
+def _carried(day: RollingDay, first_interval: int) -> FloatArray:
+    """(k,) Energy that the binding awards leave, without what rounding puts beyond the band [kWh]."""
+    stores, last = day.case.stores, first_interval - 1
+    energy = day.over_day(lambda clearing: clearing.stores.energy_kwh)[last]
+    least = np.where(np.isinf(stores.shortfall_usd_per_mwh), stores.energy_min_kwh[last], 0.0)
+    return np.clip(energy, least, stores.energy_max_kwh[last])
+
+
+def _metered(case: MarketCase, carried: FloatArray, energy_kwh: Mapping[str, float]) -> FloatArray:
+    """(k,) `carried` energy, or what was metered [kWh]."""
+    energy = carried.copy()
+    store_of = {name: index for index, name in enumerate(case.resources.name[case.stores.resource].tolist())}
+    problems = Problems()
+    for name, kwh in energy_kwh.items():
+        if name not in store_of:
+            problems.add(f"store of {name}", "energy_kwh", kwh, f"is no store; known: {', '.join(store_of) or 'none'}")
+        elif not (np.isfinite(kwh) and kwh >= 0):
+            problems.add(f"store of {name}", "energy_kwh", kwh, "must be finite and >= 0")
+        else:
+            energy[store_of[name]] = kwh
+    problems.raise_if_any()
+    return energy
+
+
+def _joined(before: MarketCase, after: MarketCase, first: int, missing_kwh: FloatArray) -> MarketCase:
+    """`before` until interval `first`, `after` from there on, where (k,) `missing_kwh` of the stores are drained."""
+
+    def rows(one: FloatArray, two: FloatArray) -> FloatArray:
+        return np.concatenate([one[:first], two[first:]])
+
+    def parts(one: object, two: object, *names: str) -> dict[str, Any]:
+        return {name: rows(getattr(one, name), getattr(two, name)) for name in names}
+
+    stores, hours = after.stores, after.horizon.interval_hours
+    profiles = parts(before.stores, stores, *PROFILED)
+    profiles["drain_kw"][first] += missing_kwh * stores.retention**hours / hours
+    return replace(
+        after,
+        substation=Substation(**parts(before.substation, after.substation, *vars(after.substation))),
+        **parts(before, after, "load_p_kw", "load_q_kvar"),
+        resources=replace(after.resources, **parts(before.resources, after.resources, "p_max_kw")),
+        bids=_joined_bids(before.bids, after.bids, first),
+        stores=replace(stores, initial_kwh=before.stores.initial_kwh, **profiles),
+    )
+
+
+def _joined_bids(before: Bids, after: Bids, first: int) -> Bids:
+    """The curves of `before` until interval `first`, those of `after` from there on; blocks count from 0."""
+    curves = [_places_in_curve(bids) for bids in (before, after)]
+    keys = curves[0].union(curves[1])
+    quantity_kw, price = np.zeros((2, len(after.quantity_kw), len(keys)))
+    for bids, curve, span in ((before, curves[0], slice(0, first)), (after, curves[1], slice(first, None))):
+        column = keys.get_indexer(curve)
+        quantity_kw[span, column], price[span, column] = bids.quantity_kw[span], bids.price_usd_per_mwh[span]
+    resource, is_supply, segment = (keys.get_level_values(level).to_numpy() for level in range(3))
+    return Bids(resource.astype(np.int64), is_supply.astype(bool), segment.astype(np.int64), quantity_kw, price)
+
+
+def _places_in_curve(bids: Bids) -> pd.MultiIndex:
+    """Resource, side and place in its curve of every segment."""
+    frame = pd.DataFrame({"resource": bids.resource, "is_supply": bids.is_supply, "segment": bids.segment})
+    place = frame.groupby(["resource", "is_supply"]).segment.rank(method="first").astype(np.int64) - 1
+    return pd.MultiIndex.from_arrays([frame.resource, frame.is_supply, place])
