@@ -7,6 +7,7 @@ with what was metered; their worth at the end, and their deadlines, stay at the 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,11 @@ class RollingDay:
     case: MarketCase = field(repr=False)
     steps: tuple[Step, ...]
 
+    @classmethod
+    def begin(cls, clearing: Clearing) -> "RollingDay":
+        """A day of which the whole has been cleared once."""
+        return cls(clearing.case, (Step(0, clearing),))
+
     @property
     def first_interval(self) -> int:
         """First interval of the newest plan; those before are binding."""
@@ -83,7 +89,7 @@ class RollingDay:
         """Total cost of the day: of what is binding and of the newest plan [currency]."""
         return float(self.over_day(import_cost).sum() + self.over_day(as_bid_cost).sum())
 
-    @property
+    @cached_property
     def uplift(self) -> Uplift:
         """What each resource needs on top of the binding prices, to lose nothing by following the dispatch."""
         return uplift(
@@ -113,6 +119,25 @@ class RollingDay:
             part.insert(part.columns.tolist().index("interval") + 1, "cleared_from", step.first_interval)
             parts.append(part)
         return pd.concat(parts, ignore_index=True)
+
+    def summary(self) -> dict[str, object]:
+        """Return the figures of `summary.json`."""
+        steps = [
+            {
+                "first_interval": step.first_interval,
+                "status": step.clearing.status,
+                "objective": step.clearing.objective,
+            }
+            for step in self.steps
+        ]
+        return {
+            "name": self.case.name,
+            "objective": self.objective,
+            "currency": self.case.horizon.currency,
+            "intervals": self.case.horizon.intervals,
+            "uplift": float(self.uplift.uplift_usd.sum()),
+            "steps": steps,
+        }
 
     def _length(self, index: int) -> int:
         """Intervals in which a step holds."""
@@ -155,7 +180,7 @@ def reclear(
     DlmpError
         As `dlmp.clear` does.
     """
-    day = before if isinstance(before, RollingDay) else RollingDay(before.case, (Step(0, before),))
+    day = before if isinstance(before, RollingDay) else RollingDay.begin(before)
     _check_step(day, case, first_interval)
     carried = _carried(day, first_interval)
     energy = _metered(case, carried, energy_kwh or {})

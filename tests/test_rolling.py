@@ -26,7 +26,7 @@ def whole(name: str) -> Clearing:
 
 @cache
 def rolled(name: str) -> RollingDay:
-    day: Clearing | RollingDay = whole(name)
+    day = RollingDay.begin(whole(name))
     for first in UNCHANGED[name]:
         day = reclear(day, whole(name).case, first)
     return day
@@ -175,7 +175,7 @@ NEWS_OF_DAY: dict[str, Callable[[MarketCase, int], MarketCase]] = {
 def test_energy_is_carried_on_over_every_step(news: str):
     """The equation of the stores holds from interval to interval of the day, across what was cleared when."""
     case = STORE_CASES["arbitrage_33"]()
-    day: Clearing | RollingDay = clear(case)
+    day = RollingDay.begin(clear(case))
     for k in range(1, case.horizon.intervals):
         day = reclear(day, NEWS_OF_DAY[news](case, k), k)
     stores = day.case.stores
