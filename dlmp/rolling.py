@@ -16,7 +16,7 @@ import pandas as pd
 from dlmp.bids import Bids, Resources
 from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.dispatch import PassReport
-from dlmp.errors import Problems
+from dlmp.errors import InfeasibleError, InputError, Problem, Problems
 from dlmp.market import MarketCase, Substation
 from dlmp.network.model import FloatArray
 from dlmp.settings import Settings
@@ -177,14 +177,21 @@ def reclear(
     ------
     InputError
         When `case` is of another day, or `energy_kwh` of no store.
-    DlmpError
+    InfeasibleError, PowerFlowError, SolverError
         As `dlmp.clear` does.
     """
     day = before if isinstance(before, RollingDay) else RollingDay.begin(before)
     _check_step(day, case, first_interval)
     carried = _carried(day, first_interval)
     energy = _metered(case, carried, energy_kwh or {})
-    cleared = clear(rest_of(case, first_interval, energy), settings or day.clearing.settings, progress)
+    try:
+        cleared = clear(rest_of(case, first_interval, energy), settings or day.clearing.settings, progress)
+    except InputError as error:
+        note = Problem("reclear", "first_interval", first_interval, "the other intervals named here count from it")
+        raise InputError([note, *error.problems]) from error
+    except InfeasibleError as error:
+        found = error.conflicts
+        raise InfeasibleError(replace(one, interval=one.interval + first_interval) for one in found) from error
     joined = _joined(day.case, case, first_interval, carried - energy)
     return RollingDay(joined, (*day.steps, Step(first_interval, cleared)))
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import feeder33, generators33, market
+from cases import feeder33, generators33, market, resource
 from feeders import Branch, feeder
 from storecases import Store, with_stores
 
-from dlmp import Clearing, InfeasibleError, InputError, clear
+from dlmp import Clearing, InfeasibleError, InputError, Settings, clear
 from dlmp.market import MarketCase, simple_case
 
 SEEDS = (20, 34, 8, 10, 29, 32, 39)
@@ -104,3 +104,21 @@ def test_no_other_choice_of_directions_costs_less(seed: int):
     assert found.status == "converged"
     assert not goes_both_ways(found)
     assert found.objective <= best_of_all_directions(case) + 1e-6
+
+
+def test_burning_energy_is_no_way_to_keep_a_limit():
+    """100 kW more than the load must not leave; the full battery would have to charge and discharge at once."""
+    solar = resource("solar", "b", kind="solar", supply=[(200.0, 0.0)], must_run_kw=200.0)
+    plain = market(feeder([Branch("a", "b", 1e-5, 1e-5)], {"b": (100.0, 0.0)}), [20.0], solar, p_min_kw=0.0)
+    full = lossy("battery", charge_kw=300.0, discharge_kw=300.0, initial_kwh=100.0)
+    with pytest.raises(InfeasibleError, match="import"):
+        clear(with_stores(plain, full))
+    room = clear(with_stores(plain, replace(full, initial_kwh=10.0)))
+    assert room.stores.charge_kw.item() == pytest.approx(100.0, abs=0.01)
+
+
+def test_directions_of_a_linear_network_are_the_best_too():
+    """What the battery does by hand above does not depend on the losses, which are none."""
+    case = beside_a_load([-20.0, -30.0], lossy("battery", initial_kwh=40.0, energy_kwh=60.0))
+    found = clear(case, Settings(formulation="lindistflow", losses="none"))
+    np.testing.assert_allclose(found.awards.net_injection_kw.ravel(), [16, -50], atol=1e-3)

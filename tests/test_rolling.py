@@ -11,7 +11,7 @@ from feeders import Branch, feeder
 from numpy.typing import ArrayLike
 from storecases import STORE_CASES, Store, with_stores
 
-from dlmp import Clearing, InputError, RollingDay, clear, reclear
+from dlmp import Clearing, InfeasibleError, InputError, RollingDay, clear, reclear
 from dlmp.market import MarketCase, simple_case
 from dlmp.output import TABLES
 
@@ -241,3 +241,39 @@ def test_a_step_that_does_not_belong_to_the_day_is_refused(change, element: str,
 def test_a_step_follows_the_one_before():
     with pytest.raises(InputError, match="must be 2 to 3"):
         reclear(disappointed(), disappointed().case, 1)
+
+
+def test_a_battery_that_sold_what_it_would_rather_have_kept_is_made_whole():
+    """What it holds is worth 30 to it in the end.  It sold 50 kWh at 25, to buy them back at 10 in the next hour.
+
+    When that hour comes at 90 it sells the rest, and over the day loses nothing.  When it comes at 31 that does not
+    pay its wear of 2: it has sold for 25 less 2 what is worth 30, and is owed 7 on 50 kWh.
+    """
+    keeper = replace(battery(initial_kwh=80.0, final=30.0), efficiency=(1.0, 1.0), energy_kwh=80.0)
+    case = beside_a_load([25.0, 10.0], keeper)
+    news = reclear(clear(case), with_prices(case, [0.0, 90.0]), 1)
+    net = news.over_day(lambda clearing: clearing.awards.net_injection_kw)
+    np.testing.assert_allclose(net.ravel(), [50, 30], atol=1e-3)
+    earned, worth = 0.05 * 25 + 0.03 * 90 - 0.08 * 2, 0.08 * 30
+    assert earned > worth
+    assert news.uplift.uplift_usd.item() == 0.0
+    cheap = reclear(clear(case), with_prices(case, [0.0, 31.0]), 1)
+    np.testing.assert_allclose(cheap.over_day(lambda one: one.awards.net_injection_kw).ravel(), [50, 0], atol=1e-3)
+    assert cheap.uplift.own_needs_usd.item() == pytest.approx(-0.08 * 30, abs=1e-6)
+    assert cheap.uplift.uplift_usd.item() == pytest.approx(0.05 * (30 - 25 + 2), abs=1e-4)
+
+
+def test_limits_that_conflict_are_named_by_the_interval_of_the_day():
+    case = beside_a_load(FORECAST, battery())
+    least = np.array([-np.inf, -np.inf, 500.0, -np.inf])
+    capped = replace(case, substation=replace(case.substation, p_min_kw=least))
+    with pytest.raises(InfeasibleError) as caught:
+        reclear(clear(case), capped, 1)
+    assert [conflict.interval for conflict in caught.value.conflicts] == [2]
+
+
+def test_metered_energy_beyond_the_band_is_refused_with_the_interval_it_counts_from():
+    case = beside_a_load(FORECAST, replace(battery(), discharge_kw=5.0))
+    with pytest.raises(InputError, match="count from it") as caught:
+        reclear(clear(case), case, 2, energy_kwh={"battery": 150.0})
+    assert "store of battery, interval 0" in [problem.element for problem in caught.value.problems]
