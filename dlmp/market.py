@@ -89,6 +89,10 @@ class Substation:
             by_interval = np.broadcast_to(limit, self.price_usd_per_mwh.shape) if limit.ndim == 0 else limit
             object.__setattr__(self, name, frozen(by_interval))
 
+    def at(self, intervals: slice | list[int]) -> "Substation":
+        """The same substation in some of its intervals."""
+        return Substation(**{name: value[intervals] for name, value in vars(self).items()})
+
     @property
     def counts_reactive(self) -> bool:
         """True when reactive import has a price or a limit."""

@@ -204,7 +204,7 @@ def rest_of(case: MarketCase, first_interval: int, energy_kwh: FloatArray) -> Ma
     return replace(
         case,
         horizon=replace(horizon, start=start, intervals=intervals),
-        substation=Substation(**{name: value[first:] for name, value in vars(case.substation).items()}),
+        substation=case.substation.at(slice(first, None)),
         load_p_kw=case.load_p_kw[first:],
         load_q_kvar=case.load_q_kvar[first:],
         resources=replace(case.resources, p_max_kw=case.resources.p_max_kw[first:]),
