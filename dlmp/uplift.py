@@ -32,7 +32,7 @@ from dlmp.network.model import FloatArray
 from dlmp.solve import LinearProgram, solve_lp
 from dlmp.units import KW_PER_MW, money_per_price_pu
 
-EXCHANGE_SLACK = 1e-7
+EXCHANGE_SLACK = 1e-9
 """What the least exchange may be exceeded by, where the cheapest of its kind is looked for [pu, and relative]."""
 
 
