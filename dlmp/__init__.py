@@ -11,6 +11,7 @@ from dlmp.clearing import Clearing, clear
 from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
 from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network import Network
+from dlmp.rolling import RollingDay, reclear
 from dlmp.settings import Settings
 from dlmp.settlement import Correction, CostRecovery, Settlement, correct, settle
 from dlmp.shipped import shipped_case
@@ -26,6 +27,7 @@ __all__ = [
     "MarketCase",
     "Network",
     "PowerFlowError",
+    "RollingDay",
     "Settings",
     "Settlement",
     "SolverError",
@@ -33,6 +35,7 @@ __all__ = [
     "clear",
     "correct",
     "read_case",
+    "reclear",
     "settle",
     "shipped_case",
 ]

@@ -74,11 +74,7 @@ def _write_files(case: "MarketCase", folder: Path) -> None:
 
 
 def _toml(name: str, horizon: "Horizon", substation: "Substation") -> str:
-    limits = {
-        field: getattr(substation, field)
-        for field in ("p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar")
-        if math.isfinite(getattr(substation, field))
-    }
+    limits = {name: getattr(substation, name)[0] for name in substation.LIMITS if _is_steady(substation, name)}
     lines = [
         f"name = {_quoted(name)}",
         "",
@@ -93,9 +89,15 @@ def _toml(name: str, horizon: "Horizon", substation: "Substation") -> str:
         f"currency = {_quoted(horizon.currency)}",
         "",
         "[import]",
-        *(f"{field} = {float(value)!r}" for field, value in limits.items()),
+        *(f"{name} = {float(value)!r}" for name, value in limits.items() if math.isfinite(value)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _is_steady(substation: "Substation", limit: str) -> bool:
+    """True for a limit of import that is the same in every interval."""
+    value = getattr(substation, limit)
+    return bool((value == value[0]).all())
 
 
 def _quoted(text: str) -> str:
@@ -107,6 +109,10 @@ def _prices(substation: "Substation") -> pd.DataFrame:
     table = pd.DataFrame({"price_usd_per_mwh": substation.price_usd_per_mwh})
     if substation.q_price_usd_per_mvarh.any():
         table["q_price_usd_per_mvarh"] = substation.q_price_usd_per_mvarh
+    for name in substation.LIMITS:
+        if not _is_steady(substation, name):
+            value = getattr(substation, name)
+            table[name] = np.where(np.isfinite(value), value, np.nan)
     return table.rename_axis("interval").reset_index()
 
 

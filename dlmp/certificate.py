@@ -14,6 +14,7 @@ import numpy as np
 from dlmp.bids import reactive_share
 from dlmp.dispatch import Dispatch
 from dlmp.errors import InputError, Problem, SolverError
+from dlmp.formulation.market_lp import MarketLp
 from dlmp.market import MarketCase
 from dlmp.network.checked import CheckedFlow
 from dlmp.network.model import BalancedNetwork, ComplexArray, FloatArray, Network, UnbalancedNetwork
@@ -22,6 +23,7 @@ from dlmp.network.pandapower_check import pandapower_flow
 from dlmp.prices import Prices
 from dlmp.products.storage import STORE_VARIABLES
 from dlmp.ramps import ramp_excess, ramp_limited
+from dlmp.reserves import service_awards
 from dlmp.results import Awards, Voltages
 from dlmp.solve import LinearProgram, solve_lp
 from dlmp.uniqueness import PriceRange, price_ranges
@@ -243,18 +245,21 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     columns = market.columns
     cost = columns.marginal_cost(found.x).reshape(columns.cost.shape)
     blocks = market.template.blocks
-    for name in ("import_p", "import_q"):
+    for name in ("import_p", "import_q", "shortage"):
         cost[:, blocks[name]] = 0.0
     cost[:, blocks["p"]] -= price
     cost[:, blocks["q"]] -= q_price
+    service_price = service_awards(found).price_usd_per_mw_h
+    cost[:, blocks["reserve"]] -= service_price
+    own = market.own_rows
     best = solve_lp(
         LinearProgram(
             cost.ravel(),
             columns.lower.ravel(),
             columns.upper.ravel(),
-            market.matrix,
-            market.row_lower,
-            market.row_upper,
+            market.matrix[own],
+            market.row_lower[own],
+            market.row_upper[own],
         )
     )
     if best is None:
@@ -262,19 +267,29 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     money = money_per_price_pu(market.case.horizon.interval_hours)
     shape = (market.intervals, market.width)
     profit = [-(cost * x.reshape(shape)) for x in (best.x, found.x)]
-    per_resource = [_by_resource(found, values) for values in profit]
+    per_resource = [_over_dependent(market, by_resource(market, values)) for values in profit]
     paid = np.abs(found.x[market.block("p")] * price).sum() + np.abs(found.x[market.block("q")] * q_price).sum()
+    paid += np.abs(found.x[market.block("reserve")] * service_price).sum()
     return np.maximum(per_resource[0] - per_resource[1], 0.0) * money, float(paid * money)
 
 
-def _by_resource(found: Dispatch, value: FloatArray) -> FloatArray:
-    """Sum columns (t, width) over all that belongs to each resource, (t, r); of a coupled one over the horizon."""
-    case, blocks = found.market.case, found.market.template.blocks
+def by_resource(market: MarketLp, value: FloatArray) -> FloatArray:
+    """Sum columns (t, width) over all that belongs to each resource, (t, r)."""
+    case, blocks = market.case, market.template.blocks
     total = value[:, blocks["p"]] + value[:, blocks["q"]]
-    np.add.at(total.T, case.bids.resource, value[:, blocks["award"]].T)
-    np.add.at(total.T, case.reactive_bids.resource, value[:, blocks["q_award"]].T)
-    for name in STORE_VARIABLES:
-        np.add.at(total.T, case.stores.resource, value[:, blocks[name]].T)
+    for name, owner in (
+        ("award", case.bids.resource),
+        ("q_award", case.reactive_bids.resource),
+        *((name, case.stores.resource) for name in STORE_VARIABLES),
+        ("reserve", case.service_offers.resource),
+    ):
+        np.add.at(total.T, owner, value[:, blocks[name]].T)
+    return total
+
+
+def _over_dependent(market: MarketLp, total: FloatArray) -> FloatArray:
+    """Put what resources (t, r) have over the horizon into interval 0, where their intervals depend on each other."""
+    case = market.case
     ramped = ramp_limited(case.resources, case.horizon.interval_minutes)
     coupled = np.unique(np.concatenate([case.stores.resource, *ramped]))
     total[0, coupled], total[1:, coupled] = total[:, coupled].sum(axis=0), 0.0

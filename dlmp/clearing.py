@@ -9,11 +9,13 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from dlmp.certificate import Certificate, certify
-from dlmp.dispatch import Dispatch, PassReport, dispatch
+from dlmp.directions import dispatch_one_way
+from dlmp.dispatch import Dispatch, PassReport
 from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
-from dlmp.formulation.market_lp import CalledStates, build_market_lp
+from dlmp.formulation.market_lp import MarketLp, build_market_lp
+from dlmp.localsupply import LocalSupply, local_supply
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, Network, UnbalancedNetwork
 from dlmp.prices import Prices, decompose, limit_slopes
@@ -76,6 +78,11 @@ class Clearing:
     def certificate(self) -> Certificate:
         """Independent checks of this result, made when first asked for."""
         return certify(self.case, self._dispatch, self.prices, self.awards, self.voltages)
+
+    @cached_property
+    def local_supply(self) -> LocalSupply:
+        """How much of the load the feeder's own resources serve."""
+        return local_supply(self.case, self.awards, self.flows, self.import_kw)
 
     def explain(self, bus: str, interval: int = 0, phase: str | None = None) -> pd.DataFrame:
         """List what makes the price of a node: each binding element and its share.
@@ -178,6 +185,16 @@ class Clearing:
         frame.insert(0, "interval_start", starts[frame.interval.to_numpy(dtype=int)])
         return frame.reset_index(drop=True)
 
+    @property
+    def market(self) -> MarketLp:
+        """The market's programme, with the directions that were closed and the states that its network was held to."""
+        return self._dispatch.market
+
+    def column_costs(self) -> FloatArray:
+        """(t, width) Cost of every column of the market at its award [currency/MWh pu]; see `MarketLp.block`."""
+        columns, x = self.market.columns, self._dispatch.x.reshape(self.market.intervals, self.market.width)
+        return columns.cost * x + columns.slope * x**2 / 2
+
     def limit_values(self, injection_kva: ComplexArray) -> pd.DataFrame:
         """What each binding limit's share of the prices pays for injections.
 
@@ -251,6 +268,7 @@ class Clearing:
             "intervals": self.case.horizon.intervals,
             "nodes": self.case.network.node_count,
             "resources": len(self.case.resources),
+            "local_supply": self.local_supply.totals(),
             "formulation": self.settings.formulation,
             **_frozen(self.case.network),
             "passes": len(self.passes),
@@ -320,15 +338,15 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
     while True:
         with clock.phase("build"):
             formulation = new_formulation(case, settings, market.state_interval)
-        found = dispatch(market, formulation, settings, clock, progress)
+        found = dispatch_one_way(market, formulation, settings, clock, progress)
         if not found.converged:
             break
-        one_way = market.one_way(found.x)
         with clock.phase("power_flow"):
-            unsafe = CalledStates.none(case) if one_way else unsafe_calls(found, settings)
-        if one_way is None and not len(unsafe):
+            unsafe = unsafe_calls(found, settings)
+        if not len(unsafe):
             break
-        market = one_way or market.with_states(unsafe)
+        market = market.with_states(unsafe)
+    market = found.market
     with clock.phase("gradients"):
         prices = decompose(
             case.network, case.horizon, formulation.limits, found.point, found.weights, market.state_interval

@@ -16,6 +16,7 @@ import pandas as pd
 
 from dlmp.clearing import CONVERGED, Clearing
 from dlmp.errors import InputError, Problem, SolverError
+from dlmp.rolling import RollingDay
 from dlmp.settlement import Settlement, settle
 from dlmp.taps import TapClearing
 
@@ -28,6 +29,7 @@ TABLES: dict[str, Callable[[Clearing], pd.DataFrame]] = {
     "flows": lambda clearing: clearing.flows.table(),
     "voltages": lambda clearing: clearing.voltages.table(),
     "binding_limits": lambda clearing: clearing.binding_limits(),
+    "local_supply": lambda clearing: clearing.local_supply.table(),
 }
 """Every table of a clearing by the name of its file."""
 
@@ -38,6 +40,9 @@ SETTLEMENT_TABLES: dict[str, Callable[[Settlement], pd.DataFrame]] = {
 }
 """Every table of a settlement by the name of its file; only what has converged is settled."""
 
+DAY_TABLES = ("prices", "awards", "segments", "stores", "flows", "voltages", "binding_limits", "local_supply")
+"""Those that are joined over the steps of a rolling day."""
+UPLIFT = "uplift.csv"
 SUMMARY = "summary.json"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 RESULT_FILES = (
@@ -45,6 +50,9 @@ RESULT_FILES = (
     SUMMARY,
 )
 """Names of all files that `write_results` may write, replace or, being those of an older result, remove."""
+
+DAY_FILES = (*(f"{name}.csv" for name in DAY_TABLES), UPLIFT, SUMMARY)
+"""Names of all files that `write_day` writes."""
 
 Writer = Callable[[Path], object]
 
@@ -101,6 +109,27 @@ def write_results(
     text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
     writers[SUMMARY] = lambda path: path.write_text(text + "\n", "utf-8")
     write_files(folder, writers, RESULT_FILES)
+
+
+def write_day(day: RollingDay, folder: Path, *, wall_seconds: float) -> None:
+    """Write the tables of a day that was cleared step by step, its make-whole payments and a summary into `folder`.
+
+    Every table has a column ``cleared_from``, the first interval of the clearing that holds.
+
+    Raises
+    ------
+    InputError
+        When `folder` cannot be written.
+    SolverError
+        When a result is not finite.
+    """
+    tables = {f"{name}.csv": finite(name, day.table(TABLES[name])) for name in DAY_TABLES}
+    tables[UPLIFT] = finite("uplift", day.uplift.table())
+    writers = {name: _csv_writer(table) for name, table in tables.items()}
+    summary = day.summary() | {"wall_seconds": wall_seconds}
+    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+    writers[SUMMARY] = lambda path: path.write_text(text + "\n", "utf-8")
+    write_files(folder, writers, DAY_FILES)
 
 
 def check_parquet() -> None:

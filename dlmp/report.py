@@ -17,6 +17,7 @@ from dlmp.formulation.ac_tangent import AcTangent
 from dlmp.formulation.interface import UNBALANCE, VOLTAGE
 from dlmp.market import Horizon, MarketCase
 from dlmp.network.model import BALANCED_PHASE, FloatArray, IntArray, Network, UnbalancedNetwork, some_of
+from dlmp.rolling import RollingDay
 from dlmp.taps import TapClearing
 from dlmp.units import BASE_KVA
 
@@ -25,6 +26,8 @@ Rows = list[tuple[str, str]]
 
 LABEL_WIDTH = 16
 LONGEST_DAY = timedelta(hours=25)
+SMALLEST_MONEY = 0.005
+"""Less than this is shown as nothing [currency]."""
 
 
 def lines(rows: Rows) -> Text:
@@ -43,6 +46,7 @@ def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seco
         ("highest price", _price_at(clearing, int(price.argmax()))),
         ("lowest price", _price_at(clearing, int(price.argmin()))),
         ("binding", _binding_counts(clearing)),
+        ("served locally", _served_locally(clearing)),
     ]
     if clearing.status != CONVERGED:
         rows.insert(2, ("", "these results may not be published"))
@@ -68,6 +72,32 @@ def _binding_counts(clearing: Clearing) -> str:
         return "no network limit"
     elements, intervals = limits.element.nunique(), limits.interval.nunique()
     return f"{_count(elements, 'network limit')} in {_count(intervals, 'interval')}"
+
+
+def day_rows(day: RollingDay, wall_seconds: float) -> Rows:
+    """Sum up a day that was cleared step by step: cost, steps and make-whole payments."""
+    currency, uplift = day.case.horizon.currency, day.uplift
+    rows = [
+        ("case", day.case.name),
+        ("status", f"{_count(len(day.steps), 'step')}, {wall_seconds:.2f} s"),
+        ("total cost", f"{day.objective:,.2f} {currency}"),
+    ]
+    for index, step in enumerate(day.steps):
+        cost = f"{step.clearing.objective:,.2f} {currency} to the end of the day"
+        status = step.clearing.status.replace("_", " ")
+        rows.append(("cleared" if not index else "", f"from interval {step.first_interval}: {status}, {cost}"))
+    rows.append(("uplift", f"{uplift.uplift_usd.sum():,.2f} {currency}"))
+    for name, usd in zip(day.case.resources.name, uplift.uplift_usd, strict=True):
+        if usd >= SMALLEST_MONEY:
+            rows.append(("", f"{name}: {usd:,.2f} {currency}"))
+    return rows
+
+
+def _served_locally(clearing: Clearing) -> str:
+    supply = clearing.local_supply
+    share, total = supply.share_served_locally, supply.totals()
+    span = f"{100 * share.min():.1f} to {100 * share.max():.1f} % by interval"
+    return f"{100 * total['share_served_locally']:.1f} % of load and losses, {span}"
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -399,8 +399,8 @@ def import_limits(case: MarketCase, unknowns: Unknowns, base_kva: float) -> list
     """Ranges of the total real and reactive import."""
     imported, substation = unknowns.imported, case.substation
     return [
-        (imported.re, substation.p_min_kw / base_kva, substation.p_max_kw / base_kva),
-        (imported.im, substation.q_min_kvar / base_kva, substation.q_max_kvar / base_kva),
+        (imported.re, substation.p_min_kw[:, None] / base_kva, substation.p_max_kw[:, None] / base_kva),
+        (imported.im, substation.q_min_kvar[:, None] / base_kva, substation.q_max_kvar[:, None] / base_kva),
     ]
 
 

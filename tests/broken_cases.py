@@ -308,6 +308,28 @@ BROKEN_CASES = [
     ),
     BrokenCase("alias of no bus", write("aliases.csv", "alias,bus\nD,Z\n"), "alias D", "bus", "is no bus of nodes.csv"),
     # import_prices.csv and load_profile.csv
+    BrokenCase(
+        "import of an interval reversed",
+        write("import_prices.csv", "interval,price_usd_per_mwh,p_max_kw\n0,20,\n1,50,-600\n2,-5,\n"),
+        "import, interval 1",
+        "p_min_kw, p_max_kw",
+        "need p_min_kw",
+    ),
+    BrokenCase(
+        "shares of import reversed",
+        change(TOML, "p_max_kw = 5000.0", "p_max_share = 0.1\np_min_share = 0.2"),
+        "import, interval 0",
+        "p_min_kw, p_max_kw",
+        "need p_min_kw",
+        problems=3,
+    ),
+    BrokenCase(
+        "import of an interval no number",
+        write("import_prices.csv", "interval,price_usd_per_mwh,p_max_kw\n0,20,\n1,50,none\n2,-5,\n"),
+        "import_prices.csv line 3",
+        "p_max_kw",
+        "finite number",
+    ),
     BrokenCase("price missing", change("import_prices.csv", "1,50,2\n", ""), "import_prices.csv", "interval", "no row"),
     BrokenCase("price twice", append("import_prices.csv", "1,50,2"), "import_prices.csv line 5", "interval", "above"),
     BrokenCase(

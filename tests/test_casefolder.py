@@ -71,10 +71,33 @@ def test_case_toml_gives_name_horizon_and_limits_of_import(folder):
     case = read_case(folder)
     assert case.name == "four buses"
     assert case.horizon == Horizon(datetime(2026, 7, 1, 7, tzinfo=UTC), 60, 3, "America/Los_Angeles", "USD")
-    assert (case.substation.p_min_kw, case.substation.p_max_kw) == (-500, 5000)
-    assert (case.substation.q_min_kvar, case.substation.q_max_kvar) == (-np.inf, np.inf)
+    assert (case.substation.p_min_kw.tolist(), case.substation.p_max_kw.tolist()) == ([-500] * 3, [5000] * 3)
+    assert (case.substation.q_min_kvar.tolist(), case.substation.q_max_kvar.tolist()) == ([-np.inf] * 3, [np.inf] * 3)
     assert case.substation.price_usd_per_mwh.tolist() == [20, 50, -5]
     assert case.substation.q_price_usd_per_mvarh.tolist() == [1, 2, 0]
+
+
+def test_limits_of_import_by_interval_take_the_place_of_those_of_all(folder):
+    prices = "interval,price_usd_per_mwh,p_min_kw,p_max_kw,q_max_kvar\n0,20,,,90\n1,50,0,0,\n2,-5,-20,,\n"
+    write("import_prices.csv", prices)(folder)
+    substation = read_case(folder).substation
+    assert substation.p_min_kw.tolist() == [-500, 0, -20]
+    assert substation.p_max_kw.tolist() == [5000, 0, 5000]
+    assert substation.q_max_kvar.tolist() == [90, np.inf, np.inf]
+
+
+def test_a_share_of_the_fixed_load_limits_import_and_export_where_it_is_tighter(folder):
+    """The load is 310 kW, times 1, 1.5 and 0.5."""
+    change(TOML, "p_max_kw = 5000.0", "p_max_kw = 200\np_max_share = 0.5\np_min_share = -0.1")(folder)
+    substation = read_case(folder).substation
+    np.testing.assert_allclose(substation.p_max_kw, [155, 200, 77.5])
+    np.testing.assert_allclose(substation.p_min_kw, [-31, -46.5, -15.5])
+
+
+def test_a_share_of_the_load_counts_no_fixed_generation(folder):
+    change(TOML, "p_max_kw = 5000.0", "p_max_share = 0.5")(folder)
+    change("nodes.csv", "B,12.66,90", "B,12.66,-90")(folder)
+    np.testing.assert_allclose(read_case(folder).substation.p_max_kw, [110, 165, 55])
 
 
 def test_zone_and_currency_default_to_utc_and_dollars_and_the_start_may_be_text(folder):
@@ -397,6 +420,14 @@ def test_odd_numbers_and_names_come_back(folder, tmp_path):
     odd = replace(case, name='odd \\ "name"\x7f ü', resources=resources, bids=bids, substation=substation)
     write_case(odd, tmp_path / "out")
     assert_same_case(odd, read_case(tmp_path / "out"))
+
+
+def test_limits_of_import_by_interval_are_written_and_read_back(folder, tmp_path):
+    case = read_case(folder)
+    limits = {"p_min_kw": [-3, -np.inf, 0.1], "p_max_kw": [1 / 3, 0, 7], "q_max_kvar": [np.inf, 4, 4]}
+    limited = replace(case, substation=replace(case.substation, **{name: np.array(x) for name, x in limits.items()}))
+    write_case(limited, tmp_path / "out")
+    assert_same_case(limited, read_case(tmp_path / "out"))
 
 
 def test_a_bus_without_load_in_the_case_does_not_get_the_network_s_own_back(tmp_path):

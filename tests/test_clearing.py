@@ -260,11 +260,7 @@ def one_interval(case: MarketCase, interval: int) -> MarketCase:
     return replace(
         case,
         horizon=replace(case.horizon, intervals=1, start=case.horizon.starts[interval]),
-        substation=replace(
-            case.substation,
-            price_usd_per_mwh=case.substation.price_usd_per_mwh[here],
-            q_price_usd_per_mvarh=case.substation.q_price_usd_per_mvarh[here],
-        ),
+        substation=case.substation.at(here),
         load_p_kw=case.load_p_kw[here],
         load_q_kvar=case.load_q_kvar[here],
         resources=replace(case.resources, p_max_kw=case.resources.p_max_kw[here]),

@@ -14,7 +14,7 @@ from cases import CASES, without_finish
 from dlmp import cli, errors, shipped
 from dlmp.casewriter import write_case
 from dlmp.cli import EXIT_CODES, main
-from dlmp.output import RESULT_FILES, SETTLEMENT_TABLES, TABLES
+from dlmp.output import DAY_FILES, RESULT_FILES, SETTLEMENT_TABLES, TABLES
 
 CSV_FILES = {f"{name}.csv" for name in (*TABLES, *SETTLEMENT_TABLES)}
 
@@ -66,6 +66,7 @@ def test_a_cleared_case_exits_0_with_every_file_and_a_summary_in_words(run, case
         "highest price",
         "lowest price",
         "binding",
+        "served locally",
         "certificate",
         "",
         "results",
@@ -135,7 +136,7 @@ def test_quiet_prints_nothing(run, case: Path, tmp_path: Path):
 def test_progress_is_shown_on_a_terminal_only(run, case: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     _, _, err = run("clear", case, "--out", tmp_path / "out")
-    assert "reading the case" in err
+    assert "checking the result" in err
     _, _, err = run("clear", case, "--out", tmp_path / "out", "--quiet")
     assert err == ""
 
@@ -310,3 +311,29 @@ def test_the_installed_program_passes_on_its_exit_code_without_a_traceback(tmp_p
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith("  - case, folder = 'nowhere': is no folder")
     assert "Traceback" not in done.stderr
+
+
+def test_a_day_is_rolled_into_tables_that_tell_which_clearing_holds(run, case: Path, tmp_path: Path):
+    noon = write_good_case(tmp_path / "noon")
+    change("import_prices.csv", "2,-5,", "2,35,")(noon)
+    code, out, err = run("roll", case, f"1={case}", f"2={noon}", "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(DAY_FILES)
+    prices = pd.read_csv(tmp_path / "out" / "prices.csv")
+    assert prices[["interval", "cleared_from"]].drop_duplicates().values.tolist() == [[0, 0], [1, 1], [2, 2]]
+    at_source = prices[prices.bus == "S"].lmp_usd_per_mwh
+    np.testing.assert_allclose(at_source, [20, 50, 35], atol=1e-6)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [step["first_interval"] for step in summary["steps"]] == [0, 1, 2]
+    labels = [line.split("  ")[0] for line in out.splitlines()]
+    assert labels == ["case", "status", "total cost", "cleared", "", "", "uplift", "results"]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"), [("noon", "INTERVAL=CASE"), ("x=noon", "INTERVAL=CASE"), ("7={case}", "must be 1 to 2")]
+)
+def test_a_step_that_cannot_be_is_bad_input(run, case: Path, tmp_path: Path, step: str, message: str):
+    code, out, err = run("roll", case, step.format(case=case), "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "out").exists()

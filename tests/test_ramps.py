@@ -108,7 +108,7 @@ def test_a_ramp_counts_by_the_minute():
 def test_consumption_has_ramps_too():
     """A load that wins 30 on every kW of the second hour and loses 5 in the first, and can rise by 20 kW."""
     network = feeder([NEXT_TO_LOSSLESS], {"b": (100.0, 0.0)})
-    case = market(network, [45.0, 10.0], resource("load", "b", demand=[(50, 40)]))
+    case = market(network, [45.0, 10.0], resource("pump", "b", demand=[(50, 40)]))
     found = clear(ramped(case, ramp_down_kw_per_min=20 / 60))
     np.testing.assert_allclose(found.awards.net_injection_kw[:, 0], [-30, -50], atol=POWER_KW)
 

@@ -15,6 +15,7 @@ from dlmp.casefolder.series import (
     loads,
     read_load_profile,
     read_substation,
+    within_shares,
 )
 from dlmp.casefolder.settings import Settings, in_case_toml, read_settings
 from dlmp.casefolder.stores import read_stores
@@ -64,6 +65,9 @@ def read_case(folder: Path | str) -> MarketCase:
     if problems.found or network is None or settings.horizon is None:
         raise InputError(in_case_toml(problem) for problem in problems.found)
     load_p_kw, load_q_kvar = loads(network, p_kw, q_kvar, ~dispatched, profile)
+    substation = within_shares(substation, settings, load_p_kw, problems)
+    if problems.found:
+        raise InputError(in_case_toml(problem) for problem in problems.found)
     return MarketCase(
         settings.name,
         network,

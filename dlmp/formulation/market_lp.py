@@ -17,12 +17,10 @@ from dlmp.network.model import ComplexArray, FloatArray, IntArray
 from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
 from dlmp.products.ramps import has_ramps, ramp_bounds
-from dlmp.products.services import SERVICE_VARIABLES, service_bounds
+from dlmp.products.services import REQUIREMENT, SERVICE_VARIABLES, service_bounds
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
 from dlmp.services import SERVICES
 
-BOTH_WAYS_PU = 1e-7
-"""A store that charges and discharges more than this at once goes both ways."""
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
 VARIABLES = ["award", "q_award", "p", "q", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES]
@@ -201,6 +199,13 @@ class MarketLp:
         """(t,) True for all intervals that share a group with one of the (t,) `intervals`."""
         return np.full_like(intervals, intervals.any()) if self.is_coupled else intervals
 
+    @cached_property
+    def own_rows(self) -> npt.NDArray[np.bool_]:
+        """(rows,) True for what a resource must keep by itself, whatever the others do."""
+        own = np.ones(len(self.row_lower), bool)
+        own[self.rows_of(REQUIREMENT)] = False
+        return own
+
     def rows_of(self, rule: str) -> IntArray:
         """(t, i) Rows of a Pyomo rule."""
         return np.arange(self.intervals)[:, None] * len(self.template.row_lower) + self.template.rows_of(rule)
@@ -221,21 +226,6 @@ class MarketLp:
         for rule, own in self.bounds.items():
             bounds[:, template.rows_of(rule)] = own[end]
         return bounds.ravel()
-
-    def one_way(self, x: FloatArray) -> "MarketLp | None":
-        """Take away the lesser direction of each store that goes both ways in dispatch `x`.
-
-        None where no store does.  It pays to where the price is negative: the energy lost between both is sold.
-        """
-        charge, discharge = x[self.block("charge")], x[self.block("discharge")]
-        both = np.minimum(charge, discharge) > BOTH_WAYS_PU
-        if not both.any():
-            return None
-        upper = self.columns.upper.copy()
-        for name, is_lesser in (("charge", charge <= discharge), ("discharge", charge > discharge)):
-            block = upper[:, self.template.blocks[name]]
-            block[both & is_lesser] = 0.0
-        return replace(self, columns=replace(self.columns, upper=upper))
 
     @cached_property
     def feeds(self) -> dict[str, tuple[int, IntArray]]:

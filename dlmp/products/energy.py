@@ -47,11 +47,13 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
         "p": Columns(repeat(resources.p_min_kw, count), resources.p_max_kw / BASE_KVA, nothing),
         "q": Columns(repeat(resources.q_min_kvar, count), repeat(resources.q_max_kvar, count), nothing),
         "import_p": Columns(
-            repeat(substation.p_min_kw, 1), repeat(substation.p_max_kw, 1), substation.price_usd_per_mwh[:, None]
+            substation.p_min_kw[:, None] / BASE_KVA,
+            substation.p_max_kw[:, None] / BASE_KVA,
+            substation.price_usd_per_mwh[:, None],
         ),
         "import_q": Columns(
-            repeat(substation.q_min_kvar, 1),
-            repeat(substation.q_max_kvar, 1),
+            substation.q_min_kvar[:, None] / BASE_KVA,
+            substation.q_max_kvar[:, None] / BASE_KVA,
             substation.q_price_usd_per_mvarh[:, None],
         ),
         **reactive_columns(case),
