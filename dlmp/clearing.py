@@ -16,10 +16,12 @@ from dlmp.formulation import new_formulation
 from dlmp.formulation.market_lp import build_market_lp
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
+from dlmp.pricerule import with_chosen_prices
 from dlmp.prices import Prices, decompose
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
 from dlmp.results import Awards, Flows, StoreAwards, Voltages
 from dlmp.settings import Settings
+from dlmp.ties import with_shared_ties
 from dlmp.timing import PhaseClock
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
 
@@ -277,6 +279,9 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
     while found.converged and (one_way := market.one_way(found.x)) is not None:
         market = one_way
         found = dispatch(market, formulation, settings, clock, progress)
+    if found.converged:
+        with clock.phase("rules"):
+            found = with_chosen_prices(with_shared_ties(found))
     with clock.phase("gradients"):
         prices = decompose(case.network, case.horizon, formulation.limits, found.point, found.weights)
     share = case.resources.share
