@@ -1,9 +1,10 @@
 """The point of a polyhedron that is nearest to a centre, in weighted squares.
 
-So many conditions meet at the answer here that solvers which step from corner to corner go in circles; an
-interior-point method does not (Mehrotra, SIAM J. Optim. 2(4), 1992).  Before it, conditions of one unknown become
-bounds, unknowns without weight in one condition its slack, and what is left falls apart into parts that share no
-condition: all that remain are small.
+Many conditions meet at the answer here, and often leave no interior: solvers that step from corner to corner go in
+circles, and general interior-point methods give up.  So conditions of one unknown become bounds, unknowns without
+weight in one condition its slack, what is left falls apart into parts that share no condition, equalities are
+eliminated, to be kept to the last digit, and the small dense rest is solved by Mehrotra's interior-point method
+(SIAM J. Optim. 2(4), 1992).
 """
 
 from collections.abc import Iterator
