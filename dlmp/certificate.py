@@ -257,7 +257,8 @@ def _by_resource(found: Dispatch, value: FloatArray) -> FloatArray:
     """Sum columns (t, width) over all that belongs to each resource, (t, r); of a store over the horizon."""
     blocks, stores = found.market.template.blocks, found.market.case.stores.resource
     total = value[:, blocks["p"]] + value[:, blocks["q"]]
-    np.add.at(total.T, found.market.case.bids.resource, value[:, blocks["award"]].T)
+    for name in ("award", "block"):
+        np.add.at(total.T, found.market.feeds[name], value[:, blocks[name]].T)
     for name in STORE_VARIABLES:
         np.add.at(total.T, stores, value[:, blocks[name]].T)
     total[0, stores], total[1:, stores] = total[:, stores].sum(axis=0), 0.0

@@ -8,18 +8,19 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from dlmp.blockchoice import dispatch_with_blocks
 from dlmp.certificate import Certificate, certify
 from dlmp.dispatch import Dispatch, PassReport, dispatch
 from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
-from dlmp.formulation.market_lp import build_market_lp
+from dlmp.formulation.market_lp import MarketLp, build_market_lp
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
 from dlmp.pricerule import with_chosen_prices
 from dlmp.prices import Prices, decompose
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
-from dlmp.results import Awards, Flows, StoreAwards, Voltages
+from dlmp.results import Awards, BlockAwards, Flows, StoreAwards, Voltages
 from dlmp.settings import Settings
 from dlmp.ties import with_shared_ties
 from dlmp.timing import PhaseClock
@@ -42,7 +43,7 @@ class Clearing:
         Total cost over the horizon [currency]: import + accepted supply - accepted demand value.
     import_kw, import_kvar
         (t,) Substation import [kW], [kvar].
-    prices, awards, stores, voltages, flows
+    prices, awards, stores, blocks, voltages, flows
         The results; each has a `table`.
     passes
         What each LP pass came to.
@@ -61,6 +62,7 @@ class Clearing:
     prices: Prices = field(repr=False)
     awards: Awards = field(repr=False)
     stores: StoreAwards = field(repr=False)
+    blocks: BlockAwards = field(repr=False)
     voltages: Voltages = field(repr=False)
     flows: Flows = field(repr=False)
     passes: tuple[PassReport, ...]
@@ -72,6 +74,11 @@ class Clearing:
     def certificate(self) -> Certificate:
         """Independent checks of this result, made when first asked for."""
         return certify(self.case, self._dispatch, self.prices, self.awards, self.voltages)
+
+    @property
+    def make_whole(self) -> pd.DataFrame:
+        """Payments that accepted blocks need on top of the prices; see `BlockAwards.make_whole`."""
+        return self.blocks.make_whole()
 
     def explain(self, bus: str, interval: int = 0, phase: str | None = None) -> pd.DataFrame:
         """List what makes the price of a node: each binding element and its share.
@@ -275,10 +282,15 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
     with clock.phase("build"):
         formulation = new_formulation(case, settings)
         market = build_market_lp(case, settings.circle_sides)
-    found = dispatch(market, formulation, settings, clock, progress)
-    while found.converged and (one_way := market.one_way(found.x)) is not None:
-        market = one_way
-        found = dispatch(market, formulation, settings, clock, progress)
+
+    def one_way(own: MarketLp) -> Dispatch:
+        found = dispatch(own, formulation, settings, clock, progress)
+        while found.converged and (lesser := found.market.one_way(found.x)) is not None:
+            found = dispatch(lesser, formulation, settings, clock, progress)
+        return found
+
+    has_blocks = len(case.blocks) > 0
+    found = dispatch_with_blocks(market, formulation, settings, clock, one_way) if has_blocks else one_way(market)
     if found.converged:
         with clock.phase("rules"):
             found = with_chosen_prices(with_shared_ties(found))
@@ -305,6 +317,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         prices=prices,
         awards=awards,
         stores=_store_awards(found),
+        blocks=BlockAwards(case, found.x[market.block("block")] * BASE_KVA, awards.lmp_usd_per_mwh),
         voltages=Voltages(case.network, case.horizon, found.point.voltage()),
         flows=Flows(case.network, case.horizon, at_from * BASE_KVA, -at_to * BASE_KVA, _loading(found)),
         passes=found.reports,

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import numpy as np
 
 from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
+from dlmp.blocks import NO_BLOCKS, Blocks, check_blocks
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
@@ -106,6 +107,8 @@ class MarketCase:
         Who may be dispatched, and at which prices.
     stores
         Resources that hold energy from interval to interval; default: none.
+    blocks
+        Bids over several intervals that are accepted as a whole or not at all; default: none.
 
     Raises
     ------
@@ -122,6 +125,7 @@ class MarketCase:
     resources: Resources
     bids: Bids
     stores: Stores = NO_STORES
+    blocks: Blocks = NO_BLOCKS
 
     def __post_init__(self) -> None:
         if not len(self.stores):
@@ -138,6 +142,7 @@ class MarketCase:
         check_resources(self.resources, self.network.port_count, problems)
         check_bids(self.bids, self.resources, problems)
         check_stores(self.stores, self.resources, self.bids, self.horizon.interval_hours, problems)
+        check_blocks(self.blocks, self.resources, self.stores, self.horizon.intervals, problems)
         problems.raise_if_any()
 
     @property

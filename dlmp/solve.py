@@ -112,6 +112,32 @@ def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: f
     )
 
 
+def solve_mip(problem: LinearProgram, is_integer: npt.NDArray[np.bool_], time_limit_s: float) -> FloatArray | None:
+    """Solve `problem` with integers where (c,) `is_integer`, to the optimum; None when it is infeasible.
+
+    Raises
+    ------
+    SolverError
+        When HiGHS ends in any other state, as when `time_limit_s` is over.
+    """
+    scale = _row_scale(problem.matrix)
+    solver = _new_solver(time_limit_s)
+    _pass_model(solver, problem, sparse.csr_array(sparse.diags_array(scale) @ problem.matrix), scale)
+    for option, value in (("solver", "choose"), ("presolve", "choose"), ("mip_rel_gap", 0.0), ("mip_abs_gap", 0.0)):
+        solver.setOptionValue(option, value)
+    column = np.flatnonzero(is_integer).astype(np.int32)
+    solver.changeColsIntegrality(
+        len(column), column, np.full(len(column), int(highspy.HighsVarType.kInteger), dtype=np.uint8)
+    )
+    solver.run()
+    status = solver.getModelStatus()
+    if status == highspy.HighsModelStatus.kInfeasible:
+        return None
+    if status != highspy.HighsModelStatus.kOptimal:
+        raise SolverError(f"HiGHS ended with status {solver.modelStatusToString(status)!r}, not with an optimum")
+    return np.array(solver.getSolution().col_value)
+
+
 def _row_scale(matrix: sparse.csr_array) -> FloatArray:
     largest = abs(matrix).max(axis=1).toarray().ravel() if matrix.shape[0] else np.zeros(0)
     return 1.0 / np.where(largest > 0, largest, 1.0)

@@ -14,6 +14,7 @@ from dlmp.errors import Problems
 from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon, second_of_two
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
+from dlmp.products.blocks import block_bounds
 from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
@@ -22,7 +23,7 @@ BOTH_WAYS_PU = 1e-7
 """A store that charges and discharges more than this at once goes both ways."""
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
-VARIABLES = ["award", "p", "q", "import_p", "import_q", *STORE_VARIABLES]
+VARIABLES = ["award", "block", "p", "q", "import_p", "import_q", *STORE_VARIABLES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +121,24 @@ class MarketLp:
             block[both & is_lesser] = 0.0
         return replace(self, columns=replace(self.columns, upper=upper))
 
+    def with_blocks(self, accepted: npt.NDArray[np.bool_]) -> "MarketLp":
+        """Hold the (b,) `accepted` blocks to at least their least share, and all others to nothing."""
+        lower, upper = self.columns.lower.copy(), self.columns.upper.copy()
+        own = self.template.blocks["block"]
+        upper[:, own] *= accepted
+        lower[:, own] = upper[:, own] * self.case.blocks.least_share
+        return replace(self, columns=replace(self.columns, lower=lower, upper=upper))
+
     @cached_property
     def feeds(self) -> dict[str, IntArray]:
         """Resource of each column of the variables that make up real injections."""
         stores = self.case.stores.resource
-        return {"award": self.case.bids.resource, "charge": stores, "discharge": stores}
+        return {
+            "award": self.case.bids.resource,
+            "block": self.case.blocks.resource,
+            "charge": stores,
+            "discharge": stores,
+        }
 
     @cached_property
     def network_columns(self) -> IntArray:
@@ -204,11 +218,13 @@ def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
         reach_kva = float(case.resources.s_max_kva[index] * np.cos(np.pi / circle_sides))
         check_reach(case.resources, int(index), reach_kva, problems)
     problems.raise_if_any()
-    is_coupled = len(case.stores) > 0 and case.horizon.intervals > 1
+    is_coupled = case.horizon.intervals > 1 and (len(case.stores) > 0 or bool(case.blocks.must_be_level.any()))
     with collector_paused():
         model = pyo.ConcreteModel()
         declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides)
         template = compile_template(model, VARIABLES)
     if is_coupled:
         template = second_of_two(template)
-    return MarketLp(case, template, over_horizon(template, energy_columns(case)), store_bounds(case))
+    return MarketLp(
+        case, template, over_horizon(template, energy_columns(case)), store_bounds(case) | block_bounds(case)
+    )

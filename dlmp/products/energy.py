@@ -14,6 +14,7 @@ import pyomo.environ as pyo
 
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
+from dlmp.products.blocks import block_columns, declare_blocks
 from dlmp.products.columns import Columns, bounds_of
 from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
 from dlmp.units import BASE_KVA
@@ -23,7 +24,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.
 
     ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; and those
-    of the stores.
+    of the stores and the blocks.
     """
     resources, bids, substation = case.resources, case.bids, case.substation
     intervals, count = resources.p_max_kw.shape
@@ -49,6 +50,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
             substation.q_price_usd_per_mvarh[:, None],
         ),
         **store_columns(case),
+        **block_columns(case),
     }
 
 
@@ -83,14 +85,17 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     model.import_q = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_q"))
 
     declare_stores(model, case)
+    declare_blocks(model, case)
     segments_of = [np.flatnonzero(bids.resource == r).tolist() for r in range(len(resources))]
+    blocks_of = [np.flatnonzero(case.blocks.resource == r).tolist() for r in range(len(resources))]
     store_of = {int(r): k for k, r in enumerate(case.stores.resource)}
 
     @model.Constraint(model.INTERVALS, model.RESOURCES)
     def injection_is_supply_less_demand(m, t, r):
         if r in store_of:
             return m.p[t, r] == m.discharge[t, store_of[r]] - m.charge[t, store_of[r]]
-        return m.p[t, r] == sum(m.award[t, s] if bids.is_supply[s] else -m.award[t, s] for s in segments_of[r])
+        segments = sum(m.award[t, s] if bids.is_supply[s] else -m.award[t, s] for s in segments_of[r])
+        return m.p[t, r] == segments + sum(case.blocks.sign[b] * m.block[t, b] for b in blocks_of[r])
 
     rated = np.flatnonzero(np.isfinite(resources.s_max_kva)).tolist()
     angle = 2 * np.pi * np.arange(circle_sides) / circle_sides
@@ -104,6 +109,6 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     def cost(m):
         return sum(
             columns[name].cost[t, i] * getattr(m, name)[t, i]
-            for name in ("award", "import_p", "import_q", *STORE_VARIABLES)
+            for name in ("award", "block", "import_p", "import_q", *STORE_VARIABLES)
             for t, i in getattr(m, name)
         )
