@@ -111,5 +111,5 @@ def _check_quantity(blocks: Blocks, index: int, resources: Resources, problems: 
     own = slice(blocks.first[index], blocks.last[index] + 1)
     most = resources.p_max_kw[own, resource].min() if blocks.is_supply[index] else -resources.p_min_kw[resource]
     if kw * blocks.least_share[index] > most + 1e-9:
-        message = f"its least share is beyond the range of the resource, {most:g} kW"
+        message = f"its least share is beyond the range of the resource, {most + 0.0:g} kW"
         problems.add(element, "quantity_kw", kw, message)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dlmp.bids import Bids, Resources
+from dlmp.blocks import Blocks
 from dlmp.errors import InputError, Problem, Problems
 from dlmp.network.model import Network
 from dlmp.network.tables import write_tables
@@ -63,6 +64,7 @@ def _write_files(case: "MarketCase", folder: Path) -> None:
     if len(case.resources):
         tables["resources.csv"] = _resources(case.resources, case.network)
         tables["bids.csv"] = _bids(case.bids, case.resources)
+        tables["blocks.csv"] = _blocks(case.blocks, case.resources)
         tables["availability.csv"] = _availability(case.resources)
         tables["stores.csv"] = _stores(case.stores, case.resources)
         tables["store_profile.csv"] = _store_profile(case.stores, case.resources)
@@ -162,6 +164,22 @@ def _bids(bids: Bids, resources: Resources) -> pd.DataFrame:
             "segment": bids.segment[column],
             "quantity_kw": bids.quantity_kw[interval, column],
             "price_usd_per_mwh": bids.price_usd_per_mwh[interval, column],
+        }
+    )
+
+
+def _blocks(blocks: Blocks, resources: Resources) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "block": blocks.name,
+            "resource": resources.name[blocks.resource],
+            "side": np.where(blocks.is_supply, "supply", "demand"),
+            "first_interval": blocks.first,
+            "last_interval": blocks.last,
+            "quantity_kw": blocks.quantity_kw,
+            "price_usd_per_mwh": blocks.price_usd_per_mwh,
+            "min_acceptance_ratio": blocks.least_share,
+            "exclusive_group": blocks.group,
         }
     )
 

@@ -44,6 +44,10 @@ def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seco
         ("lowest price", _price_at(clearing, int(price.argmin()))),
         ("binding", _binding_counts(clearing)),
     ]
+    if len(clearing.case.blocks):
+        accepted, paid = int(clearing.blocks.is_accepted.sum()), clearing.blocks.payment().sum()
+        total = _count(len(clearing.case.blocks), "block")
+        rows.append(("blocks", f"{accepted} of {total} accepted, {paid:,.2f} {currency} to make them whole"))
     if clearing.status != CONVERGED:
         rows.insert(2, ("", "these results may not be published"))
     return rows if certificate is None else rows + verdict(certificate, currency)

@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from dlmp.errors import SolverError
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, solve_lp, solve_qp
+from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, solve_lp, solve_mip, solve_qp
 
 INF = np.inf
 REGULARISED = 1e-6
@@ -131,3 +131,17 @@ def test_scaling_a_row_of_a_quadratic_programme_scales_its_dual():
 
 def test_an_infeasible_quadratic_programme_has_no_solution():
     assert solve_qp(programme([1], [0], [2], [[1]], [3], [INF]), sparse.csc_array(np.eye(1))) is None
+
+
+def test_integers_of_a_programme_worked_by_hand():
+    """A knapsack of 10: items of 6, 5 and 5 worth 9, 7 and 7; whole items are the two smaller ones, 14."""
+    knapsack = programme([-9, -7, -7], [0, 0, 0], [1, 1, 1], [[6, 5, 5]], [-INF], [10])
+    np.testing.assert_allclose(solve_mip(knapsack, np.ones(3, bool), INF), [0, 1, 1], atol=1e-9)
+    relaxed = solve_mip(knapsack, np.zeros(3, bool), INF)
+    assert [-9, -7, -7] @ relaxed == pytest.approx(-9 - 7 * 4 / 5)
+
+
+def test_integers_that_fit_nowhere_are_infeasible():
+    half = programme([1], [0], [1], [[2]], [1], [1])
+    assert solve_mip(half, np.array([True]), INF) is None
+    assert solve_mip(half, np.array([False]), INF) == pytest.approx([0.5])

@@ -9,7 +9,8 @@ equal parts.  Other blanks: `p_min_kw` and reactive power 0, `s_max_kva` unlimit
 place, and its output is the availability unless the table has the resource.
 
 ``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh``; a blank interval is all
-of them, and a segment that has such a row has no other.  It may be missing where there is a ``stores.csv``.
+of them, and a segment that has such a row has no other.  It may be missing where there is a
+``stores.csv`` or a ``blocks.csv``.
 """
 
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ BID_COLUMNS = (
 
 SEGMENT = ["resource", "side", "segment"]
 
-FILES = ("resources.csv", "availability.csv", "bids.csv", "stores.csv", "store_profile.csv")
+FILES = ("resources.csv", "availability.csv", "bids.csv", "blocks.csv", "stores.csv", "store_profile.csv")
 """Tables of which none may stand without ``resources.csv``."""
 
 
@@ -105,7 +106,7 @@ def read_offers(
     path = folder / "availability.csv"
     availability_table = read_csv(path, AVAILABILITY_COLUMNS, problems) if path.exists() else None
     path = folder / "bids.csv"
-    needs_bids = path.exists() or not (folder / "stores.csv").exists()
+    needs_bids = path.exists() or not any((folder / name).exists() for name in ("blocks.csv", "stores.csv"))
     bid_table = read_csv(path, BID_COLUMNS, problems) if needs_bids else None
     if resource_table is None:
         return Offers(*nobody, names=None)

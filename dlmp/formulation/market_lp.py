@@ -14,7 +14,7 @@ from dlmp.errors import Problems
 from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon, second_of_two
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
-from dlmp.products.blocks import block_bounds
+from dlmp.products.blockbids import block_bounds
 from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
 from dlmp.products.storage import STORE_VARIABLES, store_bounds

@@ -14,7 +14,7 @@ import pyomo.environ as pyo
 
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
-from dlmp.products.blocks import block_columns, declare_blocks
+from dlmp.products.blockbids import block_columns, declare_blocks
 from dlmp.products.columns import Columns, bounds_of
 from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
 from dlmp.units import BASE_KVA
