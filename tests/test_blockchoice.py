@@ -9,6 +9,7 @@ from cases import Offer, feeder33, generators33, market, resource
 from feeders import Branch, feeder
 
 from dlmp import Blocks, Clearing, InfeasibleError, MarketCase, Settings, clear
+from dlmp.report import clearing_rows
 
 LINE = [Branch("a", "b", 0.02, 0.04)]
 ISLAND = {"p_min_kw": 0.0, "p_max_kw": 0.0}
@@ -196,3 +197,18 @@ def test_the_linear_model_chooses_blocks_too():
     case = island(resource("g", "a", supply=[(60, 10), (100, 40)]), bidder("plant", "a", 60))
     found = clear(with_blocks(case, block("B", "plant", 60, 20)), Settings(formulation="lindistflow", losses="none"))
     assert accepted(found) == {"B"}
+
+
+def test_the_report_counts_blocks_and_what_makes_them_whole():
+    case = island(resource("g", "a", supply=[(60, 10), (100, 40)]), bidder("plant", "a", 60))
+    found = clear(with_blocks(case, block("B", "plant", 60, 20), block("dear", "plant", 60, 200)))
+    assert dict(clearing_rows(found, None, 0.0))["blocks"] == "1 of 2 blocks accepted, 0.60 USD to make them whole"
+
+
+def test_more_than_one_block_of_a_group_is_never_accepted():
+    """Both are worth it alone and together; the one that saves more is taken."""
+    case = island(resource("g", "a", supply=[(200, 90)]), bidder("plant", "a", 200))
+    rows = [block("small", "plant", 30, 20), block("large", "plant", 50, 25)]
+    assert accepted(clear(with_blocks(case, *rows))) == {"small", "large"}
+    grouped = [(*row[:-1], "one") for row in rows]
+    assert accepted(clear(with_blocks(case, *grouped))) == {"large"}
