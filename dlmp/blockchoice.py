@@ -68,7 +68,7 @@ def dispatch_with_blocks(
         if found is None:
             break
         accepted, promised = found
-        if choice.has_tried(accepted) or promised >= best_cost - SAME_COST * (1 + abs(best_cost)):
+        if choice.has_tried(accepted) or promised >= best_cost - SAME_COST * (1 + abs(promised)):
             break
         choice.tried.append(accepted)
         try:
@@ -77,8 +77,9 @@ def dispatch_with_blocks(
             choice.forbidden.append(accepted)
             continue
         choice.visit(cleared)
-        if best is None or _cost(cleared) < best_cost - SAME_COST * (1 + abs(best_cost)):
-            best, best_cost = cleared, _cost(cleared)
+        cost = _cost(cleared) if cleared.converged else np.inf
+        if best is None or cost < best_cost - SAME_COST * (1 + abs(cost)):
+            best, best_cost = cleared, cost
     # Tangents of voltages may rule out everything: then what is left is to accept nothing, or to say what conflicts.
     return best or clear(market.with_blocks(np.zeros(len(market.case.blocks), bool)))
 

@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from cases import Offer, feeder33, generators33, market, resource
+from cases import Offer, feeder33, generators33, market, rated, resource
 from feeders import Branch, feeder
 
 from dlmp import Blocks, Clearing, InfeasibleError, MarketCase, Settings, clear
@@ -127,7 +127,7 @@ def fixed(case: MarketCase, choice: tuple[bool, ...]) -> MarketCase:
 def cheapest(case: MarketCase) -> tuple[set[str], float]:
     """The best of all combinations, each cleared on its own without blocks."""
     blocks, best = case.blocks, (set(), np.inf)
-    hours = blocks.last - blocks.first + 1
+    hours = (blocks.last - blocks.first + 1) * case.horizon.interval_hours
     as_bid = blocks.sign * blocks.price_usd_per_mwh * blocks.quantity_kw * hours / 1000
     for choice in product([False, True], repeat=len(blocks)):
         groups = [group for group in blocks.group[list(choice)] if group]
@@ -174,6 +174,41 @@ def test_the_order_of_blocks_and_bids_changes_nothing(congested: MarketCase):
     other = clear(replace(congested, blocks=Blocks(*(array[order] for array in vars(blocks).values()))))
     assert accepted(other) == accepted(first)
     assert other.prices.lmp_usd_per_mwh == pytest.approx(first.prices.lmp_usd_per_mwh, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_choice_among_random_blocks_is_the_best_of_all_combinations(seed: int):
+    """Two hours or half-hours of a feeder with losses, sometimes with a limit; three of the blocks are a group."""
+    random = np.random.default_rng(seed)
+    network = feeder([Branch("a", "b", 0.02, 0.04), Branch("b", "c", 0.03, 0.05)], {"b": (80, 20), "c": (120, 30)})
+    if seed % 3 == 1:
+        network = rated(network, "b-c", kva=150.0)
+    plants = [bidder("p0", "b", 400, 400), bidder("p1", "c", 400, 400)]
+    dear = resource("dear", "c", supply=[(100, 45), (300, 80)])
+    limit = {"p_max_kw": 120.0} if seed % 2 else {}
+    case = market(network, random.uniform(20, 50, 2), dear, *plants, load=random.uniform(0.6, 1.2, 2), **limit)
+    case = replace(case, horizon=replace(case.horizon, interval_minutes=int(random.choice([30, 60]))))
+    rows = []
+    for index in range(5):
+        first = int(random.integers(0, 2))
+        is_supply = random.random() < 0.7
+        rows.append(
+            block(
+                f"b{index}",
+                f"p{random.integers(0, 2)}",
+                random.uniform(20, 120),
+                random.uniform(20, 70),
+                first=first,
+                last=int(random.integers(first, 2)),
+                side="supply" if is_supply else "demand",
+                group="one" if index < 3 else "",
+            )
+        )
+    case = with_blocks(case, *rows)
+    names, cost = cheapest(case)
+    found = clear(case)
+    assert accepted(found) == names
+    assert found.objective == pytest.approx(cost, rel=1e-7)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])

@@ -183,11 +183,11 @@ class MarketLp:
     def full_supply(self) -> FloatArray:
         """Dispatch with all supply accepted, for a feeder that cannot carry its load alone."""
         x = self.start.copy()
-        bids = self.case.bids
-        award = self.block("award")
-        x[award] = np.where(bids.is_supply, self.columns.upper.ravel()[award], 0.0)
         offered = np.zeros(self.block("p").shape)
-        np.add.at(offered.T, bids.resource, x[award].T)
+        for name, bids in (("award", self.case.bids), ("block", self.case.blocks)):
+            own = self.block(name)
+            x[own] = np.where(bids.is_supply, self.columns.upper.ravel()[own], self.columns.lower.ravel()[own])
+            np.add.at(offered.T, bids.resource, x[own].T)
         x[self.block("p")] = offered
         return np.clip(x, self.columns.lower.ravel(), self.columns.upper.ravel())
 
