@@ -1,10 +1,11 @@
 """Prices that are not the only ones: the published ones are those of the rule, whatever the order of bids."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
-from cases import CASES, Offer, market, rated, resource
+from cases import CASES, Offer, feeder33, market, rated, resource
 from feeders import Branch, feeder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from storecases import Store, with_stores
 from dlmp import Clearing, MarketCase, Settings, clear
 from dlmp.pricerule import with_chosen_prices
 from dlmp.supporting import DualChanges
+from dlmp.uniqueness import price_ranges
 
 LINE = [Branch("a", "b", 0.02, 0.04)]
 ISLAND = {"p_min_kw": 0.0, "p_max_kw": 0.0}
@@ -76,6 +78,27 @@ def test_energy_that_a_full_store_cannot_use_is_worth_nothing():
     found = clear(with_stores(case, car))
     assert found.status == "converged"
     assert found.stores.value_usd_per_mwh[1:, 0] == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_where_a_limit_begins_to_bind_prices_lie_between_the_ends_whatever_the_order():
+    """The voltage just holds at the last kilowatt of the cheap blocks: their prices and the dear ones support it."""
+    network = feeder33(v_min_pu=0.93)
+    cheap = [resource("south", 32, supply=[(900, 30)]), resource("far", 17, supply=[(900, 31)])]
+    kw = clear(market(network, 20.0, *cheap)).awards.net_injection_kw[0]
+    offers = [
+        resource("south", 32, supply=[(kw[0], 30), (500, 60)]),
+        resource("far", 17, supply=[(kw[1], 31), (500, 70)]),
+        resource("none", 9, supply=[(500, 90)]),
+    ]
+    first, *others = (clear(market(network, 20.0, *some)) for some in permutations(offers))
+    for found in price_ranges(first._dispatch, first.prices):
+        prices = (first.prices.lmp_usd_per_mwh, first.prices.lmp_q_usd_per_mvarh)[found.is_reactive]
+        at = prices[0, network.node(found.bus)]
+        assert found.low_usd_per_mwh + 0.1 < at < found.high_usd_per_mwh - 0.1
+    assert len(price_ranges(first._dispatch, first.prices)) > 0
+    assert first.certificate.is_supported
+    for other in others:
+        assert other.prices.lmp_usd_per_mwh == pytest.approx(first.prices.lmp_usd_per_mwh, abs=1e-6)
 
 
 def test_other_prices_are_left_alone():
