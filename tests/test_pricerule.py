@@ -118,9 +118,8 @@ def random_market(draw: st.DrawFn) -> tuple[list[Offer], dict[str, object], bool
         blocks = sorted(blocks, key=lambda block: block[1], reverse=not is_supply)
         side = {"supply": blocks} if is_supply else {"demand": blocks, "kind": "load"}
         offers.append(resource(f"r{index}", bus, **side))
-    substation = draw(
-        st.sampled_from([{"p_max_kw": 100.0}, {"p_max_kw": 0.0}, {}, {"p_min_kw": 0.0, "p_max_kw": 50.0}])
-    )
+    fixed = [{"p_min_kw": kw, "p_max_kw": kw} for kw in (0.0, 50.0, 100.0)]
+    substation = draw(st.sampled_from([*fixed, {"p_max_kw": 0.0}, {"p_min_kw": 0.0, "p_max_kw": 50.0}]))
     return offers, substation, draw(st.booleans())
 
 
@@ -138,12 +137,12 @@ def tied_markets(draw: st.DrawFn) -> tuple[MarketCase, MarketCase, MarketCase, S
             network = rated(network, branch, kva=draw(st.sampled_from([50.0, 100.0])))
     if not is_linear:
         offers = [replace(offer, bus="a") for offer in offers]
-    safety = resource("last", "c" if is_linear else "a", supply=[(1000, 70)])
-    sink = resource("sink", "c" if is_linear else "a", kind="load", demand=[(1000, 1)])
-    offers = [*offers, safety, sink]
+    safety = [resource(f"last {bus}", bus, supply=[(1000, 70)]) for bus in ("ac" if is_linear else "a")]
+    sink = [resource(f"sink {bus}", bus, kind="load", demand=[(1000, 1)]) for bus in ("ac" if is_linear else "a")]
+    offers = [*offers, *safety, *sink]
     other = draw(st.permutations(offers))
     renamed = [replace(offer, name=f"z{len(other) - index}") for index, offer in enumerate(other)]
-    idle = replace(safety, name="idle", supply=[(500, 70)])
+    idle = replace(safety[-1], name="idle", supply=[(500, 70)])
     case, *others = (market(network, 20.0, *some, **substation) for some in (offers, renamed, [idle, *offers]))
     return case, *others, LOSSLESS if is_linear else Settings()
 
@@ -173,7 +172,7 @@ def test_order_names_and_an_idle_twin_change_no_price(markets: tuple[MarketCase,
 
 
 @pytest.mark.nightly
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=3000, deadline=None)
 @given(tied_markets())
 def test_order_names_and_an_idle_twin_change_no_price_in_many_markets(
     markets: tuple[MarketCase, MarketCase, MarketCase, Settings],
