@@ -6,6 +6,7 @@
 'converged'
 """
 
+from dlmp.blocks import Blocks
 from dlmp.casefolder import read_case
 from dlmp.clearing import Clearing, clear
 from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
@@ -17,6 +18,7 @@ from dlmp.settlement import Correction, CostRecovery, Settlement, correct, settl
 from dlmp.shipped import shipped_case
 
 __all__ = [
+    "Blocks",
     "Clearing",
     "Correction",
     "CostRecovery",

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dlmp.bids import Resources
+from dlmp.blocks import Blocks
 from dlmp.curves import Curves
 from dlmp.errors import InputError, Problem, Problems
 from dlmp.network.model import FloatArray, Network
@@ -64,6 +65,7 @@ def _write_files(case: "MarketCase", folder: Path) -> None:
     if len(case.resources):
         tables["resources.csv"] = _resources(case.resources, case.network)
         tables["bids.csv"] = _bids(case.bids.curves(case.resources.name))
+        tables["blocks.csv"] = _blocks(case.blocks, case.resources)
         tables["reactive_bids.csv"] = _bids(case.reactive_bids.curves(case.resources.name))
         tables["availability.csv"] = _availability(case.resources)
         tables["stores.csv"] = _stores(case.stores, case.resources)
@@ -187,6 +189,22 @@ def _bids(curves: Curves) -> pd.DataFrame:
     if rise.any():
         table[curves.words.price_end] = np.where(rise != 0, table[curves.words.price] + rise, np.nan)
     return table.assign(is_self_scheduled=is_fixed.astype(int)) if is_fixed.any() else table
+
+
+def _blocks(blocks: Blocks, resources: Resources) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "block": blocks.name,
+            "resource": resources.name[blocks.resource],
+            "side": np.where(blocks.is_supply, "supply", "demand"),
+            "first_interval": blocks.first,
+            "last_interval": blocks.last,
+            "quantity_kw": blocks.quantity_kw,
+            "price_usd_per_mwh": blocks.price_usd_per_mwh,
+            "min_acceptance_ratio": blocks.least_share,
+            "exclusive_group": blocks.group,
+        }
+    )
 
 
 def _stores(stores: Stores, resources: Resources) -> pd.DataFrame:

@@ -279,6 +279,7 @@ def by_resource(market: MarketLp, value: FloatArray) -> FloatArray:
     total = value[:, blocks["p"]] + value[:, blocks["q"]]
     for name, owner in (
         ("award", case.bids.resource),
+        ("block", case.blocks.resource),
         ("q_award", case.reactive_bids.resource),
         *((name, case.stores.resource) for name in STORE_VARIABLES),
         ("reserve", case.service_offers.resource),

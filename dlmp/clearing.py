@@ -8,21 +8,25 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from dlmp.blockchoice import dispatch_with_blocks
 from dlmp.certificate import Certificate, certify
 from dlmp.directions import dispatch_one_way
 from dlmp.dispatch import Dispatch, PassReport
 from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
+from dlmp.formulation.interface import Formulation
 from dlmp.formulation.market_lp import MarketLp, build_market_lp
 from dlmp.localsupply import LocalSupply, local_supply
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, Network, UnbalancedNetwork
+from dlmp.pricerule import with_chosen_prices
 from dlmp.prices import Prices, decompose, limit_slopes
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
 from dlmp.reserves import service_awards, unsafe_calls
-from dlmp.results import Awards, Flows, ServiceAwards, StoreAwards, Voltages
+from dlmp.results import Awards, BlockAwards, Flows, ServiceAwards, StoreAwards, Voltages
 from dlmp.settings import Settings
+from dlmp.ties import with_shared_ties
 from dlmp.timing import PhaseClock
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
 
@@ -46,7 +50,7 @@ class Clearing:
         (t,) Substation import [kW], [kvar].
     load_kva
         (t, l) What each load column draws [kVA]: loads that follow their voltage, at that of the network state.
-    prices, awards, stores, services, voltages, flows
+    prices, awards, stores, blocks, services, voltages, flows
         The results; each has a `table`.
     passes
         What each LP pass came to.
@@ -66,6 +70,7 @@ class Clearing:
     prices: Prices = field(repr=False)
     awards: Awards = field(repr=False)
     stores: StoreAwards = field(repr=False)
+    blocks: BlockAwards = field(repr=False)
     services: ServiceAwards = field(repr=False)
     voltages: Voltages = field(repr=False)
     flows: Flows = field(repr=False)
@@ -83,6 +88,11 @@ class Clearing:
     def local_supply(self) -> LocalSupply:
         """How much of the load the feeder's own resources serve."""
         return local_supply(self.case, self.awards, self.flows, self.import_kw)
+
+    @property
+    def make_whole(self) -> pd.DataFrame:
+        """Payments that accepted blocks need on top of the prices; see `BlockAwards.make_whole`."""
+        return self.blocks.make_whole()
 
     def explain(self, bus: str, interval: int = 0, phase: str | None = None) -> pd.DataFrame:
         """List what makes the price of a node: each binding element and its share.
@@ -338,12 +348,14 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
     while True:
         with clock.phase("build"):
             formulation = new_formulation(case, settings, market.state_interval)
-        found = dispatch_one_way(market, formulation, settings, clock, progress)
+        found = _dispatch(market, formulation, settings, clock, progress)
         if not found.converged:
             break
         with clock.phase("power_flow"):
             unsafe = unsafe_calls(found, settings)
         if not len(unsafe):
+            with clock.phase("rules"):
+                found = with_chosen_prices(with_shared_ties(found))
             break
         market = market.with_states(unsafe)
     market = found.market
@@ -377,6 +389,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         prices=prices,
         awards=awards,
         stores=_store_awards(found),
+        blocks=BlockAwards(case, found.x[market.block("block")] * BASE_KVA, awards.lmp_usd_per_mwh),
         services=service_awards(found),
         voltages=Voltages(case.network, case.horizon, found.point.voltage()[: market.intervals]),
         flows=Flows(case.network, case.horizon, at_from * BASE_KVA, -at_to * BASE_KVA, _loading(found)),
@@ -385,6 +398,23 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         seconds=clock.seconds,
         _dispatch=found,
     )
+
+
+def _dispatch(
+    market: MarketLp,
+    formulation: Formulation,
+    settings: Settings,
+    clock: PhaseClock,
+    progress: Callable[[PassReport], None] | None,
+) -> Dispatch:
+    """Dispatch `market` with its stores going one way at a time and its blocks chosen."""
+
+    def one_way(own: MarketLp) -> Dispatch:
+        return dispatch_one_way(own, formulation, settings, clock, progress)
+
+    if not len(market.case.blocks):
+        return one_way(market)
+    return dispatch_with_blocks(market, formulation, settings, clock, one_way)
 
 
 def _store_awards(found: Dispatch) -> StoreAwards:

@@ -76,7 +76,7 @@ def choose_directions(
     rows.add_point(found.point, found.x)
     width, rounds = len(found.x), 0
     while True:
-        programme = _with_directions(market, rows, contested)
+        programme = _with_directions(market, rows, contested, market.columns.marginal_cost(found.x))
         x = solve_mip(programme, np.arange(len(programme.cost)) >= width, time_limit_s)
         if x is None:
             return found.x[market.block("charge")] > found.x[market.block("discharge")], contested
@@ -96,8 +96,11 @@ def _both_ways(market: MarketLp, x: FloatArray) -> BoolArray:
     return np.minimum(x[market.block("charge")], x[market.block("discharge")]) > BOTH_WAYS_PU
 
 
-def _with_directions(market: MarketLp, rows: NetworkRows, contested: BoolArray) -> LinearProgram:
-    """The market on the network's `rows`, and a further column for each contested one: 1 charges, 0 discharges."""
+def _with_directions(market: MarketLp, rows: NetworkRows, contested: BoolArray, cost: FloatArray) -> LinearProgram:
+    """The market on the network's `rows`, and a further column for each contested one: 1 charges, 0 discharges.
+
+    `cost` (columns,) is what one more unit of each column costs at the cleared point.
+    """
     network, lower, upper, _ = rows.matrix()
     charge, discharge = market.block("charge")[contested], market.block("discharge")[contested]
     most = market.columns.upper.ravel()
@@ -110,7 +113,7 @@ def _with_directions(market: MarketLp, rows: NetworkRows, contested: BoolArray) 
     binary = sparse.csr_array(sparse.vstack([-sparse.diags_array(most[charge]), sparse.diags_array(most[discharge])]))
     matrix = sparse.block_array([[sparse.vstack([market.matrix, network]), None], [own, binary]])
     return LinearProgram(
-        cost=np.r_[market.columns.cost.ravel(), none],
+        cost=np.r_[cost, none],
         lower=np.r_[market.columns.lower.ravel(), none],
         upper=np.r_[most, np.ones(count)],
         matrix=sparse.csr_array(matrix),

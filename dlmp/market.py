@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import numpy as np
 
 from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
+from dlmp.blocks import NO_BLOCKS, Blocks, check_blocks
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
@@ -132,6 +133,8 @@ class MarketCase:
         What is offered and required beside energy; default: nothing.
     reactive_bids
         Prices of reactive power; default: all of it is free.
+    blocks
+        Bids over several intervals that are accepted as a whole or not at all; default: none.
 
     Raises
     ------
@@ -151,6 +154,7 @@ class MarketCase:
     service_offers: ServiceOffers = NO_OFFERS
     requirements: Requirements = NO_REQUIREMENTS
     reactive_bids: ReactiveBids = NO_REACTIVE_BIDS
+    blocks: Blocks = NO_BLOCKS
 
     def __post_init__(self) -> None:
         if not len(self.stores):
@@ -176,7 +180,11 @@ class MarketCase:
         hours = self.horizon.interval_hours
         check_reactive_bids(self.reactive_bids, self.resources, problems)
         check_stores(self.stores, self.resources, self.bids, hours, problems)
+        check_blocks(self.blocks, self.resources, self.stores, self.horizon.intervals, problems)
         check_services(self.service_offers, self.requirements, self.resources, hours, problems)
+        if len(self.blocks) and self.bids.price_rise_usd_per_mwh.any():
+            remedy = "stands beside block bids, whose choice is made at prices that do not rise along a segment: leave"
+            problems.add("bids", "price_end_usd_per_mwh", "given", f"{remedy} it blank")
         problems.raise_if_any()
         check_ramps(self.resources, self.bids, self.stores, self.horizon.interval_minutes, problems)
         problems.raise_if_any()

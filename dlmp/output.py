@@ -26,6 +26,7 @@ TABLES: dict[str, Callable[[Clearing], pd.DataFrame]] = {
     "segments": lambda clearing: clearing.awards.segment_table(),
     "reactive_segments": lambda clearing: clearing.awards.reactive_segment_table(),
     "stores": lambda clearing: clearing.stores.table(),
+    "blocks": lambda clearing: clearing.blocks.table(),
     "flows": lambda clearing: clearing.flows.table(),
     "voltages": lambda clearing: clearing.voltages.table(),
     "binding_limits": lambda clearing: clearing.binding_limits(),

@@ -48,6 +48,10 @@ def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seco
         ("binding", _binding_counts(clearing)),
         ("served locally", _served_locally(clearing)),
     ]
+    if len(clearing.case.blocks):
+        accepted, paid = int(clearing.blocks.is_accepted.sum()), clearing.blocks.payment().sum()
+        total = _count(len(clearing.case.blocks), "block")
+        rows.append(("blocks", f"{accepted} of {total} accepted, {paid:,.2f} {currency} to make them whole"))
     if clearing.status != CONVERGED:
         rows.insert(2, ("", "these results may not be published"))
     return rows if certificate is None else rows + verdict(certificate, currency)

@@ -10,7 +10,12 @@ from dlmp.bids import Resources
 from dlmp.market import Horizon, MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, Network
 from dlmp.prices import interval_keys, port_keys
-from dlmp.units import BASE_KVA
+from dlmp.units import BASE_KVA, KW_PER_MW
+
+ACCEPTED_SHARE = 1e-6
+"""A block of which less is accepted is rejected."""
+SMALLEST_PAYMENT = 1e-6
+"""A loss below this is that of a block at its own price [currency]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +123,95 @@ class StoreAwards:
         for name in ("charge_kw", "discharge_kw", "energy_kwh", "shortfall_kwh", "value_usd_per_mwh"):
             frame[name] = getattr(self, name).ravel()
         return frame
+
+
+@dataclass(frozen=True, eq=False)
+class BlockAwards:
+    """Which blocks are accepted, and how they fare at the published prices.
+
+    Parameters
+    ----------
+    case
+        The market case.
+    block_kw
+        (t, b) Accepted power of each block [kW].
+    lmp_usd_per_mwh
+        (t, r) Price where each resource stands.
+    """
+
+    case: MarketCase = field(repr=False)
+    block_kw: FloatArray
+    lmp_usd_per_mwh: FloatArray
+
+    @property
+    def share(self) -> FloatArray:
+        """(b,) Accepted part of the quantity."""
+        return np.asarray(self.block_kw.max(axis=0, initial=0.0) / self.case.blocks.quantity_kw)
+
+    @property
+    def is_accepted(self) -> npt.NDArray[np.bool_]:
+        """(b,) True for the accepted blocks."""
+        return self.share > ACCEPTED_SHARE
+
+    def as_bid(self) -> FloatArray:
+        """(b,) Cost of what is accepted at the blocks' own prices, negative for the value of demand [currency]."""
+        blocks = self.case.blocks
+        return np.asarray(self._energy_mwh(self.block_kw).sum(axis=0) * blocks.sign * blocks.price_usd_per_mwh)
+
+    def revenue(self) -> FloatArray:
+        """(b,) What accepted blocks are paid at the published prices, negative for what they pay [currency]."""
+        return np.asarray((self._energy_mwh(self.block_kw) * self._price()).sum(axis=0) * self.case.blocks.sign)
+
+    def payment(self) -> FloatArray:
+        """(b,) What the accepted blocks' revenue lacks of their cost [currency]."""
+        return np.where(self.is_accepted, np.maximum(self.as_bid() - self.revenue(), 0.0), 0.0)
+
+    def forgone(self) -> FloatArray:
+        """(b,) What each rejected block would have gained at the published prices [currency].
+
+        Above zero the rejection is *paradoxical*: prices move when the block is accepted, or another of its exclusive
+        group gains more to the market.
+        """
+        blocks = self.case.blocks
+        offered = self._energy_mwh(blocks.offered_kw(len(self.block_kw)))
+        gain = (offered * (self._price() - blocks.price_usd_per_mwh)).sum(axis=0) * blocks.sign
+        return np.where(self.is_accepted, 0.0, np.maximum(gain, 0.0))
+
+    def _energy_mwh(self, power_kw: FloatArray) -> FloatArray:
+        return power_kw * self.case.horizon.interval_hours / KW_PER_MW
+
+    def _price(self) -> FloatArray:
+        return np.asarray(self.lmp_usd_per_mwh[:, self.case.blocks.resource])
+
+    def table(self) -> pd.DataFrame:
+        """One row per block."""
+        blocks = self.case.blocks
+        return pd.DataFrame(
+            {
+                "block": blocks.name.astype(object),
+                "resource": self.case.resources.name[blocks.resource].astype(object),
+                "side": np.where(blocks.is_supply, "supply", "demand").astype(object),
+                "exclusive_group": blocks.group.astype(object),
+                "first_interval": blocks.first,
+                "last_interval": blocks.last,
+                "accepted_share": self.share,
+                "as_bid_usd": self.as_bid(),
+                "revenue_usd": self.revenue(),
+                "make_whole_usd": self.payment(),
+                "forgone_usd": self.forgone(),
+            }
+        )
+
+    def make_whole(self) -> pd.DataFrame:
+        """One row per accepted block that loses money at the published prices, and the payment that makes up for it.
+
+        Returns
+        -------
+        Rows with ``resource, block, as_bid_usd, revenue_usd, payment_usd`` [currency].
+        """
+        table = self.table().rename(columns={"make_whole_usd": "payment_usd"})
+        columns = ["resource", "block", "as_bid_usd", "revenue_usd", "payment_usd"]
+        return table.loc[table.payment_usd > SMALLEST_PAYMENT, columns].reset_index(drop=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -254,6 +254,10 @@ def _check_step(day: RollingDay, case: MarketCase, first_interval: int) -> None:
         if not np.array_equal(getattr(case.network, name), getattr(known.network, name)):
             problems.add("forecast", "network", case.network.name, "must have the buses and phases of the day's")
             break
+    if len(known.blocks) or len(case.blocks):
+        problems.add(
+            "reclear", "blocks", len(case.blocks), "block bids hold for a whole day, which is not cleared again"
+        )
     problems.raise_if_any()
     _check_lasting(known, case, problems)
     problems.raise_if_any()

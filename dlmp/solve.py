@@ -126,7 +126,7 @@ def solve_mip(
     Raises
     ------
     SolverError
-        When HiGHS ends in any other state than optimal or infeasible.
+        When HiGHS ends in any other state than optimal or infeasible, as when `time_limit_s` is over.
     """
     scale = _row_scale(problem.matrix)
     solver = _new_solver(time_limit_s)

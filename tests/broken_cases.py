@@ -138,6 +138,15 @@ STORES = also(
 )
 """A battery and a car in the good case, and what they are."""
 
+BLOCKS = write(
+    "blocks.csv",
+    "block,resource,side,first_interval,last_interval,quantity_kw,price_usd_per_mwh,min_acceptance_ratio,"
+    "exclusive_group\n"
+    "run,flex,demand,1,2,20,45,,\n"
+    "heat,flex,demand,,,10,40,0.5,either\n",
+)
+"""Two blocks in the good case."""
+
 STORE_PROFILE = write(
     "store_profile.csv",
     "resource,interval,charge_max_kw,discharge_max_kw,energy_min_kwh,energy_max_kwh,drain_kw\n"
@@ -642,6 +651,49 @@ BROKEN_CASES = [
         "resource flex, interval 0",
         "p_max_kw",
         "needs demand bids",
+    ),
+    # blocks.csv
+    BrokenCase(
+        "blocks without resources",
+        also(BLOCKS, remove("resources.csv", "bids.csv", "availability.csv")),
+        "resources.csv",
+        "file",
+        "does not exist",
+    ),
+    BrokenCase(
+        "block of nobody",
+        also(BLOCKS, append("blocks.csv", "x,cart,supply,,,1,1,,")),
+        "blocks.csv line 4",
+        "resource",
+        "is no resource of resources.csv",
+    ),
+    BrokenCase(
+        "block twice",
+        also(BLOCKS, append("blocks.csv", "run,pv,supply,,,1,1,,")),
+        "blocks.csv line 4",
+        "block",
+        "stands in a row above",
+    ),
+    BrokenCase(
+        "side of a block",
+        also(BLOCKS, append("blocks.csv", "x,pv,both,,,1,1,,")),
+        "blocks.csv line 4",
+        "side",
+        "must be supply or demand",
+    ),
+    BrokenCase(
+        "intervals of a block",
+        also(BLOCKS, append("blocks.csv", "x,pv,supply,2,9,1,1,,")),
+        "block x",
+        "first_interval, last_interval",
+        "<= 2",
+    ),
+    BrokenCase(
+        "ratio of a block",
+        also(BLOCKS, append("blocks.csv", "x,pv,supply,,,1,1,2,")),
+        "block x",
+        "min_acceptance_ratio",
+        "at most 1",
     ),
     # stores.csv and store_profile.csv
     BrokenCase("stores without resources", stored(remove("resources.csv")), "resources.csv", "file", "does not exist"),

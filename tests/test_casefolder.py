@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from broken_cases import (
+    BLOCKS,
     REACTIVE,
     STORE_PROFILE,
     STORES,
@@ -63,6 +64,7 @@ def assert_same_case(one: MarketCase, two: MarketCase):
     assert_same_arrays(one.bids, two.bids)
     assert_same_arrays(one.reactive_bids, two.reactive_bids)
     assert_same_arrays(one.stores, two.stores)
+    assert_same_arrays(one.blocks, two.blocks)
     np.testing.assert_array_equal(two.load_p_kw, one.load_p_kw)
     np.testing.assert_array_equal(two.load_q_kvar, one.load_q_kvar)
 
@@ -219,6 +221,25 @@ def test_every_column_of_the_profile_takes_the_place_of_the_store_s(folder):
     assert stores.energy_max_kwh[:, 1].tolist() == [60, 55, 60]
     assert stores.drain_kw[:, 1].tolist() == [0, 1, 2]
     assert (stores.charge_max_kw[:, 0] == 50).all()
+
+
+def test_a_block_has_blank_cells_as_defaults(folder):
+    BLOCKS(folder)
+    case = read_case(folder)
+    blocks = case.blocks
+    assert blocks.name.tolist() == ["run", "heat"]
+    assert case.resources.name[blocks.resource].tolist() == ["flex", "flex"]
+    assert blocks.is_supply.tolist() == [False, False]
+    assert (blocks.first.tolist(), blocks.last.tolist()) == ([1, 0], [2, 2])
+    assert (blocks.quantity_kw.tolist(), blocks.price_usd_per_mwh.tolist()) == ([20, 10], [45, 40])
+    assert (blocks.least_share.tolist(), blocks.group.tolist()) == ([1, 0.5], ["", "either"])
+
+
+def test_a_case_with_blocks_comes_back(folder, tmp_path):
+    BLOCKS(folder)
+    case = read_case(folder)
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
 
 
 def test_stores_need_no_bids(folder):

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from acopf import solve_acopf
+from cases import during
 from storecases import Store, with_stores
 
 from dlmp import Clearing, InputError, clear, read_case, shipped_case

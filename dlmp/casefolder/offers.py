@@ -12,7 +12,7 @@ place, and its output is the availability unless the table has the resource.
 ``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh, price_end_usd_per_mwh,
 is_self_scheduled``; a blank interval is all of them, and a segment that has such a row has no other.  A blank price at
 the end is that at the beginning.  A self-scheduled block (1) has no price.
-The table may be missing where there is a ``reactive_bids.csv`` or a ``stores.csv``.
+The table may be missing where there is a ``reactive_bids.csv``, a ``stores.csv`` or a ``blocks.csv``.
 """
 
 from collections.abc import Mapping
@@ -60,7 +60,15 @@ BID_COLUMNS = (
     Column("is_self_scheduled", "integer", required=False, default=0),
 )
 
-FILES = ("resources.csv", "availability.csv", "bids.csv", "reactive_bids.csv", "stores.csv", "store_profile.csv")
+FILES = (
+    "resources.csv",
+    "availability.csv",
+    "bids.csv",
+    "blocks.csv",
+    "reactive_bids.csv",
+    "stores.csv",
+    "store_profile.csv",
+)
 """Tables of which none may stand without ``resources.csv``."""
 
 
@@ -114,7 +122,8 @@ def read_offers(
     path = folder / "availability.csv"
     availability_table = read_csv(path, AVAILABILITY_COLUMNS, problems) if path.exists() else None
     path = folder / "bids.csv"
-    needs_bids = path.exists() or not any((folder / name).exists() for name in ("reactive_bids.csv", "stores.csv"))
+    others = ("reactive_bids.csv", "stores.csv", "blocks.csv")
+    needs_bids = path.exists() or not any((folder / name).exists() for name in others)
     bid_table = read_csv(path, BID_COLUMNS, problems) if needs_bids else None
     if resource_table is None:
         return Offers(*nobody, names=None)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dlmp.casefolder.blocks import read_blocks
 from dlmp.casefolder.limits import apply_limits
 from dlmp.casefolder.offers import read_offers
 from dlmp.casefolder.reactive import read_reactive_bids
-from dlmp.casefolder.rows import Places
+from dlmp.casefolder.rows import Places, numbered
 from dlmp.casefolder.series import (
     available_generation,
     dispatched_elements,
@@ -33,8 +34,8 @@ def read_case(folder: Path | str) -> MarketCase:
     ----------
     folder
         Holds ``case.toml``, ``import_prices.csv`` and, as needed, ``load_profile.csv``, ``resources.csv``,
-        ``availability.csv``, ``bids.csv``, ``reactive_bids.csv``, ``stores.csv``, ``store_profile.csv``, ``limits.csv``
-        and the files of the network.
+        ``availability.csv``, ``bids.csv``, ``blocks.csv``, ``reactive_bids.csv``, ``stores.csv``,
+        ``store_profile.csv``, ``limits.csv`` and the files of the network.
 
     Raises
     ------
@@ -60,6 +61,7 @@ def read_case(folder: Path | str) -> MarketCase:
     hours = np.nan if settings.horizon is None else settings.horizon.interval_hours
     stores = read_stores(folder, resources, bids, offers.names, settings.intervals, hours, problems)
     reactive = read_reactive_bids(folder, resources, offers.names, settings.intervals, problems)
+    blocks = read_blocks(folder, resources, stores, offers.names, settings.intervals, problems)
     if network is not None:
         dispatched = dispatched_elements(network, resources, problems)
     if problems.found or network is None or settings.horizon is None:
@@ -79,6 +81,7 @@ def read_case(folder: Path | str) -> MarketCase:
         bids,
         stores=stores,
         reactive_bids=reactive,
+        blocks=blocks,
     )
 
 
@@ -107,8 +110,4 @@ def _places(folder: Path, settings: Settings, network: Network | None) -> Places
     if tables is None:
         return Places(None, None)
     names = names_in_tables(tables)
-    return Places(_numbered(names.buses), _numbered(names.branches))
-
-
-def _numbered(names: frozenset[str] | None) -> dict[str, int] | None:
-    return None if names is None else {name: index for index, name in enumerate(sorted(names))}
+    return Places(numbered(names.buses), numbered(names.branches))

@@ -14,6 +14,7 @@ from dlmp.errors import Problems
 from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon, second_of_two
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
+from dlmp.products.blockbids import block_bounds
 from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
 from dlmp.products.ramps import has_ramps, ramp_bounds
@@ -23,7 +24,7 @@ from dlmp.services import SERVICES
 
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
-VARIABLES = ["award", "q_award", "p", "q", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES]
+VARIABLES = ["award", "block", "q_award", "p", "q", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,12 +228,21 @@ class MarketLp:
             bounds[:, template.rows_of(rule)] = own[end]
         return bounds.ravel()
 
+    def with_blocks(self, accepted: npt.NDArray[np.bool_]) -> "MarketLp":
+        """Hold the (b,) `accepted` blocks to at least their least share, and all others to nothing."""
+        lower, upper = self.columns.lower.copy(), self.columns.upper.copy()
+        own = self.template.blocks["block"]
+        upper[:, own] *= accepted
+        lower[:, own] = upper[:, own] * self.case.blocks.least_share
+        return replace(self, columns=replace(self.columns, lower=lower, upper=upper))
+
     @cached_property
     def feeds(self) -> dict[str, tuple[int, IntArray]]:
         """What each column of these variables is a part of: real (0) or reactive (1) injection, and whose."""
         stores, case = self.case.stores.resource, self.case
         return {
             "award": (0, case.bids.resource),
+            "block": (0, case.blocks.resource),
             "q_award": (1, case.reactive_bids.resource),
             "charge": (0, stores),
             "discharge": (0, stores),
@@ -284,11 +294,11 @@ class MarketLp:
     def full_supply(self) -> FloatArray:
         """Dispatch with all supply accepted, for a feeder that cannot carry its load alone."""
         x = self.start.copy()
-        bids = self.case.bids
-        award = self.block("award")
-        x[award] = np.where(bids.is_supply, self.columns.upper.ravel()[award], 0.0)
         offered = np.zeros(self.block("p").shape)
-        np.add.at(offered.T, bids.resource, x[award].T)
+        for name, bids in (("award", self.case.bids), ("block", self.case.blocks)):
+            own = self.block(name)
+            x[own] = np.where(bids.is_supply, self.columns.upper.ravel()[own], self.columns.lower.ravel()[own])
+            np.add.at(offered.T, bids.resource, x[own].T)
         x[self.block("p")] = offered
         return np.clip(x, self.columns.lower.ravel(), self.columns.upper.ravel())
 
@@ -321,12 +331,14 @@ def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
         reach_kva = float(case.resources.s_max_kva[index] * np.cos(np.pi / circle_sides))
         check_reach(case.resources, int(index), low_kw[:, index], high_kw[:, index], reach_kva, problems)
     problems.raise_if_any()
-    is_coupled = case.horizon.intervals > 1 and (len(case.stores) > 0 or has_ramps(case))
+    is_coupled = case.horizon.intervals > 1 and (
+        len(case.stores) > 0 or has_ramps(case) or bool(case.blocks.must_be_level.any())
+    )
     with collector_paused():
         model = pyo.ConcreteModel()
         declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides)
         template = compile_template(model, VARIABLES)
     if is_coupled:
         template = second_of_two(template)
-    bounds = store_bounds(case) | ramp_bounds(case) | service_bounds(case)
+    bounds = store_bounds(case) | ramp_bounds(case) | block_bounds(case) | service_bounds(case)
     return MarketLp(case, template, over_horizon(template, energy_columns(case)), bounds, whole_services(case))

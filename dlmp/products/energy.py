@@ -14,6 +14,7 @@ import pyomo.environ as pyo
 
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
+from dlmp.products.blockbids import block_columns, declare_blocks
 from dlmp.products.capability import declare_capability
 from dlmp.products.columns import Columns, bounds_of
 from dlmp.products.ramps import declare_ramps
@@ -27,7 +28,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.
 
     ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; and those
-    of reactive bids, of the stores and of the services.
+    of blocks, of reactive bids, of the stores and of the services.
     """
     resources, bids, substation = case.resources, case.bids, case.substation
     intervals, count = resources.p_max_kw.shape
@@ -59,6 +60,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
         **reactive_columns(case),
         **store_columns(case),
         **service_columns(case),
+        **block_columns(case),
     }
 
 
@@ -94,23 +96,26 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
 
     declare_reactive(model, case)
     declare_stores(model, case)
+    declare_blocks(model, case)
     declare_services(model, case)
     declare_ramps(model, case)
     declare_capability(model, case, circle_sides)
     segments_of = [np.flatnonzero(bids.resource == r).tolist() for r in range(len(resources))]
+    blocks_of = [np.flatnonzero(case.blocks.resource == r).tolist() for r in range(len(resources))]
     store_of = {int(r): k for k, r in enumerate(case.stores.resource)}
 
     @model.Constraint(model.INTERVALS, model.RESOURCES)
     def injection_is_supply_less_demand(m, t, r):
         if r in store_of:
             return m.p[t, r] == m.discharge[t, store_of[r]] - m.charge[t, store_of[r]]
-        return m.p[t, r] == sum(m.award[t, s] if bids.is_supply[s] else -m.award[t, s] for s in segments_of[r])
+        segments = sum(m.award[t, s] if bids.is_supply[s] else -m.award[t, s] for s in segments_of[r])
+        return m.p[t, r] == segments + sum(case.blocks.sign[b] * m.block[t, b] for b in blocks_of[r])
 
     @model.Objective()
     def cost(m):
         return sum(
             columns[name].cost[t, i] * getattr(m, name)[t, i]
             + float(columns[name].slope[t, i]) / 2 * getattr(m, name)[t, i] ** 2
-            for name in ("award", "q_award", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES)
+            for name in ("award", "block", "q_award", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES)
             for t, i in getattr(m, name)
         )
