@@ -24,7 +24,7 @@ from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Formulati
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import violation
 from dlmp.network.model import FloatArray
-from dlmp.quadratic import Curvature, QuadraticModel
+from dlmp.quadratic import MAX_ROUNDS, Curvature, QuadraticModel
 from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray
 from dlmp.timing import PhaseClock
@@ -175,6 +175,8 @@ def newton_finish(
     if not (many_reactive or market.is_coupled):
         search.settle(MAX_STEPS)
     search.restore(start, search.is_open)
+    if market.is_coupled:
+        search.quadratic_step(rounds=1)
     for _ in range(MAX_QUADRATIC_STEPS):
         if not (search.is_open & ~search.has_failed).any():
             break
@@ -311,13 +313,13 @@ class _Search:
         self.has_failed |= lost
         self.restore(before, lost)
 
-    def quadratic_step(self) -> None:
+    def quadratic_step(self, rounds: int = MAX_ROUNDS) -> None:
         """Replace open intervals by the optimum of their quadratic model; one that has none is given up."""
         market = self.market
         weights = self.multipliers.weights()
         model = QuadraticModel(market, self.formulation, self.x, self.point, weights, self.curvature, self.clock)
         trying = np.flatnonzero(self.is_open & ~self.has_failed)
-        solutions = model.solve_all(trying, self.active.limit != 0)
+        solutions = model.solve_all(trying, self.active.limit != 0, rounds)
         solved = np.concatenate([np.zeros(0, dtype=np.int64), *(found.intervals for found in solutions)])
         self.has_failed[np.setdiff1d(trying, solved)] = True
         self.curvature.expire(trying)

@@ -153,7 +153,9 @@ class QuadraticModel:
         self._curved: dict[int, FloatArray] = {}
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
-    def solve_all(self, intervals: IntArray, active: npt.NDArray[np.bool_]) -> list[QuadraticSolution]:
+    def solve_all(
+        self, intervals: IntArray, active: npt.NDArray[np.bool_], rounds: int = MAX_ROUNDS
+    ) -> list[QuadraticSolution]:
         """Minimise the model of each group of intervals, adding limits until its solution is predicted to keep all.
 
         Parameters
@@ -162,6 +164,8 @@ class QuadraticModel:
             Which.
         active
             (states, k) Limits to begin with, beside those that are near their bound.
+        rounds
+            How often to solve at most; one is enough far from the optimum.
 
         Returns
         -------
@@ -175,7 +179,7 @@ class QuadraticModel:
         solutions: dict[int, QuadraticSolution] = {}
         x = self.x.copy()
         unsolved = market.groups(intervals)
-        for _ in range(MAX_ROUNDS):
+        for _ in range(rounds):
             for group in unsolved:
                 found = self._solve(group, watched, reached)
                 if found is None:
