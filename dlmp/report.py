@@ -211,12 +211,18 @@ def case_rows(case: MarketCase) -> Rows:
         ("fixed generation", _fixed(network, "generation", -1.0)),
         *([("fixed storage", _fixed(network, "storage", -1.0))] if "storage" in network.element_kind else []),
         ("resources", f"{_by_kind(case.resources.kind)}; {segments}" if len(case.resources) else "none"),
+        *([("services", _services(case))] if len(case.service_offers) or len(case.requirements) else []),
         ("horizon", f"{horizon.intervals} x {horizon.interval_minutes} min from {horizon.start:%Y-%m-%dT%H:%M:%SZ}"),
         ("load in horizon", f"{p_kw.min():,.1f} to {p_kw.max():,.1f} kW"),
     ]
     if isinstance(network, UnbalancedNetwork):
         rows += [("taps", _taps(network.taps)), *(("note", note) for note in network.notes)]
     return rows
+
+
+def _services(case: MarketCase) -> str:
+    offers, requirements = len(case.service_offers), len(case.requirements)
+    return f"{_count(offers, 'offer')}; {_count(requirements, 'requirement')}"
 
 
 def _by_kind(kinds: Iterable[str], plural: str = "") -> str:

@@ -115,13 +115,14 @@ def without_loss(*offers: Offer, price: float | list[float] = 40.0, rating_kva: 
     return market(feeder([branch], {"b": (130.0, 0.0)}), price, *offers)
 
 
-def capacity_by_hand(required_kw: float = 50.0) -> MarketCase:
+def capacity_by_hand(required_kw: float = 50.0, *, turned: bool = False) -> MarketCase:
     """Two plants cheaper than import behind a line of 60 kVA, of which one keeps room for a call.
 
     The line carries 60 kW out when the `required_kw` are called on top: 190 - required of energy and the call, less
-    the load of 130.
+    the load of 130.  `turned` has the plants, not their offers, in the other order.
     """
-    plants = resource("chp", "b", supply=[(100, 30)]), resource("engine", "b", supply=[(100, 38)])
+    plants = [resource("chp", "b", supply=[(100, 30)]), resource("engine", "b", supply=[(100, 38)])]
+    plants = plants[::-1] if turned else plants
     offers = ("chp", "capacity_up", 60.0, 2.0), ("engine", "capacity_up", 60.0, 5.0)
     return with_services(without_loss(*plants, rating_kva=60.0), *offers, capacity_up=required_kw)
 

@@ -62,6 +62,11 @@ def test_services_are_summed_up_with_what_is_short(clearing: Clearing):
     ]
 
 
+def test_a_case_with_services_says_how_many():
+    assert dict(case_rows(capacity_by_hand()))["services"] == "2 offers; 1 requirement"
+    assert "services" not in dict(case_rows(CASES["day_33"]()))
+
+
 def test_a_clearing_that_did_not_converge_says_so(clearing: Clearing):
     rows = clearing_rows(replace(clearing, status=NOT_CONVERGED), None, 0.0)
     assert rows[1][1].startswith("not converged")

@@ -137,6 +137,13 @@ def test_real_time_offers_in_another_order_are_the_same_offers():
     assert cents(one.totals()) == cents(other.totals())
 
 
+def test_real_time_resources_in_another_order_hold_the_same_ready():
+    one, other = (settle(by_hand(), real_time=clear(capacity_by_hand(30.0, turned=turned))) for turned in (False, True))
+    assert cents(one.totals()) == cents(other.totals())
+    np.testing.assert_allclose(other.held.reserved["capacity_up"], [[0.0, 30.0]], atol=1e-6)
+    assert other.cost_recovery().is_paid_once
+
+
 def test_a_call_that_is_metered_is_no_second_payment():
     """Energy beyond the award is what the capacity was held ready for."""
     metered = readings(by_hand())
