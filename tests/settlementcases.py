@@ -115,7 +115,9 @@ def without_loss(*offers: Offer, price: float | list[float] = 40.0, rating_kva: 
     return market(feeder([branch], {"b": (130.0, 0.0)}), price, *offers)
 
 
-def capacity_by_hand(required_kw: float = 50.0, *, turned: bool = False) -> MarketCase:
+def capacity_by_hand(
+    required_kw: float = 50.0, *, turned: bool = False, price: float | list[float] = 40.0
+) -> MarketCase:
     """Two plants cheaper than import behind a line of 60 kVA, of which one keeps room for a call.
 
     The line carries 60 kW out when the `required_kw` are called on top: 190 - required of energy and the call, less
@@ -124,7 +126,7 @@ def capacity_by_hand(required_kw: float = 50.0, *, turned: bool = False) -> Mark
     plants = [resource("chp", "b", supply=[(100, 30)]), resource("engine", "b", supply=[(100, 38)])]
     plants = plants[::-1] if turned else plants
     offers = ("chp", "capacity_up", 60.0, 2.0), ("engine", "capacity_up", 60.0, 5.0)
-    return with_services(without_loss(*plants, rating_kva=60.0), *offers, capacity_up=required_kw)
+    return with_services(without_loss(*plants, price=price, rating_kva=60.0), *offers, capacity_up=required_kw)
 
 
 def block_by_hand() -> MarketCase:

@@ -87,8 +87,8 @@ def read_service_offers(
     interval_hours
         Length of an interval [h], NaN where it is unknown.
     problems
-        What is wrong is added here.  Offers with a bad row, or whose resource has one, are left out of the checks of
-        all rows together, and of the result.
+        What is wrong is added here.  Bad rows, and offers of resources with a bad row in another table, are left out of
+        the checks of all rows together, and of the result.
     """
     path = folder / "service_offers.csv"
     table = read_csv(path, OFFER_COLUMNS, problems) if path.exists() else None
@@ -99,7 +99,6 @@ def read_service_offers(
     rows = rows.assign(duration_hours=rows.duration_hours.fillna(interval_hours))
     rows = _same(table, rows, OFFER, ["duration_hours"], "offer", problems)
     rows = by_interval_or_all(table, rows, OFFER, "offer", intervals, problems)
-    rows = rows[~rows.resource.isin(table.names_besides(rows, "resource"))]
     index = {name: number for number, name in enumerate(resources.name.tolist())}
     rows = rows[rows.resource.isin(index)]
     firsts, (quantity_kw, price) = over_intervals(rows, OFFER, intervals, ("quantity_kw", "price_usd_per_mw_h"))
@@ -131,8 +130,7 @@ def read_requirements(
     intervals
         Their number t, 0 where it is unknown.
     problems
-        What is wrong is added here.  Requirements with a bad row are left out of the checks of all rows together, and
-        of the result.
+        What is wrong is added here.  Bad rows are left out of the checks of all rows together, and of the result.
     """
     zones, names = _read_zones(folder, network, places, problems)
     path = folder / "requirements.csv"
@@ -144,7 +142,6 @@ def read_requirements(
     lasting = ["service", "place", "element", "shortage_usd_per_mw_h"]
     rows = _same(table, rows, ["name"], lasting, "requirement", problems)
     rows = by_interval_or_all(table, rows, ["name"], "requirement", intervals, problems)
-    rows = rows[~rows["name"].isin(table.names_besides(rows, "name"))]
     firsts, (quantity_kw,) = over_intervals(rows, ["name"], intervals, ("quantity_kw",))
     counts, is_good = _counts(table, firsts, network, zones, problems)
     firsts = firsts[is_good]

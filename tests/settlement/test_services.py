@@ -68,6 +68,20 @@ def test_the_operator_buys_what_is_required_and_the_line_collects_shadow_price_t
     assert explanation["services"] == "the operator buys power that is held ready"
 
 
+def test_each_limit_s_share_with_the_call_adds_up_to_the_rent():
+    """The plant at 45 leaves 40 kW of import and holds 20 down: the call fills the line's 60 kVA, worth 5 per MW."""
+    plant = resource("plant", "b", supply=[(130, 45)])
+    case = with_services(
+        without_loss(plant, rating_kva=60.0), ("plant", "capacity_down", 50.0, 1.0), capacity_down=20.0
+    )
+    found = clear(case)
+    values = found.limit_values(found.awards.injection_kva(), found.services.reserved_kw)
+    assert set(values.called) == {"capacity_down"}
+    np.testing.assert_allclose(values.without, 0.0, atol=1e-3)
+    assert -values.value_usd_per_h.sum() == pytest.approx(0.30, rel=1e-5)
+    assert parts(settle(found)) == pytest.approx({"services": -0.12, "congestion": 0.30}, rel=1e-5)
+
+
 def test_half_an_hour_of_capacity_is_half_of_it():
     case = capacity_by_hand()
     offers = replace(case.service_offers, duration_hours=np.full(2, 1.0))
@@ -225,10 +239,10 @@ def test_more_than_a_resource_has_for_energy_and_service_together_is_found(servi
 
 
 def test_capacity_beyond_what_is_available_is_found():
-    """10 of the engine's 100 kW are there: 10 of energy leave nothing to hold ready."""
-    case = capacity_by_hand()
-    resources = replace(case.resources, p_max_kw=np.array([[100.0, 85.0]]))
-    sold = replace(by_hand(), case=replace(case, resources=resources))
+    """85 of the engine's 100 kW are there in the first hour: 5 less than were sold."""
+    found = clear(capacity_by_hand(price=[40.0, 40.0]))
+    resources = replace(found.case.resources, p_max_kw=np.array([[100.0, 85.0], [100.0, 100.0]]))
+    sold = replace(found, case=replace(found.case, resources=resources))
     fields = [(problem.element, problem.field) for problem in settle(sold).cost_recovery().violations]
     assert fields == [("resource engine, interval 0", "p_max_kw, called")]
 
