@@ -279,7 +279,7 @@ def test_places_that_no_table_can_name_come_back_as_zones(folder, tmp_path):
     """Ports in any pattern, under a place that says something else, or the zone of another requirement."""
     SERVICES(folder)
     case = read_case(folder)
-    place = np.array(["west of here", "zone relief", "zone relief"])
+    place = np.array(["branch west", "zone relief", "zone relief"])
     counts = np.array([[0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 1]], bool)
     odd = replace(case, requirements=replace(case.requirements, place=place, counts=counts))
     odd.write(tmp_path / "out")

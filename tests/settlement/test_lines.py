@@ -143,6 +143,18 @@ def test_an_offer_that_was_bought_day_ahead_may_not_be_missing_among_others_in_r
     ]
 
 
+def test_what_is_only_offered_in_real_time_has_no_position():
+    """The engine sold no capacity day-ahead: in real time it sells 30 kW-h at 5."""
+    ahead = clear(without_services(capacity_by_hand()))
+    settlement = settle(ahead, real_time=clear(capacity_by_hand(30.0)))
+    assert amounts(settlement)["engine", "capacity_up_imbalance"] == "0.15"
+    case = capacity_by_hand(0.0)
+    offers = case.service_offers
+    fewer = replace(offers, **{name: value[..., :1] for name, value in vars(offers).items()})
+    other = settle(clear(replace(case, service_offers=fewer)), real_time=clear(capacity_by_hand(30.0)))
+    assert amounts(other)["engine", "capacity_up_imbalance"] == "0.15"
+
+
 def test_real_time_offers_in_another_order_are_the_same_offers():
     case = capacity_by_hand(30.0)
     offers = case.service_offers
