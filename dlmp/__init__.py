@@ -13,6 +13,7 @@ from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, 
 from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network import Network
 from dlmp.rolling import RollingDay, reclear
+from dlmp.services import Requirements, ServiceOffers, behind_branch, everywhere, in_zone
 from dlmp.settings import Settings
 from dlmp.settlement import Correction, CostRecovery, Settlement, correct, settle
 from dlmp.shipped import shipped_case
@@ -29,13 +30,18 @@ __all__ = [
     "MarketCase",
     "Network",
     "PowerFlowError",
+    "Requirements",
     "RollingDay",
+    "ServiceOffers",
     "Settings",
     "Settlement",
     "SolverError",
     "Substation",
+    "behind_branch",
     "clear",
     "correct",
+    "everywhere",
+    "in_zone",
     "read_case",
     "reclear",
     "settle",
