@@ -11,6 +11,7 @@ from dlmp.clearing import Clearing, clear
 from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
 from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network import Network
+from dlmp.penalties import Penalties, Tier
 from dlmp.settings import Settings
 from dlmp.shipped import shipped_case
 
@@ -22,10 +23,12 @@ __all__ = [
     "InputError",
     "MarketCase",
     "Network",
+    "Penalties",
     "PowerFlowError",
     "Settings",
     "SolverError",
     "Substation",
+    "Tier",
     "clear",
     "read_case",
     "shipped_case",

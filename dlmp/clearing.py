@@ -16,10 +16,12 @@ from dlmp.formulation import new_formulation
 from dlmp.formulation.market_lp import build_market_lp
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
-from dlmp.prices import Prices, decompose
+from dlmp.penalties import HARD
+from dlmp.prices import SCARCITY, Prices, decompose
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
 from dlmp.results import Awards, Flows, StoreAwards, Voltages
-from dlmp.settings import Settings
+from dlmp.scarcity import ELEMENTS, Scarcity, count_elements, scarcity_of
+from dlmp.settings import SOFT, Settings
 from dlmp.timing import PhaseClock
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
 
@@ -37,7 +39,8 @@ class Clearing:
     status
         ``converged`` or ``not_converged``; in the latter case nothing here may be published.
     objective
-        Total cost over the horizon [currency]: import + accepted supply - accepted demand value.
+        Total cost over the horizon [currency]: import + accepted supply - accepted demand value, and the penalties
+        of broken limits.
     import_kw, import_kvar
         (t,) Substation import [kW], [kvar].
     prices, awards, stores, voltages, flows
@@ -65,6 +68,7 @@ class Clearing:
     error_usd_per_mwh: float
     seconds: dict[str, float]
     _dispatch: Dispatch = field(repr=False)
+    _scarcity: Scarcity = field(repr=False)
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -94,7 +98,7 @@ class Clearing:
             )
         node = self.case.network.node(bus, phase)
         work = self._dispatch
-        weights, limits = work.weights, work.formulation.limits
+        limits, scarce = work.formulation.limits, self._scarcity.weights
         substation = self.case.substation
         energy = (self.prices.energy[interval, node], self.prices.energy_q[interval, node])
         bought = (substation.price_usd_per_mwh[interval], substation.q_price_usd_per_mvarh[interval])
@@ -110,13 +114,15 @@ class Clearing:
             rows.append(("energy", REACTIVE_IMPORT, "-", "-", None, "kvar", 0.0, rest[1]))
         lost = (self.prices.loss[interval, node], self.prices.loss_q[interval, node])
         rows.append(("loss", "network losses", "-", "-", None, "", *lost))
-        row = weights.limits[[interval]].tocoo()
+        rows += self._import_scarcity(node, interval)
+        is_scarce = scarce.limits[[interval]].toarray()[0] != 0
+        row = work.weights.limits[[interval]].tocoo()
         gradient = work.point.limit_gradients(np.full(row.nnz, interval), row.col, np.array([node]))[:, :, 0]
         bound = np.where(row.data > 0, limits.lower[row.col], limits.upper[row.col])
         shown = limits.physical(row.col, bound)
         for limit, weight, at, share in zip(row.col, row.data, shown, gradient, strict=True):
             label = (
-                str(limits.cause[limit]),
+                SCARCITY if is_scarce[limit] else str(limits.cause[limit]),
                 str(limits.element[limit]),
                 str(limits.phase[limit]),
                 str(limits.end[limit]),
@@ -134,15 +140,47 @@ class Clearing:
         ]
         return pd.DataFrame(rows, columns=columns)
 
+    def _import_scarcity(self, node: int, interval: int) -> list[tuple[str, str, str, str, float, str, float, float]]:
+        """Rows of `explain` for broken ends of the import's range: their shares include the losses of import."""
+        scarce, rows = self._scarcity.weights, []
+        for number, (name, (element, unit)) in enumerate(ELEMENTS.items()):
+            rent = getattr(scarce, name)[interval]
+            broken = self._scarcity.table
+            broken = broken[(broken.element == element) & (broken.interval == interval)]
+            for limit in broken.limit:
+                gradient = self._dispatch.point.import_gradients(np.array([node]))[number][interval, :, 0]
+                rows.append((SCARCITY, element, "-", "-", float(limit), unit, *(-rent * gradient).tolist()))
+        return rows
+
+    def broken_limits(self) -> pd.DataFrame:
+        """Every limit that is broken because that costs less than to keep it.
+
+        Returns
+        -------
+        Rows with ``interval_start, interval, cause`` (``voltage``, ``congestion``, ``unbalance`` or ``import``),
+        ``element, phase, end``; ``limit, value, excess`` in `unit`; ``penalty_usd_per_h``, what one more `unit` of
+        excess costs [currency/h]; and ``cost_usd``, what the excess costs in the interval [currency].
+        """
+        table = self._scarcity.table.copy()
+        starts = pd.DatetimeIndex(self.case.horizon.starts)
+        table.insert(0, "interval_start", starts[table.interval.to_numpy(dtype=int)])
+        return table
+
+    @property
+    def penalty(self) -> float:
+        """What all broken limits cost over the horizon, as part of the `objective` [currency]."""
+        return float(self._scarcity.table.cost_usd.sum())
+
     def binding_limits(self) -> pd.DataFrame:
-        """Every voltage, branch and import limit that binds, with its shadow price.
+        """Every voltage, branch and import limit that is kept and binds, with its shadow price.
 
         Returns
         -------
         Rows with ``interval_start, interval, component, element, phase, end, limit, unit`` and
         ``shadow_price_usd_per_h``: what one more `unit` of room would save [currency/h].
         """
-        limits, weights = self._dispatch.formulation.limits, self._dispatch.weights.limits.tocoo()
+        limits = self._dispatch.formulation.limits
+        weights = self._dispatch.weights.less(self._scarcity.weights).limits.tocoo()
         interval, limit = weights.row, weights.col
         bound = np.where(weights.data > 0, limits.lower[limit], limits.upper[limit])
         shown = limits.physical(limit, bound)
@@ -210,6 +248,8 @@ class Clearing:
             **_frozen(self.case.network),
             "passes": len(self.passes),
             "lp_solves": self._dispatch.lp_solves,
+            "broken_limits": count_elements(self._scarcity.table),
+            "penalty": self.penalty,
             "residuals": {
                 "optimality_usd_per_mwh": _or_none(self.error_usd_per_mwh),
                 "violation_pu": last.violation_pu,
@@ -257,7 +297,7 @@ def clear(
     InputError
         When the formulation does not fit the network.
     InfeasibleError
-        When no dispatch keeps the limits; names the conflicting ones.
+        When limits are hard and no dispatch keeps them; names those that conflict.
     PowerFlowError
         When the feeder cannot carry its load at all.
     SolverError
@@ -272,13 +312,15 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
     clock = PhaseClock()
     with clock.phase("build"):
         formulation = new_formulation(case, settings)
-        market = build_market_lp(case, settings.circle_sides)
+        penalties = case.penalties if settings.limits == SOFT else HARD
+        market = build_market_lp(case, settings.circle_sides, penalties)
     found = dispatch(market, formulation, settings, clock, progress)
     while found.converged and (one_way := market.one_way(found.x)) is not None:
         market = one_way
         found = dispatch(market, formulation, settings, clock, progress)
     with clock.phase("gradients"):
-        prices = decompose(case.network, case.horizon, formulation.limits, found.point, found.weights)
+        scarcity = scarcity_of(found)
+        prices = decompose(case.network, case.horizon, formulation.limits, found.point, found.weights, scarcity.weights)
     share = case.resources.share
     power = found.x[market.network_columns] * BASE_KVA
     awards = Awards(
@@ -294,7 +336,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         case,
         settings,
         status=CONVERGED if found.converged else NOT_CONVERGED,
-        objective=_objective(found),
+        objective=_objective(found) + scarcity.cost,
         import_kw=found.point.import_pu.real * BASE_KVA,
         import_kvar=found.point.import_pu.imag * BASE_KVA,
         prices=prices,
@@ -306,6 +348,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         error_usd_per_mwh=found.error_usd_per_mwh,
         seconds=clock.seconds,
         _dispatch=found,
+        _scarcity=scarcity,
     )
 
 

@@ -17,7 +17,8 @@ from dlmp.elastic import conflicts, elastic_programme, import_violation, price_s
 from dlmp.errors import InfeasibleError, PowerFlowError, SolverError
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
-from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, violation
+from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, limit_of, violation
+from dlmp.formulation.softness import Slack, with_slack
 from dlmp.network.model import FloatArray
 from dlmp.newton import ActiveSet, Multipliers, Optimum, newton_finish
 from dlmp.settings import Settings
@@ -47,7 +48,7 @@ class PassReport:
     step_pu
         Largest change of any resource's power [pu].
     violation_pu
-        Largest violation of any limit in the AC state [pu].
+        Largest violation of any limit in the AC state, beyond what penalties allow [pu].
     mismatch_pu
         Largest difference between the LP's and the AC import, real and reactive [pu].
     finished
@@ -81,6 +82,9 @@ class Dispatch:
         LPs solved; a pass solves one more for each round of limits that it adds.
     error_usd_per_mwh
         Largest error of the optimality conditions at the free variables.
+    excess
+        (t, k) How far each limit is above its upper bound, or if negative below its lower, because that costs less
+        than to keep it [pu].
     """
 
     market: MarketLp
@@ -93,6 +97,7 @@ class Dispatch:
     reports: tuple[PassReport, ...]
     lp_solves: int
     error_usd_per_mwh: float
+    excess: FloatArray
 
 
 def dispatch(
@@ -130,6 +135,8 @@ class _Passes:
         self.last_step = np.zeros(market.network_columns.shape)
         self.unmet: list[float] = []
         self.lp_solves = 0
+        self.slack: Slack | None = None
+        self.slack_keys: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self.optimum: Optimum | None = None
         self.is_damped = np.zeros(market.intervals, bool)
 
@@ -172,7 +179,7 @@ class _Passes:
                 if optimum is not None and not optimum.is_open.any():
                     self.x, self.point = optimum.x, optimum.point
                     weights, row_dual = optimum.multipliers.weights(), optimum.multipliers.row
-                    error = optimum.error_usd_per_mwh
+                    error, self.rows.excess = optimum.error_usd_per_mwh, optimum.excess
                     report = self._report(number, before, optimum.x)
                     report = replace(report, finished=self._is_exact(report))
                 elif self._has_settled(report):
@@ -196,6 +203,7 @@ class _Passes:
             tuple(self.reports),
             self.lp_solves,
             error,
+            np.where(np.abs(self.rows.excess) > self.settings.tolerance_pu, self.rows.excess, 0.0),
         )
 
     def _solve_rounds(self) -> tuple[LpSolution, npt.NDArray[np.int64], bool]:
@@ -211,7 +219,47 @@ class _Passes:
         return solved
 
     def _solve(self) -> tuple[LpSolution, npt.NDArray[np.int64], bool]:
-        """Solve the LP of this pass, and where its limits conflict the elastic one (last value True)."""
+        """Solve the LP of this pass, and where its limits conflict the elastic one (last value True).
+
+        Soft limits are hard until that costs more than to break them: until then the LP is the smaller one.
+        """
+        problem, keys = self._programme()
+        with self.clock.phase("solver"):
+            solution = self._solve_hard(problem, keys) if self.slack is None else None
+        if solution is None and self.rows.softness.is_soft.any():
+            self.slack = self.rows.slack()
+            problem = with_slack(problem, self.slack)
+            with self.clock.phase("solver"):
+                solution = solve_lp(problem, self._carried_basis(keys), self.settings.time_limit_s)
+        if solution is not None:
+            self._keep(solution, keys)
+            return solution, keys, False
+        with self.clock.phase("solver"):
+            solution = self._solve_elastic(problem, keys)
+        self._note_excess(solution)
+        return solution, keys, True
+
+    def _solve_hard(self, problem: LinearProgram, keys: npt.NDArray[np.int64]) -> LpSolution | None:
+        """Solve `problem`; None where that is not possible or its multipliers are above the penalties."""
+        solution = solve_lp(problem, self._carried_basis(keys), self.settings.time_limit_s)
+        if solution is None:
+            return None
+        weights = self.rows.weights(solution.row_dual[len(self.market.row_lower) :])
+        return None if self.rows.softness.is_exceeded_by(weights.limits) else solution
+
+    def _keep(self, solution: LpSolution, keys: npt.NDArray[np.int64]) -> None:
+        """Remember the basis of `solution`, and what it breaks."""
+        self.basis, self.keys = solution.basis, keys
+        self.slack_keys = np.zeros(0, dtype=np.int64) if self.slack is None else self.slack.key
+        self._note_excess(solution)
+
+    def _note_excess(self, solution: LpSolution) -> None:
+        if self.slack is not None:
+            amount = solution.x[len(self.x) : len(self.x) + len(self.slack.key)]
+            self.rows.excess = self.slack.excess(amount, self.rows.softness, self.market.intervals)
+
+    def _programme(self) -> tuple[LinearProgram, npt.NDArray[np.int64]]:
+        """The LP of this pass with all limits hard, and the keys of its network rows."""
         network, lower, upper, keys = self.rows.matrix()
         columns, market = self.market.columns, self.market
         low, high = self._within_radius(columns.lower.ravel(), columns.upper.ravel())
@@ -223,12 +271,7 @@ class _Passes:
             np.concatenate([market.row_lower, lower]),
             np.concatenate([market.row_upper, upper]),
         )
-        with self.clock.phase("solver"):
-            solution = solve_lp(problem, self._carried_basis(keys), self.settings.time_limit_s)
-            if solution is not None:
-                self.basis, self.keys = solution.basis, keys
-                return solution, keys, False
-            return self._solve_elastic(problem, keys), keys, True
+        return problem, keys
 
     def _within_radius(self, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Bounds of all columns, tightened around the present dispatch in intervals with a step bound."""
@@ -241,7 +284,7 @@ class _Passes:
         return lower, upper
 
     def _carried_basis(self, keys: npt.NDArray[np.int64]) -> Basis | None:
-        """Give the last basis to the rows that are still there; new rows start inactive."""
+        """Give the last basis to the rows and slack columns that are still there; new ones start inactive."""
         if self.basis is None:
             return None
         market_rows = len(self.market.row_lower)
@@ -249,11 +292,19 @@ class _Passes:
         row[:market_rows] = self.basis.row[:market_rows]
         _, old, new = np.intersect1d(self.keys, keys, return_indices=True)
         row[market_rows + new] = self.basis.row[market_rows + old]
-        return Basis(self.basis.column, row)
+        column = self.basis.column[: len(self.x)]
+        if self.slack is not None:
+            slack = np.full(len(self.slack.key), AT_LOWER, dtype=np.int8)
+            _, old, new = np.intersect1d(self.slack_keys, self.slack.key, return_indices=True)
+            slack[new] = self.basis.column[len(self.x) + old]
+            column = np.concatenate([column, slack])
+        return Basis(column, row)
 
     def _solve_elastic(self, problem: LinearProgram, keys: npt.NDArray[np.int64]) -> LpSolution:
         """Solve with every limit breakable at a penalty."""
-        elastic = elastic_programme(problem, self.market, is_limit=keys >= FIRST_LIMIT_KEY)
+        is_hard = keys >= FIRST_LIMIT_KEY
+        is_hard[is_hard] = ~self.rows.softness.is_soft[limit_of(keys[is_hard])]
+        elastic = elastic_programme(problem, self.market, is_limit=is_hard)
         solution = solve_lp(elastic, None, self.settings.time_limit_s)
         if solution is None:
             raise SolverError("the bids contradict the ranges of their own resources; check p_min_kw against s_max_kva")
@@ -261,7 +312,7 @@ class _Passes:
 
     def _give_up_if_stalled(self) -> None:
         """Raise when the elastic LPs of the last passes did not lessen what is broken."""
-        broken = violation(self.formulation.limits, self.point.limit_value).sum()
+        broken = self._violation().sum()
         self.unmet.append(float(broken + import_violation(self.market, self.point).sum()))
         recent = self.unmet[-STALLED_PASSES:]
         if len(recent) == STALLED_PASSES and min(recent[1:]) > (1 - STALLED_SHARE) * recent[0]:
@@ -283,13 +334,17 @@ class _Passes:
                     )
         self.x, self.point, self.is_damped = tried, point, share < 1.0
 
+    def _violation(self) -> FloatArray:
+        """(t, k) How far each limit is broken beyond what the penalties allow [pu]."""
+        return violation(self.formulation.limits, self.point.limit_value - self.rows.excess)
+
     def _report(self, number: int, before: FloatArray, x: FloatArray) -> PassReport:
         columns, x = self.market.network_columns, self.market.with_import(x, self.point.import_pu)
         lp_import = x[self.market.block("import_p").ravel()] + 1j * x[self.market.block("import_q").ravel()]
         return PassReport(
             number,
             float(np.abs(self.x[columns] - before[columns]).max(initial=0.0)),
-            float(violation(self.formulation.limits, self.point.limit_value).max(initial=0.0)),
+            float(self._violation().max(initial=0.0)),
             float(np.abs(lp_import - self.point.import_pu).max(initial=0.0)),
         )
 
@@ -312,7 +367,7 @@ class _Passes:
         active = ActiveSet(
             self._column_states(solution),
             binding.astype(np.int8),
-            (-np.sign(limit)).astype(np.int8),
+            self.rows.softness.states_of(limit),
         )
         multipliers = Multipliers(solution.row_dual[:rows].copy(), weights.import_p, weights.import_q, limit)
         with self.clock.phase("newton"):

@@ -11,6 +11,7 @@ from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
+from dlmp.penalties import DEFAULT_PENALTIES, Penalties
 from dlmp.stores import NO_STORES, PROFILED, Stores, check_stores, no_stores
 from dlmp.units import BASE_KVA
 
@@ -106,6 +107,8 @@ class MarketCase:
         Who may be dispatched, and at which prices.
     stores
         Resources that hold energy from interval to interval; default: none.
+    penalties
+        What it costs to break a limit, where limits are soft.
 
     Raises
     ------
@@ -122,6 +125,7 @@ class MarketCase:
     resources: Resources
     bids: Bids
     stores: Stores = NO_STORES
+    penalties: Penalties = DEFAULT_PENALTIES
 
     def __post_init__(self) -> None:
         if not len(self.stores):

@@ -23,6 +23,7 @@ from scipy.sparse.linalg import splu
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Formulation, Limits, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import violation
+from dlmp.formulation.softness import BROKEN, Softness, StateArray, is_held
 from dlmp.network.model import FloatArray
 from dlmp.quadratic import Curvature, QuadraticModel
 from dlmp.settings import Settings
@@ -59,12 +60,12 @@ class ActiveSet:
     row
         (r,) -1, 0, 1: binding at its lower bound, inactive, binding at its upper bound.
     limit
-        (t, k) The same for the limits.
+        (t, k) The states of the limits (`dlmp.formulation.softness`).
     """
 
     column: StatusArray
     row: StatusArray
-    limit: npt.NDArray[np.int8]
+    limit: StateArray
 
     def copy(self) -> "ActiveSet":
         """Return a copy."""
@@ -122,6 +123,8 @@ class Optimum:
         (t,) True for the intervals that do not meet the optimality conditions.
     error_usd_per_mwh
         Largest error of those conditions in the others.
+    excess
+        (t, k) How far broken limits are above their upper, or if negative below their lower bound [pu].
     """
 
     x: FloatArray
@@ -130,6 +133,7 @@ class Optimum:
     multipliers: Multipliers
     is_open: npt.NDArray[np.bool_]
     error_usd_per_mwh: float
+    excess: FloatArray
 
 
 def newton_finish(
@@ -185,7 +189,8 @@ def newton_finish(
     search.reopen_saddles()
     search.restore(start, search.is_open)
     error = search.system(~search.is_open).error
-    return Optimum(search.x, search.point, search.active, search.multipliers, search.is_open, error)
+    excess = search.softness.excess_at(search.active.limit, search.point.limit_value)
+    return Optimum(search.x, search.point, search.active, search.multipliers, search.is_open, error, excess)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +227,7 @@ class _Search:
         self.market, self.formulation, self.settings, self.clock = market, formulation, settings, clock
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
         self.curvature = Curvature(market)
+        self.softness = Softness.of(formulation.limits, market.penalties)
         self.is_open = np.ones(market.intervals, bool)
         self.has_failed = np.zeros(market.intervals, bool)
 
@@ -249,6 +255,7 @@ class _Search:
         return _System(
             self.market,
             self.formulation,
+            self.softness,
             self.curvature,
             self.clock,
             self.x,
@@ -316,19 +323,20 @@ class _Search:
         weights = self.multipliers.weights()
         model = QuadraticModel(market, self.formulation, self.x, self.point, weights, self.curvature, self.clock)
         trying = np.flatnonzero(self.is_open & ~self.has_failed)
-        solutions = model.solve_all(trying, self.active.limit != 0)
+        solutions = model.solve_all(trying, self.active.limit)
         solved = np.concatenate([np.zeros(0, dtype=np.int64), *(found.intervals for found in solutions)])
         self.has_failed[np.setdiff1d(trying, solved)] = True
         self.curvature.expire(trying)
-        before = self.state()
+        before, multipliers = self.state(), self.multipliers
         shape = (market.intervals, -1)
+        is_new = np.isin(np.arange(market.intervals), solved)[:, None]
         for found in solutions:
-            own, multipliers = found.intervals, self.multipliers
+            own = found.intervals
             self.x.reshape(shape)[own], self.active.column.reshape(shape)[own] = found.x, found.column
             self.active.row.reshape(shape)[own], multipliers.row.reshape(shape)[own] = found.row, found.row_dual
             multipliers.import_p[own], multipliers.import_q[own] = found.import_dual.T
             multipliers.limit[own] = found.limit_dual
-            self.active.limit[own] = -np.sign(found.limit_dual)
+        self.active.limit[:] = np.where(is_new, self.softness.states_of(multipliers.limit), self.active.limit)
         self._update_or_fail(before)
 
 
@@ -347,6 +355,7 @@ class _System:
         self,
         market: MarketLp,
         formulation: Formulation,
+        softness: Softness,
         curvature: Curvature,
         clock: PhaseClock,
         x: FloatArray,
@@ -356,16 +365,17 @@ class _System:
         is_open: npt.NDArray[np.bool_],
     ):
         self.market, self.formulation, self.curvature, self.clock = market, formulation, curvature, clock
+        self.softness = softness
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
         self.moves = 0
-        limits = formulation.limits
         self.equality = market.row_lower == market.row_upper
         self.fixed = ~market.is_movable
         self.column_interval = np.repeat(np.arange(market.intervals), market.width)
         self.row_interval = np.repeat(np.arange(market.intervals), len(market.template.row_lower))
         self.rows = np.flatnonzero((self.equality | (active.row != 0)) & is_open[self.row_interval])
         self.open = np.flatnonzero(is_open)
-        self.interval, self.limit = np.nonzero((active.limit != 0) & is_open[:, None])
+        self.interval, self.limit = np.nonzero(is_held(active.limit) & is_open[:, None])
+        self.priced = np.where(is_open[:, None], softness.priced(active.limit), 0.0)
         self.jacobian = sparse.csr_array(sparse.vstack([market.matrix[self.rows], self._network_rows()]))
         at_limit = (self.interval, self.limit)
         self.dual = np.concatenate(
@@ -378,7 +388,7 @@ class _System:
         )
         self.dual_interval = np.concatenate([self.row_interval[self.rows], self.open, self.open, self.interval])
         target = np.where(active.row < 0, market.row_lower, market.row_upper)[self.rows]
-        bound = np.where(active.limit[at_limit] < 0, limits.lower[self.limit], limits.upper[self.limit])
+        bound = softness.edge_at(active.limit)[at_limit]
         import_p, import_q = market.block("import_p").ravel()[self.open], market.block("import_q").ravel()[self.open]
         self.residual = np.concatenate(
             [
@@ -388,11 +398,20 @@ class _System:
                 bound - point.limit_value[at_limit],
             ]
         )
-        self.reduced = np.where(
-            is_open[self.column_interval], market.columns.cost.ravel() - self.jacobian.T @ self.dual, 0.0
-        )
+        cost = market.columns.cost.ravel() - self.jacobian.T @ self.dual
+        self._add_priced(cost)
+        self.reduced = np.where(is_open[self.column_interval], cost, 0.0)
         self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed & is_open[self.column_interval])
         self.error = float(np.abs(self.reduced[self.free]).max(initial=0.0))
+
+    def _add_priced(self, reduced: FloatArray) -> None:
+        """Take the multipliers of limits that are broken between two edges off the `reduced` costs."""
+        if not self.priced.any():
+            return
+        market = self.market
+        with self.clock.phase("gradients"):
+            gradient = self.point.weighted_limit_gradient(sparse.csr_array(self.priced), market.ports)
+        reduced[market.network_columns] -= market.spread(gradient)
 
     def _network_rows(self) -> sparse.csr_array:
         """Gradients of ``P0 - f`` and ``Q0 - f`` of every open interval, and of the active limits."""
@@ -436,7 +455,7 @@ class _System:
         row, real, reactive, limit = np.split(dual, np.cumsum([len(self.rows), len(self.open), len(self.open)]))
         multipliers = self.multipliers.copy()
         multipliers.row[np.isin(self.row_interval, self.open)] = 0.0
-        multipliers.limit[self.open] = 0.0
+        multipliers.limit[self.open] = self.priced[self.open]
         multipliers.row[self.rows], multipliers.limit[self.interval, self.limit] = row, limit
         multipliers.import_p[self.open], multipliers.import_q[self.open] = real, reactive
         return x, multipliers
@@ -514,11 +533,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     moved = _correct_rows(
         active.row, multipliers.row, market.matrix @ system.x, bounds, tolerance, slack, system.equality
     )
-    limits = system.formulation.limits
-    bounds = (limits.lower, limits.upper)
-    worst = _worst_of_each_cause(limits, system.point.limit_value)
-    value = np.where(worst, system.point.limit_value, np.clip(system.point.limit_value, *bounds))
-    moved_limits = _correct_rows(active.limit, multipliers.limit, value, bounds, tolerance, slack)
+    moved_limits = _correct_limits(system, tolerance, slack)
     changed = np.asarray(moved_limits.any(axis=1))
     system.moves = int(wrong.sum() + moved.sum() + moved_limits.sum())
     changed[system.column_interval[wrong]] = True
@@ -526,9 +541,24 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     return changed
 
 
-def _worst_of_each_cause(limits: Limits, value: FloatArray) -> npt.NDArray[np.bool_]:
-    """(t, k) True for the most broken voltage and the most broken flow of each interval."""
-    broken = violation(limits, value)
+def _correct_limits(system: _System, tolerance: float, slack: float) -> npt.NDArray[np.bool_]:
+    """Move limits to the states that their multipliers and values say; (t, k) where any moved.
+
+    Of the limits that were kept with room, the most broken of each kind only.
+    """
+    softness, limits, value = system.softness, system.formulation.limits, system.point.limit_value
+    state, multiplier = system.active.limit, system.multipliers.limit
+    may_move = (state != 0) | _worst_of_each_cause(limits, value, state)
+    corrected = softness.corrected(state, multiplier, value, tolerance, slack)
+    moved = may_move & (corrected != state)
+    state[moved] = corrected[moved]
+    multiplier[moved] = np.clip(multiplier, *softness.multiplier_range_at(state))[moved]
+    return moved
+
+
+def _worst_of_each_cause(limits: Limits, value: FloatArray, state: StateArray) -> npt.NDArray[np.bool_]:
+    """(t, k) True for the most broken voltage and the most broken flow of each interval that may not be broken."""
+    broken = np.where(np.abs(state) < BROKEN, violation(limits, value), 0.0)
     worst = np.zeros(value.shape, bool)
     for cause in (VOLTAGE, CONGESTION, UNBALANCE):
         own = np.flatnonzero(limits.cause == cause)
@@ -544,13 +574,12 @@ def _correct_rows(
     bounds: tuple[FloatArray, FloatArray],
     tolerance: float,
     slack: float,
-    equality: npt.NDArray[np.bool_] | None = None,
+    equality: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.bool_]:
     """Drop rows whose multiplier has the wrong sign, add inactive ones that are broken; True where any moved."""
     drop = (state != 0) & (dual * state > tolerance)
     below, above = (state == 0) & (value < bounds[0] - slack), (state == 0) & (value > bounds[1] + slack)
-    if equality is not None:
-        drop, below, above = drop & ~equality, below & ~equality, above & ~equality
+    drop, below, above = drop & ~equality, below & ~equality, above & ~equality
     state[drop], state[below], state[above] = 0, -1, 1
     dual[drop] = 0.0
     return drop | below | above

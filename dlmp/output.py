@@ -26,6 +26,7 @@ TABLES: dict[str, Callable[[Clearing], pd.DataFrame]] = {
     "flows": lambda clearing: clearing.flows.table(),
     "voltages": lambda clearing: clearing.voltages.table(),
     "binding_limits": lambda clearing: clearing.binding_limits(),
+    "broken_limits": lambda clearing: clearing.broken_limits(),
 }
 """Every table by the name of its file."""
 

@@ -31,6 +31,7 @@ COLOURS = {
     "congestion": "#CC79A7",
     "voltage": "#009E73",
     "unbalance": "#56B4E9",
+    "scarcity": "#F0E442",
 }
 """Of the price components: Okabe and Ito's, which the colour-blind can tell apart."""
 BINDING = "#D55E00"

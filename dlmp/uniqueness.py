@@ -15,6 +15,7 @@ from scipy import sparse
 
 from dlmp.dispatch import Dispatch
 from dlmp.errors import SolverError
+from dlmp.formulation.softness import Softness, is_held
 from dlmp.network.model import FloatArray
 from dlmp.prices import Prices
 from dlmp.solve import LinearProgram, solve_lp
@@ -77,9 +78,9 @@ class _DualChanges:
         every = np.arange(market.intervals)
         value = market.matrix @ found.x
         rows = np.flatnonzero((value <= market.row_lower + AT_BOUND_PU) | (value >= market.row_upper - AT_BOUND_PU))
-        limits, state = found.formulation.limits, point.limit_value
-        limit_low, limit_high = state <= limits.lower + AT_BOUND_PU, state >= limits.upper - AT_BOUND_PU
-        self.limit_interval, self.limit = np.nonzero(limit_low | limit_high)
+        softness = Softness.of(found.formulation.limits, market.penalties)
+        state = softness.states_at(point.limit_value, AT_BOUND_PU)
+        self.limit_interval, self.limit = np.nonzero(is_held(state))
         at_limit = (self.limit_interval, self.limit)
         real, reactive = (market.spread(g) for g in point.import_gradients(market.ports))
         bound = market.spread(point.limit_gradients(*at_limit, market.ports))
@@ -103,14 +104,19 @@ class _DualChanges:
         dual = np.concatenate(
             [found.row_dual[rows], weights.import_p, weights.import_q, weights.limits.toarray()[at_limit]]
         )
-        free_sign = np.ones(2 * len(every), bool)
-        may_rise = np.concatenate([value[rows] <= market.row_lower[rows] + AT_BOUND_PU, free_sign, limit_low[at_limit]])
-        may_fall = np.concatenate(
-            [value[rows] >= market.row_upper[rows] - AT_BOUND_PU, free_sign, limit_high[at_limit]]
+        of_imports = np.full(2 * len(every), np.inf)
+        low, high = (end[at_limit] for end in softness.multiplier_range_at(state))
+        low = np.concatenate(
+            [np.where(value[rows] >= market.row_upper[rows] - AT_BOUND_PU, -np.inf, 0.0), -of_imports, low]
         )
-        self.lower = np.where(may_fall, -FARTHEST, -np.maximum(dual * scale, 0.0))
-        self.upper = np.where(may_rise, FARTHEST, -np.minimum(dual * scale, 0.0))
+        high = np.concatenate(
+            [np.where(value[rows] <= market.row_lower[rows] + AT_BOUND_PU, np.inf, 0.0), of_imports, high]
+        )
+        self.lower = -np.clip((dual - low) * scale, 0.0, FARTHEST)
+        self.upper = np.clip((high - dual) * scale, 0.0, FARTHEST)
         reduced = market.columns.cost.ravel() - jacobian.T @ dual
+        broken = point.weighted_limit_gradient(sparse.csr_array(softness.priced(state)), market.ports)
+        reduced[market.network_columns] -= market.spread(broken)
         at_low = found.x <= market.columns.lower.ravel() + AT_BOUND_PU
         at_high = found.x >= market.columns.upper.ravel() - AT_BOUND_PU
         self.by_column = sparse.csr_array(-jacobian.T @ sparse.diags_array(self.scale))

@@ -49,6 +49,7 @@ def assert_same_case(one: MarketCase, two: MarketCase):
     assert_same_arrays(one.resources, two.resources)
     assert_same_arrays(one.bids, two.bids)
     assert_same_arrays(one.stores, two.stores)
+    assert one.penalties == two.penalties
     np.testing.assert_array_equal(two.load_p_kw, one.load_p_kw)
     np.testing.assert_array_equal(two.load_q_kvar, one.load_q_kvar)
 

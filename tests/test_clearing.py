@@ -469,7 +469,7 @@ def test_nothing_binds_on_a_feeder_that_is_wide_enough():
 
 def conflicts(case: MarketCase, **settings: object) -> list[str]:
     with pytest.raises(InfeasibleError) as caught:
-        clear(case, Settings(**settings))
+        clear(case, Settings(limits="hard", **settings))
     return [conflict.element for conflict in caught.value.conflicts]
 
 
@@ -491,7 +491,7 @@ class TestInfeasible:
     def test_an_import_cap_below_what_is_needed_is_named(self, formulation: str):
         case = market(feeder33(), 20.0, resource("far", 17, supply=[(50, 31)]), p_max_kw=1000.0)
         with pytest.raises(InfeasibleError) as caught:
-            clear(case, Settings(formulation=formulation))
+            clear(case, Settings(formulation=formulation, limits="hard"))
         (conflict,) = caught.value.conflicts
         assert (conflict.element, conflict.interval, conflict.unit) == ("substation import of real power", 0, "kW")
         assert conflict.limit == pytest.approx(1000.0)
@@ -516,7 +516,7 @@ class TestInfeasible:
             load=[0.5, 1.0, 0.5],
         )
         with pytest.raises(InfeasibleError) as caught:
-            clear(case, Settings(formulation=formulation))
+            clear(case, Settings(formulation=formulation, limits="hard"))
         assert {conflict.interval for conflict in caught.value.conflicts} == {1}
 
 

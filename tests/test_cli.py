@@ -76,7 +76,7 @@ def test_a_cleared_case_exits_0_with_every_file_and_a_summary_in_words(run, case
 def test_the_tables_have_the_documented_columns(run, case: Path, tmp_path: Path):
     run("clear", case, "--out", tmp_path / "out")
     columns = {name: list(pd.read_csv(tmp_path / "out" / f"{name}.csv").columns) for name in TABLES}
-    components = ["energy", "loss", "congestion", "voltage", "unbalance"]
+    components = ["energy", "loss", "congestion", "voltage", "unbalance", "scarcity"]
     assert columns["prices"] == [
         *("interval_start", "interval", "bus", "phase", "lmp_usd_per_mwh", *components),
         *("lmp_q_usd_per_mvarh", *(f"{name}_q" for name in components)),
@@ -190,7 +190,7 @@ def test_an_infeasible_case_exits_3_names_the_limits_and_leaves_the_output_alone
     run("clear", case, "--out", tmp_path / "out")
     before = contents(tmp_path / "out")
     change("limits.csv", ",,A,0.96,", ",,A,1.02,")(case)
-    code, out, err = run("clear", case, "--out", tmp_path / "out")
+    code, out, err = run("clear", case, "--out", tmp_path / "out", "--hard")
     assert (code, out) == (3, "")
     assert "  - bus A, interval 0: limit 1.02 pu" in err
     assert contents(tmp_path / "out") == before

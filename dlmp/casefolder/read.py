@@ -6,6 +6,7 @@ import numpy as np
 
 from dlmp.casefolder.limits import apply_limits
 from dlmp.casefolder.offers import read_offers
+from dlmp.casefolder.penalties import read_penalties
 from dlmp.casefolder.rows import Places
 from dlmp.casefolder.series import (
     available_generation,
@@ -31,8 +32,8 @@ def read_case(folder: Path | str) -> MarketCase:
     ----------
     folder
         Holds ``case.toml``, ``import_prices.csv`` and, as needed, ``load_profile.csv``, ``resources.csv``,
-        ``availability.csv``, ``bids.csv``, ``stores.csv``, ``store_profile.csv``, ``limits.csv`` and the files of
-        the network.
+        ``availability.csv``, ``bids.csv``, ``stores.csv``, ``store_profile.csv``, ``limits.csv``, ``penalties.csv``
+        and the files of the network.
 
     Raises
     ------
@@ -57,13 +58,14 @@ def read_case(folder: Path | str) -> MarketCase:
     resources, bids = offers.resources, offers.bids
     hours = np.nan if settings.horizon is None else settings.horizon.interval_hours
     stores = read_stores(folder, resources, bids, offers.names, settings.intervals, hours, problems)
+    penalties = read_penalties(folder, problems)
     if network is not None:
         dispatched = dispatched_elements(network, resources, problems)
     if problems.found or network is None or settings.horizon is None:
         raise InputError(in_case_toml(problem) for problem in problems.found)
     load_p_kw, load_q_kvar = loads(network, p_kw, q_kvar, ~dispatched, profile)
     load = (load_p_kw, load_q_kvar)
-    return MarketCase(settings.name, network, settings.horizon, substation, *load, resources, bids, stores)
+    return MarketCase(settings.name, network, settings.horizon, substation, *load, resources, bids, stores, penalties)
 
 
 def _read_network(folder: Path, settings: Settings, problems: Problems) -> Network | None:

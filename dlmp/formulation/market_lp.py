@@ -14,6 +14,7 @@ from dlmp.errors import Problems
 from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon, second_of_two
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
+from dlmp.penalties import HARD, Penalties
 from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
@@ -22,7 +23,7 @@ BOTH_WAYS_PU = 1e-7
 """A store that charges and discharges more than this at once goes both ways."""
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
-VARIABLES = ["award", "p", "q", "import_p", "import_q", *STORE_VARIABLES]
+VARIABLES = ["award", "p", "q", "import_p", "import_q", *STORE_VARIABLES, "import_beyond"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +40,15 @@ class MarketLp:
         Bounds and costs, (t, width) each.
     bounds
         Bounds (t, i) of the rules whose bounds differ from interval to interval.
+    penalties
+        What it costs to break a limit.
     """
 
     case: MarketCase
     template: Template
     columns: Columns
     bounds: Mapping[str, tuple[FloatArray, FloatArray]]
+    penalties: Penalties = HARD
 
     @property
     def intervals(self) -> int:
@@ -191,7 +195,7 @@ class MarketLp:
         return np.asarray((power[:, 0] + 1j * power[:, 1]) @ self.case.resources.share - self.case.load_pu)
 
 
-def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
+def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = HARD) -> MarketLp:
     """Write the market of one interval in Pyomo, compile it and repeat it over the horizon.
 
     Raises
@@ -207,8 +211,9 @@ def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
     is_coupled = len(case.stores) > 0 and case.horizon.intervals > 1
     with collector_paused():
         model = pyo.ConcreteModel()
-        declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides)
+        declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides, penalties)
         template = compile_template(model, VARIABLES)
     if is_coupled:
         template = second_of_two(template)
-    return MarketLp(case, template, over_horizon(template, energy_columns(case)), store_bounds(case))
+    columns = over_horizon(template, energy_columns(case, penalties))
+    return MarketLp(case, template, columns, store_bounds(case), penalties)

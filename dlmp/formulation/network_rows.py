@@ -18,6 +18,7 @@ from scipy import sparse
 
 from dlmp.formulation.interface import Formulation, Limits, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
+from dlmp.formulation.softness import Slack, Softness, slack_columns
 from dlmp.network.model import FloatArray, IntArray
 
 IMPORT_P, IMPORT_Q, LIMIT = 0, 1, 2
@@ -84,6 +85,11 @@ class NetworkRows:
     ----------
     is_equality
         (t,) True where the import follows its newest tangent exactly.
+    softness
+        How far the limits may give way.
+    excess
+        (t, k) How far the LP let each limit be above its upper bound, or if negative below its lower, when it was last
+        asked [pu].
     watched
         (t, k) True for the limits that are in the LP.
     """
@@ -95,6 +101,8 @@ class NetworkRows:
 
     def __post_init__(self) -> None:
         shape = (self.market.intervals, len(self.formulation.limits))
+        self.softness = Softness.of(self.formulation.limits, self.market.penalties)
+        self.excess = np.zeros(shape)
         self.watched = np.zeros(shape, bool)
         self._serial = 0
         self.is_equality = self.market.columns.cost[:, self.market.template.blocks["import_p"]].ravel() < 0
@@ -102,7 +110,7 @@ class NetworkRows:
     def add_point(self, point: OperatingPoint, x: FloatArray) -> None:
         """Take the tangents at `point`, the state of dispatch `x`, into the LP."""
         power = x[self.market.network_columns]
-        near = worth_watching(self.formulation.limits, point.limit_value)
+        near = worth_watching(self.formulation.limits, point.limit_value - self.excess)
         self.watched |= near
         self._drop_invalid(point, power)
         self._serial += 1
@@ -123,7 +131,7 @@ class NetworkRows:
         """Cut off what the LP's solution `x` breaks, to first order at `point`; False when it breaks nothing new."""
         limits, injection = self.formulation.limits, self.market.injection(x)
         value = point.predicted_limits(injection)
-        broken = worth_watching(limits, value, margin=-PREDICTED) & (limits.convex | ~self.watched)
+        broken = worth_watching(limits, value - self.excess, margin=-PREDICTED) & (limits.convex | ~self.watched)
         if not broken.any():
             return False
         self.watched |= broken
@@ -176,6 +184,12 @@ class NetworkRows:
             np.concatenate([rows.key() for rows in blocks]),
         )
 
+    def slack(self) -> Slack:
+        """Columns by which the rows of `matrix` may be broken."""
+        blocks = self.all_rows()
+        interval, limit = (np.concatenate([getattr(rows, name) for rows in blocks]) for name in ("interval", "limit"))
+        return slack_columns(self.softness, interval, limit)
+
     def weights(self, dual: FloatArray) -> Weights:
         """Multipliers by import and limit from the `dual` of every row of `matrix`."""
         intervals, count = self.watched.shape
@@ -194,6 +208,11 @@ class NetworkRows:
                 entries = (own[binding], (rows.interval[binding], rows.limit[binding]))
                 limits = limits + sparse.csr_array(entries, shape=limits.shape)
         return Weights(real, reactive, sparse.csr_array(limits))
+
+
+def limit_of(key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Limits of rows with these keys (`Rows.key`)."""
+    return key // FIRST_LIMIT_KEY - 1
 
 
 def violation(limits: Limits, value: FloatArray) -> FloatArray:

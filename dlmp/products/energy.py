@@ -14,16 +14,18 @@ import pyomo.environ as pyo
 
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
+from dlmp.penalties import HARD, Penalties
 from dlmp.products.columns import Columns, bounds_of
 from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
+from dlmp.products.substation import IMPORT_VARIABLES, declare_import, import_columns
 from dlmp.units import BASE_KVA
 
 
-def energy_columns(case: MarketCase) -> dict[str, Columns]:
+def energy_columns(case: MarketCase, penalties: Penalties = HARD) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.
 
-    ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; and those
-    of the stores.
+    ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; those of
+    the stores; and ``import_beyond`` by `dlmp.products.substation.Excess`.
     """
     resources, bids, substation = case.resources, case.bids, case.substation
     intervals, count = resources.p_max_kw.shape
@@ -40,19 +42,18 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
         ),
         "p": Columns(repeat(resources.p_min_kw, count), resources.p_max_kw / BASE_KVA, nothing),
         "q": Columns(repeat(resources.q_min_kvar, count), repeat(resources.q_max_kvar, count), nothing),
-        "import_p": Columns(
-            repeat(substation.p_min_kw, 1), repeat(substation.p_max_kw, 1), substation.price_usd_per_mwh[:, None]
-        ),
-        "import_q": Columns(
-            repeat(substation.q_min_kvar, 1),
-            repeat(substation.q_max_kvar, 1),
-            substation.q_price_usd_per_mvarh[:, None],
-        ),
+        **import_columns(substation, penalties),
         **store_columns(case),
     }
 
 
-def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequence[int], circle_sides: int) -> None:
+def declare_energy(
+    model: pyo.ConcreteModel,
+    case: MarketCase,
+    intervals: Sequence[int],
+    circle_sides: int,
+    penalties: Penalties = HARD,
+) -> None:
     """Add the energy market of `intervals` to `model`.
 
     Parameters
@@ -65,13 +66,14 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
         Intervals of the horizon to write down.
     circle_sides
         Sides of the polygon inscribed in each apparent-power circle.
+    penalties
+        What it costs to break the range of the import.
     """
-    columns = energy_columns(case)
+    columns = energy_columns(case, penalties)
     bids, resources = case.bids, case.resources
     model.INTERVALS = pyo.Set(initialize=list(intervals))
     model.SEGMENTS = pyo.RangeSet(0, len(bids) - 1)
     model.RESOURCES = pyo.RangeSet(0, len(resources) - 1)
-    model.SUBSTATION = pyo.RangeSet(0, 0)
 
     def bounds(name):
         return bounds_of(columns[name])
@@ -79,9 +81,7 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     model.award = pyo.Var(model.INTERVALS, model.SEGMENTS, bounds=bounds("award"))
     model.p = pyo.Var(model.INTERVALS, model.RESOURCES, bounds=bounds("p"))
     model.q = pyo.Var(model.INTERVALS, model.RESOURCES, bounds=bounds("q"))
-    model.import_p = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_p"))
-    model.import_q = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_q"))
-
+    declare_import(model, case.substation, penalties, columns)
     declare_stores(model, case)
     segments_of = [np.flatnonzero(bids.resource == r).tolist() for r in range(len(resources))]
     store_of = {int(r): k for k, r in enumerate(case.stores.resource)}
@@ -104,6 +104,6 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     def cost(m):
         return sum(
             columns[name].cost[t, i] * getattr(m, name)[t, i]
-            for name in ("award", "import_p", "import_q", *STORE_VARIABLES)
+            for name in ("award", *IMPORT_VARIABLES, *STORE_VARIABLES)
             for t, i in getattr(m, name)
         )

@@ -1,0 +1,127 @@
+"""Limits that a dispatch breaks because that costs less, by the penalties, than to keep them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from dlmp.dispatch import Dispatch
+from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
+from dlmp.formulation.interface import Weights
+from dlmp.formulation.market_lp import MarketLp
+from dlmp.formulation.softness import Softness
+from dlmp.network.model import BALANCED_PHASE, FloatArray
+from dlmp.products.substation import IMPORT_LIMITS, import_excesses
+from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
+
+IMPORT = "import"
+"""Cause of a broken range of the import."""
+BROKEN_PU = 1e-9
+"""A range of the import is broken by more than this."""
+ELEMENTS = {"import_p": (REAL_IMPORT, "kW"), "import_q": (REACTIVE_IMPORT, "kvar")}
+COLUMNS = [
+    "interval", "cause", "element", "phase", "end", "limit", "value", "excess", "unit", "penalty_usd_per_h", "cost_usd"
+]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Scarcity:
+    """What a dispatch breaks, and what that costs and makes of its prices.
+
+    Parameters
+    ----------
+    table
+        One row per broken limit and interval, in `COLUMNS`.
+    cost
+        Penalties of the limits of the network over the horizon [currency]; those of the import stand in the cost of
+        the market's own variables.
+    weights
+        The part of the multipliers that broken limits have.
+    """
+
+    table: pd.DataFrame
+    cost: float
+    weights: Weights
+
+
+def scarcity_of(found: Dispatch) -> Scarcity:
+    """Find what `found` breaks."""
+    market = found.market
+    money = money_per_price_pu(market.case.horizon.interval_hours)
+    softness = Softness.of(found.formulation.limits, market.penalties)
+    cost = softness.cost_of(found.excess) * money
+    limits = sparse.csr_array(found.weights.limits.multiply(found.excess != 0))
+    imported = _import_table(found, money)
+    rent = {name: np.zeros(market.intervals) for name in ELEMENTS}
+    for name, (element, _) in ELEMENTS.items():
+        broken = np.unique(imported.interval[imported.element == element].to_numpy(dtype=int))
+        price = market.columns.cost[:, market.template.blocks[name]].ravel()
+        rent[name][broken] = (getattr(found.weights, name) - price)[broken]
+    table = pd.concat([imported, _limit_table(found, softness, cost)])
+    table = table.sort_values(["interval", "cause", "element", "phase", "end"], ignore_index=True)
+    return Scarcity(table[COLUMNS], float(cost.sum()), Weights(rent["import_p"], rent["import_q"], limits))
+
+
+def _limit_table(found: Dispatch, softness: Softness, cost: FloatArray) -> pd.DataFrame:
+    limits, over = found.formulation.limits, found.excess
+    interval, limit = np.nonzero((over != 0) & (softness.quantity == np.arange(len(limits))))
+    bound = np.where(over[interval, limit] > 0, limits.upper[limit], limits.lower[limit])
+    attained = bound + over[interval, limit]
+    shown, reached = limits.physical(limit, bound), limits.physical(limit, attained)
+    by_unit = limits.power[limit] * attained / reached
+    weight = np.zeros(over.shape)
+    np.add.at(weight.T, softness.quantity, np.abs(found.weights.limits.toarray()).T)
+    return pd.DataFrame(
+        {
+            "interval": interval,
+            "cause": limits.cause[limit].astype(object),
+            "element": limits.element[limit].astype(object),
+            "phase": limits.phase[limit].astype(object),
+            "end": limits.end[limit].astype(object),
+            "limit": shown,
+            "value": reached,
+            "excess": np.abs(reached - shown),
+            "unit": limits.unit[limit].astype(object),
+            "penalty_usd_per_h": weight[interval, limit] * by_unit * BASE_KVA / KW_PER_MW,
+            "cost_usd": cost[interval, limit],
+        }
+    )
+
+
+def import_excess(market: MarketLp, x: FloatArray) -> FloatArray:
+    """(t, 4) How far dispatch `x` is beyond each end of the import's range, as of `IMPORT_LIMITS` [pu]."""
+    excesses = import_excesses(market.case.substation, market.penalties)
+    amount, total = x[market.block("import_beyond")], np.zeros((market.intervals, len(IMPORT_LIMITS)))
+    np.add.at(total.T, np.array([excess.end for excess in excesses], dtype=int), amount.T)
+    return total
+
+
+def _import_table(found: Dispatch, money: float) -> pd.DataFrame:
+    market, substation = found.market, found.market.case.substation
+    excesses = import_excesses(substation, market.penalties)
+    amount, total = found.x[market.block("import_beyond")], import_excess(market, found.x)
+    rows = []
+    for interval, end in zip(*np.nonzero(total > BROKEN_PU), strict=True):
+        name, side, field = IMPORT_LIMITS[end]
+        own = [index for index, excess in enumerate(excesses) if excess.end == end]
+        cost = sum(excesses[index].price * amount[interval, index] for index in own)
+        price = market.columns.cost[interval, market.template.blocks[name]].item()
+        rent = abs(getattr(found.weights, name)[interval] - price) / KW_PER_MW
+        bound, excess = float(getattr(substation, field)), float(total[interval, end] * BASE_KVA)
+        element, unit = ELEMENTS[name]
+        key = (int(interval), IMPORT, element, "-", "-")
+        rows.append((*key, bound, bound + side * excess, excess, unit, rent, cost * money))
+    numbers = dict.fromkeys(("limit", "value", "excess", "penalty_usd_per_h", "cost_usd"), float)
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"interval": int, **numbers})
+
+
+def count_elements(table: pd.DataFrame) -> int:
+    """How many limits a table of broken limits names, in whatever interval and at whichever end."""
+    return len(table.drop_duplicates(["cause", "element", "phase"]))
+
+
+def broken_names(table: pd.DataFrame) -> list[str]:
+    """What each row of a table of broken limits is of: the element, with its phase where it is one of several."""
+    named = zip(table.element, table.phase, strict=True)
+    return [element if phase in ("-", BALANCED_PHASE) else f"{element}.{phase}" for element, phase in named]
