@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from dlmp.dispatch import Dispatch
-from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.errors import InputError, Problem, SolverError
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
 from dlmp.market import MarketCase
@@ -23,6 +22,7 @@ from dlmp.network.opendss.check import opendss_flow
 from dlmp.network.pandapower_check import pandapower_flow
 from dlmp.prices import Prices
 from dlmp.products.storage import STORE_VARIABLES
+from dlmp.products.substation import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.results import Awards, Voltages
 from dlmp.scarcity import IMPORT, broken_names, count_elements, scarcity_of
 from dlmp.solve import LinearProgram, solve_lp

@@ -10,7 +10,6 @@ from threadpoolctl import threadpool_limits
 
 from dlmp.certificate import Certificate, certify
 from dlmp.dispatch import Dispatch, PassReport, dispatch
-from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
 from dlmp.formulation.market_lp import build_market_lp
@@ -19,8 +18,9 @@ from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
 from dlmp.penalties import HARD
 from dlmp.prices import SCARCITY, Prices, decompose
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
+from dlmp.products.substation import IMPORT_NAMES, REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.results import Awards, Flows, StoreAwards, Voltages
-from dlmp.scarcity import ELEMENTS, Scarcity, count_elements, scarcity_of
+from dlmp.scarcity import Scarcity, count_elements, scarcity_of
 from dlmp.settings import SOFT, Settings
 from dlmp.timing import PhaseClock
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
@@ -143,7 +143,7 @@ class Clearing:
     def _import_scarcity(self, node: int, interval: int) -> list[tuple[str, str, str, str, float, str, float, float]]:
         """Rows of `explain` for broken ends of the import's range: their shares include the losses of import."""
         scarce, rows = self._scarcity.weights, []
-        for number, (name, (element, unit)) in enumerate(ELEMENTS.items()):
+        for number, (name, (element, unit)) in enumerate(IMPORT_NAMES.items()):
             rent = getattr(scarce, name)[interval]
             broken = self._scarcity.table
             broken = broken[(broken.element == element) & (broken.interval == interval)]
@@ -165,6 +165,11 @@ class Clearing:
         starts = pd.DatetimeIndex(self.case.horizon.starts)
         table.insert(0, "interval_start", starts[table.interval.to_numpy(dtype=int)])
         return table
+
+    @property
+    def avoidable(self) -> tuple[int, ...]:
+        """Intervals in which limits are broken though all could be kept: that costs more than their penalties."""
+        return self._scarcity.avoidable
 
     @property
     def penalty(self) -> float:
@@ -250,6 +255,7 @@ class Clearing:
             "lp_solves": self._dispatch.lp_solves,
             "broken_limits": count_elements(self._scarcity.table),
             "penalty": self.penalty,
+            "intervals_of_avoidable_penalties": list(self.avoidable),
             "residuals": {
                 "optimality_usd_per_mwh": _or_none(self.error_usd_per_mwh),
                 "violation_pu": last.violation_pu,

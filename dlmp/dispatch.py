@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from dlmp.elastic import conflicts, elastic_programme, import_violation, price_scale
-from dlmp.errors import InfeasibleError, PowerFlowError, SolverError
+from dlmp.conflicts import NetworkRowKeys, avoidable, find_conflicts
+from dlmp.elastic import elastic_programme, import_violation, price_scale
+from dlmp.errors import InfeasibleError, LimitConflict, PowerFlowError, SolverError
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, limit_of, violation
@@ -85,6 +86,8 @@ class Dispatch:
     excess
         (t, k) How far each limit is above its upper bound, or if negative below its lower, because that costs less
         than to keep it [pu].
+    avoidable
+        (t,) True where limits are broken though, to first order, a dearer dispatch keeps them all.
     """
 
     market: MarketLp
@@ -98,6 +101,7 @@ class Dispatch:
     lp_solves: int
     error_usd_per_mwh: float
     excess: FloatArray
+    avoidable: npt.NDArray[np.bool_]
 
 
 def dispatch(
@@ -192,6 +196,7 @@ class _Passes:
             if report.finished:
                 break
             self._note_invented_losses(solution.x)
+        excess = self.rows.excess
         return Dispatch(
             self.market,
             self.formulation,
@@ -203,7 +208,8 @@ class _Passes:
             tuple(self.reports),
             self.lp_solves,
             error,
-            np.where(np.abs(self.rows.excess) > self.settings.tolerance_pu, self.rows.excess, 0.0),
+            np.where(np.abs(excess) > self.settings.tolerance_pu, excess, 0.0),
+            self._avoidable(),
         )
 
     def _solve_rounds(self) -> tuple[LpSolution, npt.NDArray[np.int64], bool]:
@@ -302,13 +308,45 @@ class _Passes:
 
     def _solve_elastic(self, problem: LinearProgram, keys: npt.NDArray[np.int64]) -> LpSolution:
         """Solve with every limit breakable at a penalty."""
-        is_hard = keys >= FIRST_LIMIT_KEY
-        is_hard[is_hard] = ~self.rows.softness.is_soft[limit_of(keys[is_hard])]
-        elastic = elastic_programme(problem, self.market, is_limit=is_hard)
+        elastic = elastic_programme(problem, self.market, is_limit=self._is_hard(keys))
         solution = solve_lp(elastic, None, self.settings.time_limit_s)
         if solution is None:
             raise SolverError("the bids contradict the ranges of their own resources; check p_min_kw against s_max_kva")
         return replace(solution, row_dual=solution.row_dual * price_scale(problem))
+
+    def _avoidable(self) -> npt.NDArray[np.bool_]:
+        """(t,) True where limits are broken though, by the tangents at the present point, all could be kept."""
+        none = np.zeros(self.market.intervals, bool)
+        beyond = self.x[self.market.block("import_beyond")].sum(axis=1) > self.settings.tolerance_pu
+        breaks = self.market.together(beyond | (np.abs(self.rows.excess) > self.settings.tolerance_pu).any(axis=1))
+        if not breaks.any():
+            return none
+        with self.clock.phase("gradients"):
+            self.rows.add_point(self.point, self.x)
+        slack = self.rows.slack()
+        with self.clock.phase("solver"):
+            return breaks & avoidable(with_slack(self._programme()[0], slack), slack, self.market)
+
+    def _conflicts(self) -> list[LimitConflict]:
+        """The limits that conflict at the present point."""
+        self.radius[:] = np.inf
+        with self.clock.phase("gradients"):
+            self.rows.add_point(self.point, self.x)
+        problem, keys = self._programme()
+        if self.slack is not None:
+            problem = with_slack(problem, self.rows.slack())
+        interval, limit = (
+            np.concatenate([getattr(rows, name) for rows in self.rows.all_rows()]) for name in ("interval", "limit")
+        )
+        with self.clock.phase("solver"):
+            of_rows = NetworkRowKeys(interval, limit, self._is_hard(keys))
+            return find_conflicts(problem, self.market, self.formulation, of_rows, self.x, self.point)
+
+    def _is_hard(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """True for the rows of limits that may not be broken."""
+        is_hard = keys >= FIRST_LIMIT_KEY
+        is_hard[is_hard] = ~self.rows.softness.is_soft[limit_of(keys[is_hard])]
+        return is_hard
 
     def _give_up_if_stalled(self) -> None:
         """Raise when the elastic LPs of the last passes did not lessen what is broken."""
@@ -316,7 +354,7 @@ class _Passes:
         self.unmet.append(float(broken + import_violation(self.market, self.point).sum()))
         recent = self.unmet[-STALLED_PASSES:]
         if len(recent) == STALLED_PASSES and min(recent[1:]) > (1 - STALLED_SHARE) * recent[0]:
-            raise InfeasibleError(conflicts(self.market, self.formulation, self.point, self.settings.tolerance_pu))
+            raise InfeasibleError(self._conflicts())
 
     def _move(self, x: FloatArray) -> None:
         """Go to dispatch `x`, or part of the way where the AC power flow has no solution there."""

@@ -86,6 +86,9 @@ def broken_rows(clearing: Clearing) -> Rows:
         row = own.iloc[worst]
         at = f"{row['value']:.5g} {row.unit} where {row.limit:.5g} {row.unit} is the limit"
         rows.append(("", f"- {cause}, worst: {name}, interval {row.interval}: {at}"))
+    if clearing.avoidable:
+        where = f"a dearer dispatch keeps all limits of intervals {_named(clearing.avoidable)}"
+        rows.append(("", f"{where}: raise the penalties, or clear with --hard"))
     return rows
 
 

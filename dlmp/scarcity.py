@@ -7,19 +7,17 @@ import pandas as pd
 from scipy import sparse
 
 from dlmp.dispatch import Dispatch
-from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.formulation.interface import Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.softness import Softness
 from dlmp.network.model import BALANCED_PHASE, FloatArray
-from dlmp.products.substation import IMPORT_LIMITS, import_excesses
+from dlmp.products.substation import IMPORT_LIMITS, IMPORT_NAMES, import_excesses
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
 
 IMPORT = "import"
 """Cause of a broken range of the import."""
 BROKEN_PU = 1e-9
 """A range of the import is broken by more than this."""
-ELEMENTS = {"import_p": (REAL_IMPORT, "kW"), "import_q": (REACTIVE_IMPORT, "kvar")}
 COLUMNS = [
     "interval", "cause", "element", "phase", "end", "limit", "value", "excess", "unit", "penalty_usd_per_h", "cost_usd"
 ]  # fmt: skip
@@ -38,11 +36,14 @@ class Scarcity:
         the market's own variables.
     weights
         The part of the multipliers that broken limits have.
+    avoidable
+        Intervals in which a dearer dispatch would keep all limits: the penalties are below what that costs.
     """
 
     table: pd.DataFrame
     cost: float
     weights: Weights
+    avoidable: tuple[int, ...]
 
 
 def scarcity_of(found: Dispatch) -> Scarcity:
@@ -53,14 +54,15 @@ def scarcity_of(found: Dispatch) -> Scarcity:
     cost = softness.cost_of(found.excess) * money
     limits = sparse.csr_array(found.weights.limits.multiply(found.excess != 0))
     imported = _import_table(found, money)
-    rent = {name: np.zeros(market.intervals) for name in ELEMENTS}
-    for name, (element, _) in ELEMENTS.items():
+    rent = {name: np.zeros(market.intervals) for name in IMPORT_NAMES}
+    for name, (element, _) in IMPORT_NAMES.items():
         broken = np.unique(imported.interval[imported.element == element].to_numpy(dtype=int))
         price = market.columns.cost[:, market.template.blocks[name]].ravel()
         rent[name][broken] = (getattr(found.weights, name) - price)[broken]
     table = pd.concat([imported, _limit_table(found, softness, cost)])
     table = table.sort_values(["interval", "cause", "element", "phase", "end"], ignore_index=True)
-    return Scarcity(table[COLUMNS], float(cost.sum()), Weights(rent["import_p"], rent["import_q"], limits))
+    weights = Weights(rent["import_p"], rent["import_q"], limits)
+    return Scarcity(table[COLUMNS], float(cost.sum()), weights, tuple(np.flatnonzero(found.avoidable).tolist()))
 
 
 def _limit_table(found: Dispatch, softness: Softness, cost: FloatArray) -> pd.DataFrame:
@@ -109,7 +111,7 @@ def _import_table(found: Dispatch, money: float) -> pd.DataFrame:
         price = market.columns.cost[interval, market.template.blocks[name]].item()
         rent = abs(getattr(found.weights, name)[interval] - price) / KW_PER_MW
         bound, excess = float(getattr(substation, field)), float(total[interval, end] * BASE_KVA)
-        element, unit = ELEMENTS[name]
+        element, unit = IMPORT_NAMES[name]
         key = (int(interval), IMPORT, element, "-", "-")
         rows.append((*key, bound, bound + side * excess, excess, unit, rent, cost * money))
     numbers = dict.fromkeys(("limit", "value", "excess", "penalty_usd_per_h", "cost_usd"), float)

@@ -22,6 +22,10 @@ IMPORT_LIMITS = (("import_p", -1, "p_min_kw"), ("import_p", 1, "p_max_kw"),
                  ("import_q", -1, "q_min_kvar"), ("import_q", 1, "q_max_kvar"))  # fmt: skip
 """Variable, side (-1 where it may not be less) and field of `Substation` of each end of a range."""
 
+REAL_IMPORT, REACTIVE_IMPORT = "substation import of real power", "substation import of reactive power"
+IMPORT_NAMES = {"import_p": (REAL_IMPORT, "kW"), "import_q": (REACTIVE_IMPORT, "kvar")}
+"""Names and units of the import's limits."""
+
 
 @dataclass(frozen=True)
 class Excess:
