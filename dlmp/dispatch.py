@@ -316,23 +316,18 @@ class _Passes:
 
     def _avoidable(self) -> npt.NDArray[np.bool_]:
         """(t,) True where limits are broken though, by the tangents at the present point, all could be kept."""
-        none = np.zeros(self.market.intervals, bool)
         beyond = self.x[self.market.block("import_beyond")].sum(axis=1) > self.settings.tolerance_pu
         breaks = self.market.together(beyond | (np.abs(self.rows.excess) > self.settings.tolerance_pu).any(axis=1))
         if not breaks.any():
-            return none
-        with self.clock.phase("gradients"):
-            self.rows.add_point(self.point, self.x)
+            return breaks
+        problem, _ = self._present_programme()
         slack = self.rows.slack()
         with self.clock.phase("solver"):
-            return breaks & avoidable(with_slack(self._programme()[0], slack), slack, self.market)
+            return breaks & avoidable(with_slack(problem, slack), slack, self.market)
 
     def _conflicts(self) -> list[LimitConflict]:
         """The limits that conflict at the present point."""
-        self.radius[:] = np.inf
-        with self.clock.phase("gradients"):
-            self.rows.add_point(self.point, self.x)
-        problem, keys = self._programme()
+        problem, keys = self._present_programme()
         if self.slack is not None:
             problem = with_slack(problem, self.rows.slack())
         interval, limit = (
@@ -341,6 +336,13 @@ class _Passes:
         with self.clock.phase("solver"):
             of_rows = NetworkRowKeys(interval, limit, self._is_hard(keys))
             return find_conflicts(problem, self.market, self.formulation, of_rows, self.x, self.point)
+
+    def _present_programme(self) -> tuple[LinearProgram, npt.NDArray[np.int64]]:
+        """The LP at the tangents of the present point, of import as an equality, without a bound of steps."""
+        self.radius[:], self.rows.is_equality[:] = np.inf, True
+        with self.clock.phase("gradients"):
+            self.rows.add_point(self.point, self.x)
+        return self._programme()
 
     def _is_hard(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """True for the rows of limits that may not be broken."""

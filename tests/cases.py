@@ -407,6 +407,26 @@ def undervoltage_meshed_cigre() -> MarketCase:
     return market(cigre(meshed=True, v_min_pu=0.985), 30.0, *plants_cigre(), load=0.95)
 
 
+def one_interval(case: MarketCase, interval: int) -> MarketCase:
+    """One interval of `case` as a case of its own."""
+    here = slice(interval, interval + 1)
+    return replace(
+        case,
+        horizon=replace(case.horizon, intervals=1, start=case.horizon.starts[interval]),
+        substation=replace(
+            case.substation,
+            price_usd_per_mwh=case.substation.price_usd_per_mwh[here],
+            q_price_usd_per_mvarh=case.substation.q_price_usd_per_mvarh[here],
+        ),
+        load_p_kw=case.load_p_kw[here],
+        load_q_kvar=case.load_q_kvar[here],
+        resources=replace(case.resources, p_max_kw=case.resources.p_max_kw[here]),
+        bids=replace(
+            case.bids, quantity_kw=case.bids.quantity_kw[here], price_usd_per_mwh=case.bids.price_usd_per_mwh[here]
+        ),
+    )
+
+
 def without_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the Newton finish from getting anywhere: a clearing stands where its last LP left it."""
     monkeypatch.setattr(newton, "MAX_STEPS", 0)

@@ -7,7 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from acopf import AcOpf, solve_acopf
-from cases import CASES, banded, feeder33, feeder69, generators33, market, rated, resource, without_finish
+from cases import (
+    CASES,
+    banded,
+    feeder33,
+    feeder69,
+    generators33,
+    market,
+    one_interval,
+    rated,
+    resource,
+    without_finish,
+)
 from feeders import Branch, feeder
 from scipy import sparse
 
@@ -252,26 +263,6 @@ def test_shorter_intervals_cost_their_share_at_the_same_prices(minutes: int):
     expected = clearing("undervoltage_33")
     assert found.objective == pytest.approx(expected.objective * minutes / 60, rel=1e-12)
     np.testing.assert_allclose(found.prices.lmp_usd_per_mwh, expected.prices.lmp_usd_per_mwh, rtol=1e-12)
-
-
-def one_interval(case: MarketCase, interval: int) -> MarketCase:
-    """One interval of `case` as a case of its own."""
-    here = slice(interval, interval + 1)
-    return replace(
-        case,
-        horizon=replace(case.horizon, intervals=1, start=case.horizon.starts[interval]),
-        substation=replace(
-            case.substation,
-            price_usd_per_mwh=case.substation.price_usd_per_mwh[here],
-            q_price_usd_per_mvarh=case.substation.q_price_usd_per_mvarh[here],
-        ),
-        load_p_kw=case.load_p_kw[here],
-        load_q_kvar=case.load_q_kvar[here],
-        resources=replace(case.resources, p_max_kw=case.resources.p_max_kw[here]),
-        bids=replace(
-            case.bids, quantity_kw=case.bids.quantity_kw[here], price_usd_per_mwh=case.bids.price_usd_per_mwh[here]
-        ),
-    )
 
 
 def signs_of_price() -> MarketCase:
