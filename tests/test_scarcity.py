@@ -307,6 +307,6 @@ def test_a_car_splits_its_charge_so_that_both_hours_overload_the_line_alike():
     table = cleared("a_car_that_a_line_cannot_charge_in_time").broken_limits()
     p_pu, r, z_squared = 1.25, 0.02, 0.02**2 + 0.04**2
     v = np.sqrt(((1 - 2 * r * p_pu) + np.sqrt((1 - 2 * r * p_pu) ** 2 - 4 * z_squared * p_pu**2)) / 2)
-    assert table.excess / table.limit == pytest.approx([p_pu / v - 1] * 2, abs=0.01)
+    assert (table.excess / table.limit).tolist() == pytest.approx([p_pu / v - 1] * 2, abs=0.01)
     assert (table.excess / table.limit).mean() == pytest.approx(p_pu / v - 1, abs=1e-4)
     assert table.penalty_usd_per_h.nunique() == 1
