@@ -223,15 +223,16 @@ class QuadraticModel:
             np.concatenate([market.row_lower[own], base[: 2 * len(group)], limits.lower[limit] - bound]),
             np.concatenate([market.row_upper[own], base[: 2 * len(group)], limits.upper[limit] - bound]),
         )
-        slack = slack_columns(self.softness, place, limit) if is_soft else None
+        steepest = abs(rows[2 * len(group) :]).max(axis=1).toarray().ravel()
+        slack = slack_columns(self.softness, place, limit, steepest) if is_soft else None
         with self.clock.phase("solver"):
             found = _optimum(problem, hessian, slack, len(group))
         limit_dual, excess = np.zeros((2, len(group), len(limits)))
         if found is not None:
             limit_dual[place, limit] = found.row_dual[len(own) + 2 * len(group) :]
-        if not is_soft and self.softness.is_soft.any():
-            if found is None or self.softness.is_exceeded_by(sparse.csr_array(limit_dual)):
-                return self._solve(group, watched, reached, is_soft=True)
+        is_too_dear = found is None or self.softness.is_exceeded_by(sparse.csr_array(limit_dual))
+        if is_too_dear and not is_soft and self.softness.is_soft.any():
+            return self._solve(group, watched, reached, is_soft=True)
         if found is None:
             return None
         if slack is not None:

@@ -5,7 +5,19 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from broken_cases import STORE_PROFILE, STORES, TOML, also, append, change, remove, source, write, write_good_case
+from broken_cases import (
+    STORE_PROFILE,
+    STORES,
+    TOML,
+    also,
+    append,
+    change,
+    penalties,
+    remove,
+    source,
+    write,
+    write_good_case,
+)
 from scipy import sparse
 from storecases import STORE_CASES
 from unbalanced import unbalanced
@@ -17,6 +29,7 @@ from dlmp.errors import InputError
 from dlmp.market import Horizon, MarketCase, Substation, simple_case
 from dlmp.network import Network, read_network
 from dlmp.network.simbench import from_simbench, simbench_profiles
+from dlmp.penalties import Penalties, Tier
 
 SIMBENCH = "1-LV-rural1--0-sw"
 
@@ -62,6 +75,22 @@ def test_case_toml_gives_name_horizon_and_limits_of_import(folder):
     assert (case.substation.q_min_kvar, case.substation.q_max_kvar) == (-np.inf, np.inf)
     assert case.substation.price_usd_per_mwh.tolist() == [20, 50, -5]
     assert case.substation.q_price_usd_per_mvarh.tolist() == [1, 2, 0]
+
+
+def test_penalties_are_built_in_unless_their_kind_has_rows(folder):
+    assert read_case(folder).penalties == Penalties()
+    penalties("thermal,0.2,900\nthermal,0,500\nimport,0,")(folder)
+    expected = Penalties(thermal=(Tier(0.0, 500.0), Tier(0.2, 900.0)), substation=())
+    assert read_case(folder).penalties == expected
+
+
+def test_penalties_are_written_where_they_are_not_the_built_in_ones(folder, tmp_path):
+    case = read_case(folder)
+    case.write(tmp_path / "plain")
+    assert not (tmp_path / "plain" / "penalties.csv").exists()
+    given = Penalties(voltage=(Tier(0.0, 1e4 / 3), Tier(0.01, 1e6)), unbalance=())
+    replace(case, penalties=given).write(tmp_path / "own")
+    assert read_case(tmp_path / "own").penalties == given
 
 
 def test_zone_and_currency_default_to_utc_and_dollars_and_the_start_may_be_text(folder):

@@ -125,6 +125,32 @@ def test_taps_that_leave_no_dispatch_are_settled_at_the_loads_first(heavy):
     assert found.clearing.certificate.is_feasible
 
 
+def test_taps_at_which_limits_would_be_broken_are_settled_at_the_loads_first(heavy):
+    """Limits are soft: the same taps as when they are hard, and the same clearing."""
+    case = with_least(heavy, 0.91)
+    assert len(clear(case).broken_limits())
+    found, expected = clear_with_taps(case), clear_with_taps(case, HARD)
+    assert found.rounds == expected.rounds
+    assert found.clearing.broken_limits().empty
+    assert found.clearing.objective == pytest.approx(expected.clearing.objective, rel=1e-9)
+
+
+def test_where_no_taps_keep_all_limits_those_of_the_case_are_cleared_with_what_they_break(heavy):
+    case = with_least(heavy, 0.98)
+    found = clear_with_taps(case)
+    assert found.rounds[0] == case.network.taps
+    assert len(found.clearing.broken_limits())
+    assert found.clearing.certificate.is_feasible
+
+
+def test_taps_that_would_break_limits_end_it_unsettled_at_the_last_that_do_not(heavy, monkeypatch):
+    low = dict.fromkeys(heavy.network.taps, 0.9)
+    monkeypatch.setattr(taps, "settle_taps", lambda network, *power: [(low, True)] * 3)
+    found = clear_with_taps(with_least(heavy, 0.85))
+    assert (found.rounds, found.settled) == ((heavy.network.taps,), False)
+    assert "at the taps that they move to next, limits would have to be broken" in found.obstacle
+
+
 def test_where_settled_taps_leave_no_dispatch_either_the_limits_are_those_at_the_taps_of_the_case(heavy):
     case = with_least(heavy, 0.98)
     with pytest.raises(InfeasibleError) as alone:

@@ -188,7 +188,8 @@ class NetworkRows:
         """Columns by which the rows of `matrix` may be broken."""
         blocks = self.all_rows()
         interval, limit = (np.concatenate([getattr(rows, name) for rows in blocks]) for name in ("interval", "limit"))
-        return slack_columns(self.softness, interval, limit)
+        steepest = np.concatenate([np.abs(rows.gradient).max(axis=(1, 2), initial=0.0) for rows in blocks])
+        return slack_columns(self.softness, interval, limit, steepest)
 
     def weights(self, dual: FloatArray) -> Weights:
         """Multipliers by import and limit from the `dual` of every row of `matrix`."""

@@ -202,10 +202,14 @@ def _quantities(limits: Limits) -> IntArray:
 class Slack:
     """Columns by which rows of soft limits may be broken: one for each quantity, interval, side and tier.
 
+    They are measured in power where it has the most effect, which keeps cost and coefficients near those of the market.
+
     Parameters
     ----------
     cost, upper
         (c,) Cost of each, and the room that its tier has; the lower bound is 0.
+    size
+        (c,) Excess of the quantity that one unit is.
     matrix
         (i, c) Coefficients in the rows.
     interval, quantity, sign
@@ -216,6 +220,7 @@ class Slack:
 
     cost: FloatArray
     upper: FloatArray
+    size: FloatArray
     matrix: sparse.csr_array
     interval: IntArray
     quantity: IntArray
@@ -225,16 +230,22 @@ class Slack:
     def excess(self, value: FloatArray, softness: Softness, intervals: int) -> FloatArray:
         """(intervals, k) How far columns at `value` (c,) let each limit be above (below zero: below) its bound."""
         total = np.zeros((intervals, len(softness.limits)))
-        np.add.at(total, (self.interval, self.quantity), self.sign * value)
+        np.add.at(total, (self.interval, self.quantity), self.sign * self.size * value)
         return total[:, softness.quantity]
 
 
-def slack_columns(softness: Softness, interval: IntArray, limit: IntArray) -> Slack:
-    """Columns that let the rows (i,) of `limit` at `interval` be broken; a row of limit -1 has none."""
+def slack_columns(softness: Softness, interval: IntArray, limit: IntArray, steepest: FloatArray) -> Slack:
+    """Columns that let the rows (i,) of `limit` at `interval` be broken; a row of limit -1 has none.
+
+    `steepest` (i,) is the largest coefficient of each row.
+    """
     rows = np.flatnonzero((limit >= 0) & softness.is_soft[limit])
     tiers = softness.edge.shape[1] - 1
     owner = np.stack([interval[rows], softness.quantity[limit[rows]]])
     pairs, place = np.unique(owner, axis=1, return_inverse=True)
+    size = np.zeros(pairs.shape[1])
+    np.maximum.at(size, place, steepest[rows])
+    size = np.where(size > 0, size, 1.0)
     parts, entries, start = [], [], 0
     for side in (0, 1):
         for tier in range(tiers):
@@ -242,16 +253,16 @@ def slack_columns(softness: Softness, interval: IntArray, limit: IntArray) -> Sl
             exists = np.isfinite(edge[tier]) & np.isfinite(price)
             column = np.where(exists, start + np.cumsum(exists) - 1, -1)[place]
             of_rows = column >= 0
-            entries.append((np.full(int(of_rows.sum()), 1.0 - 2 * side), rows[of_rows], column[of_rows]))
+            entries.append(((1.0 - 2 * side) * size[place][of_rows], rows[of_rows], column[of_rows]))
             width = np.abs(edge[tier + 1] - np.where(exists, edge[tier], 0.0))
             key = ((pairs[1] * 2 + side) * tiers + tier) * 2**20 + pairs[0]
             sign = np.full(pairs.shape[1], 2 * side - 1)
-            parts.append(np.stack([price, width, *pairs, sign, key])[:, exists])
+            parts.append(np.stack([price * size, width / size, size, *pairs, sign, key])[:, exists])
             start += int(exists.sum())
-    cost, upper, *numbers = np.concatenate(parts, axis=1)
+    cost, upper, size, *numbers = np.concatenate(parts, axis=1)
     value, row, column = (np.concatenate(part) for part in zip(*entries, strict=True))
     matrix = sparse.csr_array((value, (row, column)), shape=(len(interval), start))
-    return Slack(cost, upper, matrix, *(number.astype(np.int64) for number in numbers))
+    return Slack(cost, upper, size, matrix, *(number.astype(np.int64) for number in numbers))
 
 
 def with_slack(problem: LinearProgram, slack: Slack) -> LinearProgram:

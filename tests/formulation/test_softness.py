@@ -147,7 +147,7 @@ def test_the_cost_of_an_excess_is_each_tier_s_part_at_its_price(soft: Softness):
 def test_rows_of_one_limit_share_their_slack_and_hard_rows_have_none(soft: Softness):
     flow = len(soft.limits) - 1
     interval, limit = np.array([0, 1, 1, 1, 2]), np.array([flow, flow, flow, -1, 4])
-    slack = slack_columns(soft, interval, limit)
+    slack = slack_columns(soft, interval, limit, np.array([0.0, 0.5, 0.25, 7.0, 0.02]))
     above = slack.sign > 0
     assert list(zip(slack.interval[above], slack.quantity[above], strict=True)) == [
         (0, flow),
@@ -159,7 +159,10 @@ def test_rows_of_one_limit_share_their_slack_and_hard_rows_have_none(soft: Softn
     dense = slack.matrix.toarray()
     np.testing.assert_array_equal(dense[1], dense[2])
     assert not dense[3].any()
-    assert sorted(slack.upper[slack.quantity == 4]) == pytest.approx([0.02, 0.02, np.inf, np.inf])
+    of_voltage = slack.quantity == 4
+    assert sorted(slack.upper[of_voltage]) == pytest.approx([1.0, 1.0, np.inf, np.inf]), "0.02 pu, at 0.02 pu a unit"
+    assert sorted(slack.cost[of_voltage]) == pytest.approx([0.02 * FIRST] * 2 + [0.02 * SECOND] * 2)
+    assert sorted(set(slack.size.tolist())) == [0.02, 0.5, 1.0], "1 where nothing moves the limit"
     assert len(set(slack.key.tolist())) == len(slack.key)
     excess = slack.excess(np.where(above, 0.5, 0.0), soft, 3)
-    assert (excess[0, flow], excess[1, flow], excess[2, 4]) == (0.5, 0.5, 1.0)
+    assert (excess[0, flow], excess[1, flow], excess[2, 4]) == pytest.approx((0.5, 0.25, 0.02))
