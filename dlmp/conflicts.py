@@ -33,11 +33,20 @@ Key = tuple[int, int]
 """Interval and limit; limits -1 and -2 are the ranges of real and of reactive import."""
 
 
+@dataclass(frozen=True, eq=False)
+class NetworkRowKeys:
+    """Interval and limit (i,) of each network row, and whether that limit may not be broken; limit -1: no limit."""
+
+    interval: IntArray
+    limit: IntArray
+    is_hard: npt.NDArray[np.bool_]
+
+
 def find_conflicts(
     problem: LinearProgram,
     market: MarketLp,
     formulation: Formulation,
-    rows: "NetworkRowKeys",
+    rows: NetworkRowKeys,
     x: FloatArray,
     point: OperatingPoint,
 ) -> list[LimitConflict]:
@@ -66,15 +75,6 @@ def find_conflicts(
                 state = formulation.operate(market.injection(near.ravel()), point)
                 found.append(_told(key, excess, state, market, formulation.limits, number))
     return found[:MOST_CONFLICTS]
-
-
-@dataclass(frozen=True, eq=False)
-class NetworkRowKeys:
-    """Interval and limit (i,) of each network row, and whether that limit may not be broken; limit -1: no limit."""
-
-    interval: IntArray
-    limit: IntArray
-    is_hard: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

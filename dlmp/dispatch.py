@@ -317,9 +317,9 @@ class _Passes:
     def _avoidable(self) -> npt.NDArray[np.bool_]:
         """(t,) True where limits are broken though, by the tangents at the present point, all could be kept."""
         beyond = self.x[self.market.block("import_beyond")].sum(axis=1) > self.settings.tolerance_pu
-        breaks = self.market.together(beyond | (np.abs(self.rows.excess) > self.settings.tolerance_pu).any(axis=1))
-        if not breaks.any():
-            return breaks
+        breaks = beyond | (np.abs(self.rows.excess) > self.settings.tolerance_pu).any(axis=1)
+        if not (breaks.any() and self.reports[-1].finished):
+            return np.zeros_like(breaks)
         problem, _ = self._present_programme()
         slack = self.rows.slack()
         with self.clock.phase("solver"):

@@ -12,7 +12,7 @@ from feeders import feeder
 from infeasible import AB, DAYS, P_IMPORT, two
 from softopf import solve_soft_acopf
 
-from dlmp import Clearing, Penalties, Settings, Tier, clear, read_case, shipped_case
+from dlmp import Clearing, InfeasibleError, Penalties, PowerFlowError, Settings, Tier, clear, read_case, shipped_case
 from dlmp.certificate import independent_power_flow
 from dlmp.market import simple_case
 from dlmp.prices import COMPONENTS
@@ -241,7 +241,7 @@ def test_the_report_tells_how_many_limits_are_broken_the_worst_of_each_kind_and_
 
 
 def test_a_load_beyond_what_the_feeder_can_carry_has_no_state_whatever_the_penalties():
-    with pytest.raises(Exception, match=r"the AC power flow has no solution in intervals \[0\]"):
+    with pytest.raises(PowerFlowError, match=r"the AC power flow has no solution in intervals \[0\]"):
         clear(simple_case(two(1500, band=(0.95, 1.05)), 20.0))
 
 
@@ -288,8 +288,14 @@ def test_one_phase_of_an_unbalanced_feeder_is_told_with_its_phase():
     network = case.network
     low = network.v_min_pu.copy()
     low[network.node("611")] = 1.045
-    found = clear(replace(case, network=replace(network, v_min_pu=low)))
+    case = replace(case, network=replace(network, v_min_pu=low))
+    found = clear(case)
     table = found.broken_limits()
+    with pytest.raises(InfeasibleError) as refused:
+        clear(case, Settings(limits="hard"))
+    expected = [[("bus 611.3", interval)] for interval in table.interval]
+    sets = [[(conflict.element, conflict.interval) for conflict in members] for members in refused.value.sets]
+    assert sorted(sets) == sorted(expected)
     assert found.status == "converged"
     assert set(zip(table.element, table.phase, strict=True)) == {("bus 611", "3")}
     assert found.certificate.program.startswith("OpenDSS")
