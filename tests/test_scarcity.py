@@ -15,6 +15,7 @@ from softopf import solve_soft_acopf
 from dlmp import Clearing, InfeasibleError, Penalties, PowerFlowError, Settings, Tier, clear, read_case, shipped_case
 from dlmp.certificate import independent_power_flow
 from dlmp.market import simple_case
+from dlmp.penalties import KINDS
 from dlmp.prices import COMPONENTS
 from dlmp.report import clearing_rows
 from dlmp.units import BASE_KVA, KW_PER_MW
@@ -72,6 +73,7 @@ def test_the_amount_is_that_of_an_independent_power_flow(name: str):
         assert row.excess == pytest.approx(abs(value - row.limit), abs=1e-4 * abs(row.limit) + 1e-3)
     assert certificate.is_feasible
     assert certificate.is_supported
+    assert certificate.price_ranges == (), "a multiplier at its penalty is the only one"
     assert certificate.broken_limits == len({(row.cause, row.element) for row in table.itertuples()})
     untold = max(flow.worst_voltage()[0], flow.worst_loading()[0] / 100 - 1)
     assert untold > 1e-4 or set(table.cause) == {"import"}, "without what is told it would not be feasible"
@@ -177,6 +179,24 @@ def test_the_objective_is_import_and_supply_and_the_penalties():
     assert found.penalty > 100
     summary = found.summary()
     assert (summary["broken_limits"], summary["penalty"]) == (2, found.penalty)
+
+
+def test_a_quarter_of_an_hour_costs_a_quarter_at_the_same_prices():
+    case, hour = DAYS["low_voltage_or_an_overloaded_line"].build(), cleared("low_voltage_or_an_overloaded_line")
+    quarter = clear(replace(case, horizon=replace(case.horizon, interval_minutes=15)))
+    assert quarter.objective == pytest.approx(hour.objective / 4, rel=1e-9)
+    assert quarter.penalty == pytest.approx(hour.penalty / 4, rel=1e-9)
+    np.testing.assert_allclose(quarter.prices.lmp_usd_per_mwh, hour.prices.lmp_usd_per_mwh, rtol=1e-9)
+    np.testing.assert_allclose(quarter.prices.scarcity, hour.prices.scarcity, rtol=1e-9)
+
+
+def test_dearer_penalties_never_lower_cost(name: str):
+    case = DAYS[name].build()
+    dearer = {
+        field: tuple(Tier(tier.beyond, 1.5 * tier.price) for tier in getattr(case.penalties, field))
+        for field in KINDS.values()
+    }
+    assert clear(replace(case, penalties=Penalties(**dearer))).objective > cleared(name).objective
 
 
 def test_relaxing_every_limit_a_little_never_raises_cost(name: str):
