@@ -15,6 +15,7 @@ from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network.model import IntArray, Network
 from dlmp.network.opendss import from_opendss
 from dlmp.network.pandapower import from_pandapower
+from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, Requirements, ServiceOffers, everywhere
 from dlmp.shipped import shipped_case
 from dlmp.stores import Stores
 
@@ -25,7 +26,8 @@ SEGMENTS = 2
 class Spec:
     """A feeder, intervals of a day, how many nodes bid (a share, or a number) and up to how much.
 
-    `peer` names the case of DistOPF that is nearest to it; `storages` and `vehicles` are numbers of stores on top.
+    `peer` names the case of DistOPF that is nearest to it; `storages` and `vehicles` are numbers of stores on top, and
+    `capacity` is true where they and all others offer capacity up and down.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Spec:
     peer: str = ""
     storages: int = 0
     vehicles: int = 0
+    capacity: bool = False
 
 
 def pandapower_feeder(name: str) -> Callable[[], Network]:
@@ -69,6 +72,7 @@ SPECS = (
     Spec("IEEE 123 x 24", ieee123, 24, 30, (30.0, 100.0), peer="ieee123_30der"),
     Spec("IEEE 123 x 96", ieee123, 96, 30, (30.0, 100.0)),
     Spec("IEEE 123 x 96, 60 stores", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30),
+    Spec("IEEE 123 x 96, 60 stores, capacity", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30, capacity=True),
     Spec("9,500 nodes x 1", ieee9500, 1, 200, (9.0, 30.0), peer="ieee9500"),
     Spec("9,500 nodes x 24", ieee9500, 24, 200, (9.0, 30.0)),
 )
@@ -112,7 +116,8 @@ def build(spec: Spec, network: Network) -> MarketCase:
         resources=resources,
         bids=bids,
     )
-    return with_stores(case, spec, random, inner) if spec.storages + spec.vehicles else case
+    case = with_stores(case, spec, random, inner) if spec.storages + spec.vehicles else case
+    return with_capacity(case, random) if spec.capacity else case
 
 
 def with_stores(case: MarketCase, spec: Spec, random: np.random.Generator, nodes: IntArray) -> MarketCase:
@@ -154,6 +159,30 @@ def with_stores(case: MarketCase, spec: Spec, random: np.random.Generator, nodes
     )
     bids = case.bids
     return replace(case, resources=joined(resources, added), bids=bids, stores=stores)
+
+
+def with_capacity(case: MarketCase, random: np.random.Generator) -> MarketCase:
+    """Let every resource offer capacity up and down for an hour, and require a tenth of the highest load of each."""
+    services, intervals, count = (CAPACITY_UP, CAPACITY_DOWN), case.horizon.intervals, len(case.resources)
+    reach_kw = case.resources.p_max_kw.max(axis=0) - case.resources.p_min_kw
+    price = random.uniform(1.0, 8.0, len(services) * count)
+    offers = ServiceOffers(
+        resource=np.tile(np.arange(count), len(services)),
+        service=np.repeat(services, count),
+        quantity_kw=np.tile(reach_kw, (intervals, len(services))),
+        price_usd_per_mw_h=np.tile(price, (intervals, 1)),
+        duration_hours=np.full(len(services) * count, 1.0),
+    )
+    required_kw = 0.1 * case.load_p_kw.sum(axis=1).max()
+    requirements = Requirements(
+        name=np.array(["up", "down"]),
+        service=np.array(services),
+        place=np.array(["substation", "substation"]),
+        counts=np.tile(everywhere(case.network), (len(services), 1)),
+        quantity_kw=np.full((intervals, len(services)), required_kw),
+        shortage_usd_per_mw_h=np.full(len(services), 1000.0),
+    )
+    return replace(case, service_offers=offers, requirements=requirements)
 
 
 def joined(one: Resources, other: Resources) -> Resources:

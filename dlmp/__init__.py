@@ -6,17 +6,23 @@
 'converged'
 """
 
+from dlmp.blocks import Blocks
 from dlmp.casefolder import read_case
 from dlmp.clearing import Clearing, clear
 from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
 from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network import Network
 from dlmp.penalties import Penalties, Tier
+from dlmp.rolling import RollingDay, reclear
 from dlmp.settings import Settings
+from dlmp.settlement import Correction, CostRecovery, Settlement, correct, settle
 from dlmp.shipped import shipped_case
 
 __all__ = [
+    "Blocks",
     "Clearing",
+    "Correction",
+    "CostRecovery",
     "DlmpError",
     "Horizon",
     "InfeasibleError",
@@ -25,11 +31,16 @@ __all__ = [
     "Network",
     "Penalties",
     "PowerFlowError",
+    "RollingDay",
     "Settings",
+    "Settlement",
     "SolverError",
     "Substation",
     "Tier",
     "clear",
+    "correct",
     "read_case",
+    "reclear",
+    "settle",
     "shipped_case",
 ]

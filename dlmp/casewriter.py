@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dlmp.bids import Bids, Resources
+from dlmp.bids import Resources
+from dlmp.blocks import Blocks
+from dlmp.curves import Curves
 from dlmp.errors import InputError, Problem, Problems
-from dlmp.network.model import Network
+from dlmp.network.model import FloatArray, Network
 from dlmp.network.tables import write_tables
 from dlmp.penalties import KINDS, Penalties, Tier
 from dlmp.stores import PROFILED, Stores
@@ -46,14 +48,14 @@ def write_case(case: "MarketCase", folder: Path | str) -> None:
 
 
 def _check_segments(case: "MarketCase") -> None:
-    bids = case.bids
-    keys = pd.DataFrame({"resource": bids.resource, "is_supply": bids.is_supply, "segment": bids.segment})
     problems = Problems()
-    for column in np.flatnonzero(keys.duplicated()):
-        side = "supply" if bids.is_supply[column] else "demand"
-        element = f"bid of {case.resources.name[bids.resource[column]]}"
-        message = "stands more than once; number the segments of a curve"
-        problems.add(element, f"{side} segment", int(bids.segment[column]), message)
+    for bids in (case.bids, case.reactive_bids):
+        curves = bids.curves(case.resources.name)
+        keys = pd.DataFrame({"resource": curves.resource, "is_into": curves.is_into, "segment": curves.segment})
+        for column in np.flatnonzero(keys.duplicated()):
+            element = f"{curves.words.bid} of {curves.owner[curves.resource[column]]}"
+            message = "stands more than once; number the segments of a curve"
+            problems.add(element, f"{curves.side(int(column))} segment", int(curves.segment[column]), message)
     problems.raise_if_any()
 
 
@@ -65,7 +67,9 @@ def _write_files(case: "MarketCase", folder: Path) -> None:
         tables["penalties.csv"] = _penalties(case.penalties)
     if len(case.resources):
         tables["resources.csv"] = _resources(case.resources, case.network)
-        tables["bids.csv"] = _bids(case.bids, case.resources)
+        tables["bids.csv"] = _bids(case.bids.curves(case.resources.name))
+        tables["blocks.csv"] = _blocks(case.blocks, case.resources)
+        tables["reactive_bids.csv"] = _bids(case.reactive_bids.curves(case.resources.name))
         tables["availability.csv"] = _availability(case.resources)
         tables["stores.csv"] = _stores(case.stores, case.resources)
         tables["store_profile.csv"] = _store_profile(case.stores, case.resources)
@@ -75,11 +79,7 @@ def _write_files(case: "MarketCase", folder: Path) -> None:
 
 
 def _toml(name: str, horizon: "Horizon", substation: "Substation") -> str:
-    limits = {
-        field: getattr(substation, field)
-        for field in ("p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar")
-        if math.isfinite(getattr(substation, field))
-    }
+    limits = {name: getattr(substation, name)[0] for name in substation.LIMITS if _is_steady(substation, name)}
     lines = [
         f"name = {_quoted(name)}",
         "",
@@ -94,9 +94,15 @@ def _toml(name: str, horizon: "Horizon", substation: "Substation") -> str:
         f"currency = {_quoted(horizon.currency)}",
         "",
         "[import]",
-        *(f"{field} = {float(value)!r}" for field, value in limits.items()),
+        *(f"{name} = {float(value)!r}" for name, value in limits.items() if math.isfinite(value)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _is_steady(substation: "Substation", limit: str) -> bool:
+    """True for a limit of import that is the same in every interval."""
+    value = getattr(substation, limit)
+    return bool((value == value[0]).all())
 
 
 def _quoted(text: str) -> str:
@@ -108,6 +114,10 @@ def _prices(substation: "Substation") -> pd.DataFrame:
     table = pd.DataFrame({"price_usd_per_mwh": substation.price_usd_per_mwh})
     if substation.q_price_usd_per_mvarh.any():
         table["q_price_usd_per_mvarh"] = substation.q_price_usd_per_mvarh
+    for name in substation.LIMITS:
+        if not _is_steady(substation, name):
+            value = getattr(substation, name)
+            table[name] = np.where(np.isfinite(value), value, np.nan)
     return table.rename_axis("interval").reset_index()
 
 
@@ -138,9 +148,18 @@ def _resources(resources: Resources, network: Network) -> pd.DataFrame:
             "p_max_kw": resources.p_max_kw.max(axis=0),
             "q_min_kvar": resources.q_min_kvar,
             "q_max_kvar": resources.q_max_kvar,
-            "s_max_kva": np.where(np.isinf(resources.s_max_kva), np.nan, resources.s_max_kva),
+            "s_max_kva": _blank_where_infinite(resources.s_max_kva),
+            "participant": resources.participant,
+            "ramp_up_kw_per_min": _blank_where_infinite(resources.ramp_up_kw_per_min),
+            "ramp_down_kw_per_min": _blank_where_infinite(resources.ramp_down_kw_per_min),
+            "p_initial_kw": resources.p_initial_kw,
+            "power_factor_min": np.where(resources.power_factor_min > 0, resources.power_factor_min, np.nan),
         }
-    )
+    ).dropna(axis=1, how="all")
+
+
+def _blank_where_infinite(values: FloatArray) -> FloatArray:
+    return np.where(np.isinf(values), np.nan, values)
 
 
 def _availability(resources: Resources) -> pd.DataFrame:
@@ -150,21 +169,43 @@ def _availability(resources: Resources) -> pd.DataFrame:
     return pd.DataFrame({"resource": resources.name[index], "interval": interval, "p_max_kw": p_max_kw})
 
 
-def _bids(bids: Bids, resources: Resources) -> pd.DataFrame:
+def _bids(curves: Curves) -> pd.DataFrame:
     """One row for a segment that never changes, else one for each interval that offers it."""
-    steady = (bids.quantity_kw == bids.quantity_kw[0]).all(axis=0)
-    steady &= (bids.price_usd_per_mwh == bids.price_usd_per_mwh[0]).all(axis=0)
-    written = (bids.quantity_kw != 0) | (bids.price_usd_per_mwh != 0)
+    steady = (curves.quantity == curves.quantity[0]).all(axis=0)
+    for values in (curves.price, curves.rise, curves.is_fixed):
+        steady &= (values == values[0]).all(axis=0)
+    written = (curves.quantity != 0) | (curves.price != 0)
     written[:, steady] = np.arange(len(written))[:, None] == 0
     column, interval = np.nonzero(written.T)
+    is_fixed = curves.is_fixed[interval, column]
+    table = pd.DataFrame(
+        {
+            "resource": curves.owner[curves.resource[column]],
+            "interval": np.where(steady[column], "", interval.astype(str)),
+            "side": np.where(curves.is_into[column], curves.words.into, curves.words.out),
+            "segment": curves.segment[column],
+            curves.words.quantity: curves.quantity[interval, column],
+            curves.words.price: np.where(is_fixed, np.nan, curves.price[interval, column]),
+        }
+    )
+    rise = curves.rise[interval, column]
+    if rise.any():
+        table[curves.words.price_end] = np.where(rise != 0, table[curves.words.price] + rise, np.nan)
+    return table.assign(is_self_scheduled=is_fixed.astype(int)) if is_fixed.any() else table
+
+
+def _blocks(blocks: Blocks, resources: Resources) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "resource": resources.name[bids.resource[column]],
-            "interval": np.where(steady[column], "", interval.astype(str)),
-            "side": np.where(bids.is_supply[column], "supply", "demand"),
-            "segment": bids.segment[column],
-            "quantity_kw": bids.quantity_kw[interval, column],
-            "price_usd_per_mwh": bids.price_usd_per_mwh[interval, column],
+            "block": blocks.name,
+            "resource": resources.name[blocks.resource],
+            "side": np.where(blocks.is_supply, "supply", "demand"),
+            "first_interval": blocks.first,
+            "last_interval": blocks.last,
+            "quantity_kw": blocks.quantity_kw,
+            "price_usd_per_mwh": blocks.price_usd_per_mwh,
+            "min_acceptance_ratio": blocks.least_share,
+            "exclusive_group": blocks.group,
         }
     )
 
@@ -181,7 +222,7 @@ def _penalties(penalties: Penalties) -> pd.DataFrame:
 
 def _stores(stores: Stores, resources: Resources) -> pd.DataFrame:
     """One row per store; what differs between intervals is that of the first."""
-    shortfall = np.where(np.isinf(stores.shortfall_usd_per_mwh), np.nan, stores.shortfall_usd_per_mwh)
+    shortfall = _blank_where_infinite(stores.shortfall_usd_per_mwh)
     columns = {
         field.name: getattr(stores, field.name)[0] if field.name in PROFILED else getattr(stores, field.name)
         for field in fields(Stores)

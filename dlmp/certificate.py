@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
+from dlmp.bids import reactive_share
 from dlmp.dispatch import Dispatch
 from dlmp.errors import InputError, Problem, SolverError
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
+from dlmp.formulation.market_lp import MarketLp
 from dlmp.market import MarketCase
 from dlmp.network.checked import CheckedFlow, Told
 from dlmp.network.model import BalancedNetwork, ComplexArray, FloatArray, Network, UnbalancedNetwork
@@ -23,6 +25,8 @@ from dlmp.network.pandapower_check import pandapower_flow
 from dlmp.prices import Prices
 from dlmp.products.storage import STORE_VARIABLES
 from dlmp.products.substation import REACTIVE_IMPORT, REAL_IMPORT
+from dlmp.ramps import ramp_excess, ramp_limited
+from dlmp.reserves import service_awards
 from dlmp.results import Awards, Voltages
 from dlmp.scarcity import IMPORT, broken_names, count_elements, scarcity_of
 from dlmp.solve import LinearProgram, solve_lp
@@ -63,8 +67,8 @@ class Certificate:
     import_mismatch_kw, loss_mismatch_kw
         Largest difference of import and of the branches' losses in any interval [kW].
     worst_bid_gap_usd, worst_bid
-        Most that any resource could have earned on top by another quantity at the published price
-        [currency per interval], and which.
+        Bound on what any resource could have earned on top by another quantity at the published price
+        [currency per interval], and which; the most itself where all bids are blocks.
     traded_usd
         Money that all resources exchange at the published prices, as a scale for `worst_bid_gap_usd`.
     price_ranges
@@ -152,8 +156,10 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
     voltage, where_voltage = flow.worst_voltage(told[VOLTAGE])
     loading, where_loading = flow.worst_loading(told[CONGESTION])
     unbalance, where_unbalance = flow.worst_unbalance(told[UNBALANCE])
+    intervals = case.horizon.intervals
     at_from, at_to = found.point.branch_power()
-    loss_pu = (at_from + at_to).real.sum(axis=1)
+    loss_pu = (at_from + at_to)[:intervals].real.sum(axis=1)
+    import_pu = found.point.import_pu[:intervals]
     return Certificate(
         program=flow.program,
         ac_converged=flow.converged,
@@ -165,7 +171,7 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
         worst_unbalance_violation_pu=unbalance,
         worst_unbalance=where_unbalance,
         voltage_mismatch_pu=float(np.abs(flow.port_voltage()[:, network.voltage_ports] - voltages.v_pu).max()),
-        import_mismatch_kw=float(np.abs(flow.import_kva.real - found.point.import_pu.real * BASE_KVA).max()),
+        import_mismatch_kw=float(np.abs(flow.import_kva.real - import_pu.real * BASE_KVA).max()),
         loss_mismatch_kw=float(np.abs(flow.branch_loss_pu() - loss_pu).max() * BASE_KVA),
         worst_bid_gap_usd=float(gap.max(initial=0.0)),
         worst_bid="" if worst_gap is None else f"{case.resources.name[worst_gap[1]]}, interval {worst_gap[0]}",
@@ -202,11 +208,11 @@ def independent_power_flow(network: Network, injection_kva: ComplexArray, law_kv
 
 
 def told_excess(broken: pd.DataFrame, cause: str) -> Told:
-    """How far the table `broken` tells the limits of a cause to be broken, by name and interval.
+    """How far the table `broken` tells the limits of a cause to be broken as scheduled, by name and interval.
 
     In pu for voltages, their unbalance and flows (of the limit, the worse end of two), in kW for the import.
     """
-    rows = broken[broken.cause == cause]
+    rows = broken[(broken.cause == cause) & (broken.called == "-")]
     per_unit = {CONGESTION: rows.limit.to_numpy(dtype=float), UNBALANCE: np.full(len(rows), 100.0)}
     amount = rows.excess.to_numpy(dtype=float) / per_unit.get(cause, np.ones(len(rows)))
     keys = zip(broken_names(rows), rows.interval.tolist(), strict=True)
@@ -224,14 +230,22 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray, tol
     more_p, more_q = (
         np.array([told.get((element, t), 0.0) for t in intervals]) for element in (REAL_IMPORT, REACTIVE_IMPORT)
     )
+    scheduled_kw = np.where(case.bids.is_self_scheduled, case.bids.quantity_kw, 0.0)
+    share = reactive_share(resources)
+    limited = np.flatnonzero(np.isfinite(share))
+    beyond_share = np.abs(awards.q_kvar[:, limited]) - share[limited] * np.abs(awards.net_injection_kw[:, limited])
     excess = [
-        -awards.segment_kw,
+        scheduled_kw - awards.segment_kw,
         awards.segment_kw - case.bids.quantity_kw,
+        -awards.segment_kvar,
+        awards.segment_kvar - case.reactive_bids.quantity_kvar,
         resources.p_min_kw - awards.net_injection_kw,
         awards.net_injection_kw - resources.p_max_kw,
         resources.q_min_kvar - awards.q_kvar,
         awards.q_kvar - resources.q_max_kvar,
         np.hypot(awards.net_injection_kw, awards.q_kvar) - resources.s_max_kva,
+        beyond_share,
+        ramp_excess(resources, awards.net_injection_kw, case.horizon.interval_minutes),
         substation.p_min_kw - import_kw - more_p,
         import_kw - substation.p_max_kw - more_p,
         substation.q_min_kvar - import_kvar - more_q,
@@ -243,13 +257,15 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray, tol
 def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     """Profit that each resource forgoes at the published prices.
 
-    Every resource solves its own profit maximum, all in one LP of the market's rows without a network.
+    Every resource solves its own profit maximum, all in one LP of the market's rows without a network.  Where a price
+    changes along its segment, that at the award holds: profit being concave, no quantity earns more on top than by it
+    (Frank and Wolfe, Naval Research Logistics Quarterly 3, 1956), and none earns anything where the award is the best.
 
     Returns
     -------
     gap
-        (t, r) Best profit less the profit of the award [currency]; that of a store over the whole horizon, in
-        interval 0.
+        (t, r) Best profit less the profit of the award [currency]; that of a resource whose intervals depend on each
+        other, a store or one with ramps, over the whole horizon, in interval 0.
     traded
         Sum of what all resources are paid or pay, in absolute value [currency].
     """
@@ -257,20 +273,23 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     share = market.case.resources.share
     price, q_price = prices.lmp_usd_per_mwh @ share.T, prices.lmp_q_usd_per_mvarh @ share.T
     columns = market.columns
-    cost = columns.cost.copy()
+    cost = columns.marginal_cost(found.x).reshape(columns.cost.shape)
     blocks = market.template.blocks
-    for name in ("import_p", "import_q"):
+    for name in ("import_p", "import_q", "shortage"):
         cost[:, blocks[name]] = 0.0
     cost[:, blocks["p"]] -= price
     cost[:, blocks["q"]] -= q_price
+    service_price = service_awards(found).price_usd_per_mw_h
+    cost[:, blocks["reserve"]] -= service_price
+    own = market.own_rows
     best = solve_lp(
         LinearProgram(
             cost.ravel(),
             columns.lower.ravel(),
             columns.upper.ravel(),
-            market.matrix,
-            market.row_lower,
-            market.row_upper,
+            market.matrix[own],
+            market.row_lower[own],
+            market.row_upper[own],
         )
     )
     if best is None:
@@ -278,17 +297,31 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     money = money_per_price_pu(market.case.horizon.interval_hours)
     shape = (market.intervals, market.width)
     profit = [-(cost * x.reshape(shape)) for x in (best.x, found.x)]
-    per_resource = [_by_resource(found, values) for values in profit]
-    paid = np.abs(found.x[market.block("p")] * price).sum()
+    per_resource = [_over_dependent(market, by_resource(market, values)) for values in profit]
+    paid = np.abs(found.x[market.block("p")] * price).sum() + np.abs(found.x[market.block("q")] * q_price).sum()
+    paid += np.abs(found.x[market.block("reserve")] * service_price).sum()
     return np.maximum(per_resource[0] - per_resource[1], 0.0) * money, float(paid * money)
 
 
-def _by_resource(found: Dispatch, value: FloatArray) -> FloatArray:
-    """Sum columns (t, width) over all that belongs to each resource, (t, r); of a store over the horizon."""
-    blocks, stores = found.market.template.blocks, found.market.case.stores.resource
+def by_resource(market: MarketLp, value: FloatArray) -> FloatArray:
+    """Sum columns (t, width) over all that belongs to each resource, (t, r)."""
+    case, blocks = market.case, market.template.blocks
     total = value[:, blocks["p"]] + value[:, blocks["q"]]
-    np.add.at(total.T, found.market.case.bids.resource, value[:, blocks["award"]].T)
-    for name in STORE_VARIABLES:
-        np.add.at(total.T, stores, value[:, blocks[name]].T)
-    total[0, stores], total[1:, stores] = total[:, stores].sum(axis=0), 0.0
+    for name, owner in (
+        ("award", case.bids.resource),
+        ("block", case.blocks.resource),
+        ("q_award", case.reactive_bids.resource),
+        *((name, case.stores.resource) for name in STORE_VARIABLES),
+        ("reserve", case.service_offers.resource),
+    ):
+        np.add.at(total.T, owner, value[:, blocks[name]].T)
+    return total
+
+
+def _over_dependent(market: MarketLp, total: FloatArray) -> FloatArray:
+    """Put what resources (t, r) have over the horizon into interval 0, where their intervals depend on each other."""
+    case = market.case
+    ramped = ramp_limited(case.resources, case.horizon.interval_minutes)
+    coupled = np.unique(np.concatenate([case.stores.resource, *ramped]))
+    total[0, coupled], total[1:, coupled] = total[:, coupled].sum(axis=0), 0.0
     return total

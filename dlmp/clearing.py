@@ -8,20 +8,27 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from dlmp.blockchoice import dispatch_with_blocks
 from dlmp.certificate import Certificate, certify
-from dlmp.dispatch import Dispatch, PassReport, dispatch
+from dlmp.directions import dispatch_one_way
+from dlmp.dispatch import Dispatch, PassReport
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
-from dlmp.formulation.market_lp import build_market_lp
+from dlmp.formulation.interface import Formulation
+from dlmp.formulation.market_lp import MarketLp, build_market_lp
+from dlmp.localsupply import LocalSupply, local_supply
 from dlmp.market import MarketCase
-from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
+from dlmp.network.model import ComplexArray, FloatArray, Network, UnbalancedNetwork
 from dlmp.penalties import HARD
-from dlmp.prices import SCARCITY, Prices, decompose
+from dlmp.pricerule import with_chosen_prices
+from dlmp.prices import SCARCITY, Prices, decompose, limit_slopes
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
 from dlmp.products.substation import IMPORT_NAMES, REACTIVE_IMPORT, REAL_IMPORT
-from dlmp.results import Awards, Flows, StoreAwards, Voltages
+from dlmp.reserves import service_awards, unsafe_calls
+from dlmp.results import Awards, BlockAwards, Flows, ServiceAwards, StoreAwards, Voltages
 from dlmp.scarcity import Scarcity, count_elements, scarcity_of
 from dlmp.settings import SOFT, Settings
+from dlmp.ties import with_shared_ties
 from dlmp.timing import PhaseClock
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
 
@@ -39,11 +46,13 @@ class Clearing:
     status
         ``converged`` or ``not_converged``; in the latter case nothing here may be published.
     objective
-        Total cost over the horizon [currency]: import + accepted supply - accepted demand value, and the penalties
-        of broken limits.
+        Total cost over the horizon [currency]: import + accepted supply - accepted demand value, real and reactive,
+        what stores and services cost, and the penalties of broken limits.
     import_kw, import_kvar
         (t,) Substation import [kW], [kvar].
-    prices, awards, stores, voltages, flows
+    load_kva
+        (t, l) What each load column draws [kVA]: loads that follow their voltage, at that of the network state.
+    prices, awards, stores, blocks, services, voltages, flows
         The results; each has a `table`.
     passes
         What each LP pass came to.
@@ -59,9 +68,12 @@ class Clearing:
     objective: float
     import_kw: FloatArray
     import_kvar: FloatArray
+    load_kva: ComplexArray = field(repr=False)
     prices: Prices = field(repr=False)
     awards: Awards = field(repr=False)
     stores: StoreAwards = field(repr=False)
+    blocks: BlockAwards = field(repr=False)
+    services: ServiceAwards = field(repr=False)
     voltages: Voltages = field(repr=False)
     flows: Flows = field(repr=False)
     passes: tuple[PassReport, ...]
@@ -74,6 +86,16 @@ class Clearing:
     def certificate(self) -> Certificate:
         """Independent checks of this result, made when first asked for."""
         return certify(self.case, self._dispatch, self.prices, self.awards, self.voltages)
+
+    @cached_property
+    def local_supply(self) -> LocalSupply:
+        """How much of the load the feeder's own resources serve."""
+        return local_supply(self.case, self.awards, self.flows, self.import_kw)
+
+    @property
+    def make_whole(self) -> pd.DataFrame:
+        """Payments that accepted blocks need on top of the prices; see `BlockAwards.make_whole`."""
+        return self.blocks.make_whole()
 
     def explain(self, bus: str, interval: int = 0, phase: str | None = None) -> pd.DataFrame:
         """List what makes the price of a node: each binding element and its share.
@@ -89,8 +111,9 @@ class Clearing:
 
         Returns
         -------
-        Rows with ``component, element, phase, end, limit, unit`` and the shares ``share_usd_per_mwh`` and
-        ``share_q_usd_per_mvarh``, which add up to the node's prices.
+        Rows with ``component, element, phase, end, called, limit, unit`` and the shares ``share_usd_per_mwh`` and
+        ``share_q_usd_per_mvarh``, which add up to the node's prices.  ``called`` names the service in whose called
+        state the limit binds; ``-`` is the state as scheduled.
         """
         if not 0 <= interval < self.case.horizon.intervals:
             raise InputError(
@@ -105,27 +128,34 @@ class Clearing:
         rest = (energy[0] - bought[0], energy[1] - bought[1])
         is_shown = [abs(part) > self.settings.tolerance_usd_per_mwh for part in rest]
         bought = (bought[0] if is_shown[0] else energy[0], bought[1] if is_shown[1] else energy[1])
-        rows: list[tuple[str, str, str, str, float | None, str, float, float]] = [
-            ("energy", "substation price", "-", "-", None, "", *bought)
+        rows: list[tuple[str, str, str, str, str, float | None, str, float, float]] = [
+            ("energy", "substation price", "-", "-", "-", None, "", *bought)
         ]
         if is_shown[0]:
-            rows.append(("energy", REAL_IMPORT, "-", "-", None, "kW", rest[0], 0.0))
+            rows.append(("energy", REAL_IMPORT, "-", "-", "-", None, "kW", rest[0], 0.0))
         if is_shown[1]:
-            rows.append(("energy", REACTIVE_IMPORT, "-", "-", None, "kvar", 0.0, rest[1]))
+            rows.append(("energy", REACTIVE_IMPORT, "-", "-", "-", None, "kvar", 0.0, rest[1]))
         lost = (self.prices.loss[interval, node], self.prices.loss_q[interval, node])
-        rows.append(("loss", "network losses", "-", "-", None, "", *lost))
+        rows.append(("loss", "network losses", "-", "-", "-", None, "", *lost))
         rows += self._import_scarcity(node, interval)
-        is_scarce = scarce.limits[[interval]].toarray()[0] != 0
-        row = work.weights.limits[[interval]].tocoo()
-        gradient = work.point.limit_gradients(np.full(row.nnz, interval), row.col, np.array([node]))[:, :, 0]
+        market = work.market
+        states = np.flatnonzero(market.state_interval == interval)
+        row = work.weights.limits[states].tocoo()
+        is_scarce = scarce.limits[states].toarray()[row.row, row.col] != 0
+        gradient = work.point.limit_gradients(states[row.row], row.col, np.array([node]))[:, :, 0]
         bound = np.where(row.data > 0, limits.lower[row.col], limits.upper[row.col])
         shown = limits.physical(row.col, bound)
-        for limit, weight, at, share in zip(row.col, row.data, shown, gradient, strict=True):
+        called = [market.call_name(int(state)) for state in states[row.row]]
+        component = np.where(is_scarce, SCARCITY, limits.cause[row.col])
+        for limit, weight, at, share, cause, call in zip(
+            row.col, row.data, shown, gradient, component, called, strict=True
+        ):
             label = (
-                SCARCITY if is_scarce[limit] else str(limits.cause[limit]),
+                str(cause),
                 str(limits.element[limit]),
                 str(limits.phase[limit]),
                 str(limits.end[limit]),
+                call,
             )
             rows.append((*label, float(at), str(limits.unit[limit]), weight * share[0], weight * share[1]))
         columns = [
@@ -133,6 +163,7 @@ class Clearing:
             "element",
             "phase",
             "end",
+            "called",
             "limit",
             "unit",
             "share_usd_per_mwh",
@@ -140,7 +171,9 @@ class Clearing:
         ]
         return pd.DataFrame(rows, columns=columns)
 
-    def _import_scarcity(self, node: int, interval: int) -> list[tuple[str, str, str, str, float, str, float, float]]:
+    def _import_scarcity(
+        self, node: int, interval: int
+    ) -> list[tuple[str, str, str, str, str, float, str, float, float]]:
         """Rows of `explain` for broken ends of the import's range: their shares include the losses of import."""
         scarce, rows = self._scarcity.weights, []
         for number, (name, (element, unit)) in enumerate(IMPORT_NAMES.items()):
@@ -149,17 +182,18 @@ class Clearing:
             broken = broken[(broken.element == element) & (broken.interval == interval)]
             for limit in broken.limit:
                 gradient = self._dispatch.point.import_gradients(np.array([node]))[number][interval, :, 0]
-                rows.append((SCARCITY, element, "-", "-", float(limit), unit, *(-rent * gradient).tolist()))
+                rows.append((SCARCITY, element, "-", "-", "-", float(limit), unit, *(-rent * gradient).tolist()))
         return rows
 
     def broken_limits(self) -> pd.DataFrame:
-        """Every limit that is broken because that costs less than to keep it.
+        """Every limit that is broken because that costs less than to keep it, and every requirement that is not met.
 
         Returns
         -------
-        Rows with ``interval_start, interval, cause`` (``voltage``, ``congestion``, ``unbalance`` or ``import``),
-        ``element, phase, end``; ``limit, value, excess`` in `unit`; ``penalty_usd_per_h``, what one more `unit` of
-        excess costs [currency/h]; and ``cost_usd``, what the excess costs in the interval [currency].
+        Rows with ``interval_start, interval, cause`` (``voltage``, ``congestion``, ``unbalance``, ``import`` or
+        ``service``), ``element, phase, end, called``; ``limit, value, excess`` in `unit`; ``penalty_usd_per_h``, what
+        one more `unit` of excess costs [currency/h]; and ``cost_usd``, what the excess costs in the interval
+        [currency].  ``called`` is that of `explain`.
         """
         table = self._scarcity.table.copy()
         starts = pd.DatetimeIndex(self.case.horizon.starts)
@@ -173,40 +207,90 @@ class Clearing:
 
     @property
     def penalty(self) -> float:
-        """What all broken limits cost over the horizon, as part of the `objective` [currency]."""
+        """What all that `broken_limits` tells costs over the horizon, as part of the `objective` [currency]."""
         return float(self._scarcity.table.cost_usd.sum())
+
+    def penalties(self) -> FloatArray:
+        """(t,) `penalty` by interval [currency]."""
+        table = self._scarcity.table
+        cost = np.zeros(self.case.horizon.intervals)
+        np.add.at(cost, table.interval.to_numpy(dtype=int), table.cost_usd.to_numpy())
+        return cost
 
     def binding_limits(self) -> pd.DataFrame:
         """Every voltage, branch and import limit that is kept and binds, with its shadow price.
 
         Returns
         -------
-        Rows with ``interval_start, interval, component, element, phase, end, limit, unit`` and
+        Rows with ``interval_start, interval, component, element, phase, end, called, limit, unit`` and
         ``shadow_price_usd_per_h``: what one more `unit` of room would save [currency/h].
         """
-        limits = self._dispatch.formulation.limits
+        limits, market = self._dispatch.formulation.limits, self._dispatch.market
         weights = self._dispatch.weights.less(self._scarcity.weights).limits.tocoo()
-        interval, limit = weights.row, weights.col
+        limit = weights.col
         bound = np.where(weights.data > 0, limits.lower[limit], limits.upper[limit])
         shown = limits.physical(limit, bound)
         by_unit = limits.power[limit] * bound / shown
         frame = pd.DataFrame(
             {
-                "interval": interval,
+                "interval": market.state_interval[weights.row],
                 "component": limits.cause[limit].astype(object),
                 "element": limits.element[limit].astype(object),
                 "phase": limits.phase[limit].astype(object),
                 "end": limits.end[limit].astype(object),
+                "called": np.array([market.call_name(int(state)) for state in weights.row], dtype=object),
                 "limit": shown,
                 "unit": limits.unit[limit].astype(object),
                 "shadow_price_usd_per_h": np.abs(weights.data) * by_unit * BASE_KVA / KW_PER_MW,
             }
         )
         frame = pd.concat([self._binding_imports(), frame])
-        frame = frame.sort_values(["interval", "component", "element", "phase", "end"])
+        frame = frame.sort_values(["interval", "component", "element", "phase", "end", "called"])
         starts = pd.DatetimeIndex(self.case.horizon.starts)
         frame.insert(0, "interval_start", starts[frame.interval.to_numpy(dtype=int)])
         return frame.reset_index(drop=True)
+
+    @property
+    def market(self) -> MarketLp:
+        """The market's programme, with the directions that were closed and the states that its network was held to."""
+        return self._dispatch.market
+
+    def column_costs(self) -> FloatArray:
+        """(t, width) Cost of every column of the market at its award [currency/MWh pu]; see `MarketLp.block`."""
+        columns, x = self.market.columns, self._dispatch.x.reshape(self.market.intervals, self.market.width)
+        return columns.cost * x + columns.slope * x**2 / 2
+
+    def limit_values(self, injection_kva: ComplexArray) -> pd.DataFrame:
+        """What each binding limit's share of the prices pays for injections.
+
+        Parameters
+        ----------
+        injection_kva
+            (t, p) Complex power into each port [kVA].
+
+        Returns
+        -------
+        Rows with ``interval, component, name, limit, without, unit`` and ``value_usd_per_h``: the sum over all
+        ports of injection times the limit's share of the price [currency/h].  To first order the limited
+        quantity would be `without` if the injections were not there.  The component of a broken limit is ``scarcity``.
+        """
+        limits, work = self._dispatch.formulation.limits, self._dispatch
+        weights = work.weights.limits.tocoo()
+        is_scarce = work.excess[weights.row, weights.col] != 0
+        interval, limit = work.market.state_interval[weights.row], weights.col
+        slope = limit_slopes(work.point, weights, injection_kva[work.market.state_interval] / BASE_KVA)
+        bound = np.where(weights.data > 0, limits.lower[limit], limits.upper[limit])
+        return pd.DataFrame(
+            {
+                "interval": interval,
+                "component": np.where(is_scarce, SCARCITY, limits.cause[limit]).astype(object),
+                "name": [limits.name(index) for index in limit],
+                "limit": limits.physical(limit, bound),
+                "without": limits.physical(limit, work.point.limit_value[weights.row, limit] - slope),
+                "unit": limits.unit[limit].astype(object),
+                "value_usd_per_h": weights.data * slope * BASE_KVA / KW_PER_MW,
+            }
+        )
 
     def _binding_imports(self) -> pd.DataFrame:
         substation = self.case.substation
@@ -230,6 +314,7 @@ class Clearing:
                         "element": element,
                         "phase": "-",
                         "end": "-",
+                        "called": "-",
                         "limit": bound[binding],
                         "unit": unit,
                         "shadow_price_usd_per_h": np.abs(rent[binding]) / KW_PER_MW,
@@ -249,6 +334,7 @@ class Clearing:
             "intervals": self.case.horizon.intervals,
             "nodes": self.case.network.node_count,
             "resources": len(self.case.resources),
+            "local_supply": self.local_supply.totals(),
             "formulation": self.settings.formulation,
             **_frozen(self.case.network),
             "passes": len(self.passes),
@@ -317,38 +403,56 @@ def clear(
 def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport], None] | None) -> Clearing:
     clock = PhaseClock()
     with clock.phase("build"):
-        formulation = new_formulation(case, settings)
         penalties = case.penalties if settings.limits == SOFT else HARD
         market = build_market_lp(case, settings.circle_sides, penalties)
-    found = dispatch(market, formulation, settings, clock, progress)
-    while found.converged and (one_way := market.one_way(found.x)) is not None:
-        market = one_way
-        found = dispatch(market, formulation, settings, clock, progress)
+    while True:
+        with clock.phase("build"):
+            formulation = new_formulation(case, settings, market.state_interval)
+        found = _dispatch(market, formulation, settings, clock, progress)
+        if not found.converged:
+            break
+        with clock.phase("power_flow"):
+            unsafe = unsafe_calls(found, settings)
+        if not len(unsafe):
+            with clock.phase("rules"):
+                found = with_chosen_prices(with_shared_ties(found))
+            break
+        market = market.with_states(unsafe)
+    market = found.market
     with clock.phase("gradients"):
-        scarcity = scarcity_of(found)
-        prices = decompose(case.network, case.horizon, formulation.limits, found.point, found.weights, scarcity.weights)
+        scarcity, interval = scarcity_of(found), market.state_interval
+        prices = decompose(
+            case.network, case.horizon, formulation.limits, found.point, found.weights, interval, scarcity.weights
+        )
     share = case.resources.share
     power = found.x[market.network_columns] * BASE_KVA
     awards = Awards(
         case,
         segment_kw=found.x[market.block("award")] * BASE_KVA,
+        segment_kvar=found.x[market.block("q_award")] * BASE_KVA,
         net_injection_kw=power[:, 0],
         q_kvar=power[:, 1],
         lmp_usd_per_mwh=prices.lmp_usd_per_mwh @ share.T,
         lmp_q_usd_per_mvarh=prices.lmp_q_usd_per_mvarh @ share.T,
     )
-    at_from, at_to = found.point.branch_power()
+    at_from, at_to = (power[: market.intervals] for power in found.point.branch_power())
+    import_kva = found.point.import_pu[: market.intervals] * BASE_KVA
     return Clearing(
         case,
         settings,
         status=CONVERGED if found.converged else NOT_CONVERGED,
         objective=_objective(found) + scarcity.cost,
-        import_kw=found.point.import_pu.real * BASE_KVA,
-        import_kvar=found.point.import_pu.imag * BASE_KVA,
+        import_kw=import_kva.real,
+        import_kvar=import_kva.imag,
+        load_kva=np.asarray(
+            np.concatenate([case.load_pu, found.point.law_power()[: market.intervals]], axis=1) * BASE_KVA, complex
+        ),
         prices=prices,
         awards=awards,
         stores=_store_awards(found),
-        voltages=Voltages(case.network, case.horizon, found.point.voltage()),
+        blocks=BlockAwards(case, found.x[market.block("block")] * BASE_KVA, awards.lmp_usd_per_mwh),
+        services=service_awards(found),
+        voltages=Voltages(case.network, case.horizon, found.point.voltage()[: market.intervals]),
         flows=Flows(case.network, case.horizon, at_from * BASE_KVA, -at_to * BASE_KVA, _loading(found)),
         passes=found.reports,
         error_usd_per_mwh=found.error_usd_per_mwh,
@@ -356,6 +460,23 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         _dispatch=found,
         _scarcity=scarcity,
     )
+
+
+def _dispatch(
+    market: MarketLp,
+    formulation: Formulation,
+    settings: Settings,
+    clock: PhaseClock,
+    progress: Callable[[PassReport], None] | None,
+) -> Dispatch:
+    """Dispatch `market` with its stores going one way at a time and its blocks chosen."""
+
+    def one_way(own: MarketLp) -> Dispatch:
+        return dispatch_one_way(own, formulation, settings, clock, progress)
+
+    if not len(market.case.blocks):
+        return one_way(market)
+    return dispatch_with_blocks(market, formulation, settings, clock, one_way)
 
 
 def _store_awards(found: Dispatch) -> StoreAwards:
@@ -369,9 +490,10 @@ def _objective(found: Dispatch) -> float:
     """Cost of the dispatch at the import of the network state, not of the LP [currency]."""
     market = found.market
     x = found.x.copy()
-    x[market.block("import_p").ravel()] = found.point.import_pu.real
-    x[market.block("import_q").ravel()] = found.point.import_pu.imag
-    return float(market.columns.cost.ravel() @ x) * money_per_price_pu(market.case.horizon.interval_hours)
+    import_pu = found.point.import_pu[: market.intervals]
+    x[market.block("import_p").ravel()] = import_pu.real
+    x[market.block("import_q").ravel()] = import_pu.imag
+    return market.columns.total_cost(x) * money_per_price_pu(market.case.horizon.interval_hours)
 
 
 def _loading(found: Dispatch) -> FloatArray:
@@ -379,6 +501,7 @@ def _loading(found: Dispatch) -> FloatArray:
     limits, network = found.formulation.limits, found.market.case.network
     loading = np.zeros((found.market.intervals, network.branch_count))
     rated = np.flatnonzero(limits.branch >= 0)
-    share = np.maximum(found.point.limit_value[:, rated] / limits.upper[rated], 0.0) ** (1 / limits.power[rated])
+    value = found.point.limit_value[: found.market.intervals, rated]
+    share = np.maximum(value / limits.upper[rated], 0.0) ** (1 / limits.power[rated])
     np.maximum.at(loading.T, limits.branch[rated], share.T)
     return loading

@@ -18,13 +18,14 @@ from dlmp.casefolder import read_case
 from dlmp.chart import ASCII, UNICODE, price_chart
 from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.dispatch import PassReport
-from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
+from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, Problems, SolverError
 from dlmp.formulation import FORMULATIONS
 from dlmp.market import MarketCase
 from dlmp.network.model import BALANCED_PHASE
-from dlmp.output import RESULT_FILES, check_folder, check_parquet, write_files, write_results
+from dlmp.output import DAY_FILES, RESULT_FILES, check_folder, check_parquet, write_day, write_files, write_results
 from dlmp.plot import feeder, price_stack
-from dlmp.report import case_rows, clearing_rows, limits_table, lines, power_flow_rows, price_table, tap_rows
+from dlmp.report import case_rows, clearing_rows, day_rows, limits_table, lines, power_flow_rows, price_table, tap_rows
+from dlmp.rolling import RollingDay, reclear
 from dlmp.settings import HARD, LOSS_MODELS, SOFT, Settings
 from dlmp.shipped import shipped_case, shipped_cases
 from dlmp.taps import TapClearing, clear_with_taps
@@ -99,6 +100,48 @@ def clear_command(
         rows = clearing_rows(clearing, clearing.certificate if certificate else None, wall_seconds)
         _print_rows([*rows, *(tap_rows(settling) if settling else []), ("results", str(out))])
     _exit_unless_converged(clearing)
+
+
+@app.command("roll")
+def roll_command(
+    case: CaseArgument,
+    step: Annotated[
+        list[str],
+        typer.Argument(metavar="INTERVAL=CASE...", help="Interval to clear again from, and the day as then forecast."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Clear a day, then its rest again and again as forecasts change; what has begun is binding."""
+    began = time.perf_counter()
+    check_folder(out, DAY_FILES)
+    forecasts = _forecasts(step)
+    with _progress(quiet) as show:
+        show("clearing the day")
+        cleared = clear(_read(case))
+        _exit_unless_converged(cleared)
+        day = RollingDay.begin(cleared)
+        for first_interval, forecast in forecasts:
+            show(f"clearing from interval {first_interval}")
+            day = reclear(day, _read(forecast), first_interval)
+            _exit_unless_converged(day.clearing)
+    wall_seconds = time.perf_counter() - began
+    write_day(day, out, wall_seconds=wall_seconds)
+    if not quiet:
+        _print_rows([*day_rows(day, wall_seconds), ("results", str(out))])
+
+
+def _forecasts(steps: list[str]) -> list[tuple[int, Path]]:
+    """First interval and case of each step, from ``INTERVAL=CASE``."""
+    problems, forecasts = Problems(), []
+    for text in steps:
+        interval, is_step, folder = text.partition("=")
+        if not (is_step and folder and interval.strip().isdecimal()):
+            problems.add("roll", "INTERVAL=CASE", text, "must be an interval and a case folder, such as 6=noon")
+            continue
+        forecasts.append((int(interval), Path(folder)))
+    problems.raise_if_any()
+    return forecasts
 
 
 @app.command("network")

@@ -30,14 +30,14 @@ IN_USE = 1e-9
 """A row whose dual is smaller, relative to the cost of breaking it, has no part in a conflict."""
 
 Key = tuple[int, int]
-"""Interval and limit; limits -1 and -2 are the ranges of real and of reactive import."""
+"""State of the network, and limit; limits -1 and -2 are the ranges of real and of reactive import as scheduled."""
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkRowKeys:
-    """Interval and limit (i,) of each network row, and whether that limit may not be broken; limit -1: no limit."""
+    """State and limit (i,) of each network row, and whether that limit may not be broken; limit -1: no limit."""
 
-    interval: IntArray
+    state: IntArray
     limit: IntArray
     is_hard: npt.NDArray[np.bool_]
 
@@ -70,10 +70,10 @@ def find_conflicts(
         for core in elastic.irreducible_sets():
             number = found[-1].group + 1 if found else 0
             for key in core:
-                near = x.reshape(market.intervals, -1).copy()
-                excess, near[group] = elastic.least_excess(key, core, near[group])
-                state = formulation.operate(market.injection(near.ravel()), point)
-                found.append(_told(key, excess, state, market, formulation.limits, number))
+                moved = x.reshape(market.intervals, -1).copy()
+                excess, moved[group] = elastic.least_excess(key, core, moved[group])
+                near = formulation.operate(market.injection(moved.ravel()), point)
+                found.append(_told(key, excess, near, market, formulation.limits, number))
     return found[:MOST_CONFLICTS]
 
 
@@ -106,17 +106,20 @@ class _Elastic:
         breakable = Breakable.of(problem, market, rows.is_hard)
         imported = np.stack([breakable.columns // market.width, np.full(len(breakable.columns), -1)], axis=1)
         imported[np.isin(breakable.columns, market.block("import_q")), 1] = -2
-        of_limits = np.stack([rows.interval, rows.limit], axis=1)[rows.is_hard]
+        of_limits = np.stack([rows.state, rows.limit], axis=1)[rows.is_hard]
         key = np.concatenate([of_limits, imported])
-        every = np.arange(market.intervals)
+        every, interval = np.arange(market.intervals), market.state_interval
         extra = np.full(len(problem.cost) - market.intervals * market.width, -1)
+        of_rows = np.concatenate(
+            [np.repeat(every, len(market.template.row_lower)), interval[rows.state], imported[:, 0]]
+        )
         return cls(
             elastic_programme(problem, market, rows.is_hard),
             breakable.rows,
             breakable.size,
             key,
-            np.concatenate([np.repeat(every, len(market.template.row_lower)), rows.interval, imported[:, 0]]),
-            np.concatenate([np.repeat(every, market.width), extra, np.tile(key[:, 0], 2)]),
+            of_rows,
+            np.concatenate([np.repeat(every, market.width), extra, np.tile(interval[key[:, 0]], 2)]),
         )
 
     def of_intervals(self, group: IntArray) -> "_Elastic":
@@ -173,14 +176,14 @@ class _Elastic:
 
     def irreducible_sets(self) -> list[list[Key]]:
         """Disjoint sets of limits that cannot be kept together, though all but any one of them can."""
-        rest: list[Key] = sorted({(interval, limit) for interval, limit in self.key.tolist()})
+        rest: list[Key] = sorted({(state, limit) for state, limit in self.key.tolist()})
         sets: list[list[Key]] = []
         while rest and sum(len(core) for core in sets) < MOST_CONFLICTS:
             found = self.solve(rest)
             if found is None or found.objective <= BROKEN_PU:
                 break
             is_used = np.abs(found.row_dual[self.rows]) * self.size > IN_USE
-            used = {(interval, limit) for interval, limit in self.key[is_used].tolist()}
+            used = {(state, limit) for state, limit in self.key[is_used].tolist()}
             worst_last = {key: abs(self.excess(key, found)) for key in rest if key in used}
             core = sorted(worst_last, key=lambda key: worst_last[key])
             new = [[key] for key in core if self.breaks([key])] or [self._filtered(core)]
@@ -198,26 +201,26 @@ class _Elastic:
         return core
 
 
-def _told(
-    key: Key, excess: float, state: OperatingPoint, market: MarketLp, limits: Limits, group: int
-) -> LimitConflict:
-    """Limit `key` and its value in a `state` that keeps the others of its set; by `excess` where there is no state."""
-    interval, limit = key
+def _told(key: Key, excess: float, near: OperatingPoint, market: MarketLp, limits: Limits, group: int) -> LimitConflict:
+    """Limit `key` and its value at a point that keeps the others of its set; by `excess` where there is no state."""
+    state, limit = key
+    interval, call = int(market.state_interval[state]), market.call_name(state)
     if limit >= 0:
-        low, high, value = limits.lower[limit], limits.upper[limit], state.limit_value[interval, limit]
+        low, high, value = limits.lower[limit], limits.upper[limit], near.limit_value[state, limit]
     else:
         variable = "import_p" if limit == -1 else "import_q"
         low, high = (
             end[interval, market.template.blocks[variable]].item()
             for end in (market.columns.lower, market.columns.upper)
         )
-        value = getattr(state.import_pu[interval], "real" if limit == -1 else "imag")
+        value = getattr(near.import_pu[interval], "real" if limit == -1 else "imag")
     bound = high if excess > 0 else low
-    if not state.converged[interval] or (value - bound) * excess <= 0:
+    if not near.converged[state] or (value - bound) * excess <= 0:
         value = bound + excess
     if limit >= 0:
         bound, value = limits.physical(np.array([limit, limit]), np.array([bound, value]))
         name, unit = limits.name(limit), str(limits.unit[limit])
+        name += "" if call == "-" else f" when {call} is called"
     else:
         bound, value = bound * BASE_KVA, value * BASE_KVA
         name, unit = IMPORT_NAMES[variable]
@@ -241,5 +244,5 @@ def avoidable(programme: LinearProgram, slack: Slack, market: MarketLp) -> npt.N
     if found is None:
         return np.zeros(market.intervals, bool)
     broken = found.x[beyond].sum(axis=1)
-    np.add.at(broken, slack.interval, found.x[width:])
+    np.add.at(broken, market.state_interval[slack.state], found.x[width:])
     return ~market.together(broken > BROKEN_PU)

@@ -3,7 +3,7 @@
 Each pass solves one LP with the tangents of all points so far (`dlmp.formulation.network_rows`).
 After each the Newton finish is tried from the LP's basis; it ends the clearing when it meets the
 optimality conditions; the intervals where it fails go on with the next pass.  A linear
-network needs no finish: its LP is exact.
+network with bids in blocks needs no finish: its LP is exact.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,7 @@ from dlmp.formulation.softness import Slack, with_slack
 from dlmp.network.model import FloatArray
 from dlmp.newton import ActiveSet, Multipliers, Optimum, newton_finish
 from dlmp.settings import Settings
+from dlmp.slices import Slices
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, LpSolution, StatusArray, solve_lp
 from dlmp.timing import PhaseClock
 
@@ -84,7 +85,7 @@ class Dispatch:
     error_usd_per_mwh
         Largest error of the optimality conditions at the free variables.
     excess
-        (t, k) How far each limit is above its upper bound, or if negative below its lower, because that costs less
+        (states, k) How far each limit is above its upper bound, or if negative below its lower, because that costs less
         than to keep it [pu].
     avoidable
         (t,) True where limits are broken though, to first order, a dearer dispatch keeps them all.
@@ -129,6 +130,7 @@ class _Passes:
     def __init__(self, market: MarketLp, formulation: Formulation, settings: Settings, clock: PhaseClock):
         self.market, self.formulation = market, formulation
         self.settings, self.clock = settings, clock
+        self.is_linear = formulation.is_linear and not market.is_quadratic
         self.rows = NetworkRows(market, formulation)
         self.x = market.start
         self.point = self._first_point()
@@ -141,6 +143,7 @@ class _Passes:
         self.lp_solves = 0
         self.slack: Slack | None = None
         self.slack_keys: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.width = 0
         self.optimum: Optimum | None = None
         self.is_damped = np.zeros(market.intervals, bool)
 
@@ -150,20 +153,20 @@ class _Passes:
         with self.clock.phase("power_flow"):
             point = formulation.operate(market.injection(self.x))
             if not point.converged.all():
-                alone = np.repeat(point.converged, market.width)
+                alone = np.repeat(~market.intervals_of(~point.converged), market.width)
                 self.x = np.where(alone, self.x, market.full_supply)
                 point = formulation.operate(market.injection(self.x))
-        if not point.converged.all():
+        lost = np.flatnonzero(market.intervals_of(~point.converged)).tolist()
+        if lost:
             raise PowerFlowError(
-                "the AC power flow has no solution in intervals "
-                f"{np.flatnonzero(~point.converged).tolist()}, neither without bids nor with all supply: the load is "
-                "beyond what the feeder can carry; check the units of loads and impedances"
+                f"the AC power flow has no solution in intervals {lost}, neither without bids nor with all supply: "
+                "the load is beyond what the feeder can carry; check the units of loads and impedances"
             )
         return point
 
     def run(self, progress: Callable[[PassReport], None] | None) -> Dispatch:
         """Pass after pass until the optimality conditions hold or the passes are used up."""
-        weights = Weights.zero(self.market.intervals, len(self.formulation.limits))
+        weights = Weights.zero(len(self.market.state_interval), len(self.formulation.limits))
         error, row_dual = np.inf, np.zeros(0)
         for number in range(1, self.settings.max_passes + 1):
             with self.clock.phase("gradients"):
@@ -177,7 +180,7 @@ class _Passes:
             report = self._report(number, before, solution.x)
             if not is_elastic:
                 self.unmet.clear()
-                if not self.formulation.is_linear:
+                if not self.is_linear:
                     self.optimum = self._finish(solution, weights)
                 optimum = self.optimum
                 if optimum is not None and not optimum.is_open.any():
@@ -229,40 +232,39 @@ class _Passes:
 
         Soft limits are hard until that costs more than to break them: until then the LP is the smaller one.
         """
-        problem, keys = self._programme()
+        whole, keys = self._programme()
+        slices = Slices.of(whole, self.market.columns.slope.ravel())
+        problem = slices.cut(whole)
+        width = len(problem.cost)
         with self.clock.phase("solver"):
             solution = self._solve_hard(problem, keys) if self.slack is None else None
         if solution is None and self.rows.softness.is_soft.any():
             self.slack = self.rows.slack()
             problem = with_slack(problem, self.slack)
             with self.clock.phase("solver"):
-                solution = solve_lp(problem, self._carried_basis(keys), self.settings.time_limit_s)
-        if solution is not None:
-            self._keep(solution, keys)
-            return solution, keys, False
-        with self.clock.phase("solver"):
-            solution = self._solve_elastic(problem, keys)
-        self._note_excess(solution)
-        return solution, keys, True
+                solution = solve_lp(problem, self._carried_basis(keys, width), self.settings.time_limit_s)
+        is_elastic = solution is None
+        if solution is None:
+            with self.clock.phase("solver"):
+                solution = self._solve_elastic(problem, keys)
+        else:
+            self._keep(solution, keys, width)
+        if self.slack is not None:
+            self.rows.note_excess(self.slack, solution.x[width : width + len(self.slack.key)])
+        return slices.joined(solution), keys, is_elastic
 
     def _solve_hard(self, problem: LinearProgram, keys: npt.NDArray[np.int64]) -> LpSolution | None:
         """Solve `problem`; None where that is not possible or its multipliers are above the penalties."""
-        solution = solve_lp(problem, self._carried_basis(keys), self.settings.time_limit_s)
+        solution = solve_lp(problem, self._carried_basis(keys, len(problem.cost)), self.settings.time_limit_s)
         if solution is None:
             return None
         weights = self.rows.weights(solution.row_dual[len(self.market.row_lower) :])
         return None if self.rows.softness.is_exceeded_by(weights.limits) else solution
 
-    def _keep(self, solution: LpSolution, keys: npt.NDArray[np.int64]) -> None:
-        """Remember the basis of `solution`, and what it breaks."""
-        self.basis, self.keys = solution.basis, keys
+    def _keep(self, solution: LpSolution, keys: npt.NDArray[np.int64], width: int) -> None:
+        """Remember the basis of `solution`, with slack behind its first `width` columns."""
+        self.basis, self.keys, self.width = solution.basis, keys, width
         self.slack_keys = np.zeros(0, dtype=np.int64) if self.slack is None else self.slack.key
-        self._note_excess(solution)
-
-    def _note_excess(self, solution: LpSolution) -> None:
-        if self.slack is not None:
-            amount = solution.x[len(self.x) : len(self.x) + len(self.slack.key)]
-            self.rows.excess = self.slack.excess(amount, self.rows.softness, self.market.intervals)
 
     def _programme(self) -> tuple[LinearProgram, npt.NDArray[np.int64]]:
         """The LP of this pass with all limits hard, and the keys of its network rows."""
@@ -289,20 +291,23 @@ class _Passes:
         upper[columns] = np.minimum(upper[columns], self.x[columns] + radius)
         return lower, upper
 
-    def _carried_basis(self, keys: npt.NDArray[np.int64]) -> Basis | None:
-        """Give the last basis to the rows and slack columns that are still there; new ones start inactive."""
-        if self.basis is None:
+    def _carried_basis(self, keys: npt.NDArray[np.int64], width: int) -> Basis | None:
+        """Give the last basis to the rows and slack columns that are still there; new ones start inactive.
+
+        None where there is none, or where there are no longer `width` columns before those of slack.
+        """
+        if self.basis is None or self.width != width:
             return None
         market_rows = len(self.market.row_lower)
         row = np.full(market_rows + len(keys), BASIC, dtype=np.int8)
         row[:market_rows] = self.basis.row[:market_rows]
         _, old, new = np.intersect1d(self.keys, keys, return_indices=True)
         row[market_rows + new] = self.basis.row[market_rows + old]
-        column = self.basis.column[: len(self.x)]
+        column = self.basis.column[:width]
         if self.slack is not None:
             slack = np.full(len(self.slack.key), AT_LOWER, dtype=np.int8)
             _, old, new = np.intersect1d(self.slack_keys, self.slack.key, return_indices=True)
-            slack[new] = self.basis.column[len(self.x) + old]
+            slack[new] = self.basis.column[width + old]
             column = np.concatenate([column, slack])
         return Basis(column, row)
 
@@ -311,13 +316,17 @@ class _Passes:
         elastic = elastic_programme(problem, self.market, is_limit=self._is_hard(keys))
         solution = solve_lp(elastic, None, self.settings.time_limit_s)
         if solution is None:
-            raise SolverError("the bids contradict the ranges of their own resources; check p_min_kw against s_max_kva")
+            raise SolverError(
+                "the bids contradict the ranges of their own resources; check p_min_kw and self-schedules against "
+                "s_max_kva, power_factor_min and ramps"
+            )
         return replace(solution, row_dual=solution.row_dual * price_scale(problem))
 
     def _avoidable(self) -> npt.NDArray[np.bool_]:
         """(t,) True where limits are broken though, by the tangents at the present point, all could be kept."""
         beyond = self.x[self.market.block("import_beyond")].sum(axis=1) > self.settings.tolerance_pu
-        breaks = beyond | (np.abs(self.rows.excess) > self.settings.tolerance_pu).any(axis=1)
+        broken = (np.abs(self.rows.excess) > self.settings.tolerance_pu).any(axis=1)
+        breaks = beyond | self.market.intervals_of(np.asarray(broken))
         if not (breaks.any() and self.reports[-1].finished):
             return np.zeros_like(breaks)
         problem, _ = self._present_programme()
@@ -330,11 +339,11 @@ class _Passes:
         problem, keys = self._present_programme()
         if self.slack is not None:
             problem = with_slack(problem, self.rows.slack())
-        interval, limit = (
-            np.concatenate([getattr(rows, name) for rows in self.rows.all_rows()]) for name in ("interval", "limit")
+        state, limit = (
+            np.concatenate([getattr(rows, name) for rows in self.rows.all_rows()]) for name in ("state", "limit")
         )
         with self.clock.phase("solver"):
-            of_rows = NetworkRowKeys(interval, limit, self._is_hard(keys))
+            of_rows = NetworkRowKeys(state, limit, self._is_hard(keys))
             return find_conflicts(problem, self.market, self.formulation, of_rows, self.x, self.point)
 
     def _present_programme(self) -> tuple[LinearProgram, npt.NDArray[np.int64]]:
@@ -367,7 +376,7 @@ class _Passes:
                 point = self.formulation.operate(self.market.injection(tried), self.point)
                 if point.converged.all():
                     break
-                share[~point.converged] /= 2
+                share[self.market.intervals_of(~point.converged)] /= 2
                 if share.min() < SMALLEST_SHARE:
                     raise PowerFlowError(
                         f"no AC state near the dispatch in intervals {np.flatnonzero(share < 1).tolist()}"
@@ -375,7 +384,7 @@ class _Passes:
         self.x, self.point, self.is_damped = tried, point, share < 1.0
 
     def _violation(self) -> FloatArray:
-        """(t, k) How far each limit is broken beyond what the penalties allow [pu]."""
+        """(states, k) How far each limit is broken beyond what the penalties allow [pu]."""
         return violation(self.formulation.limits, self.point.limit_value - self.rows.excess)
 
     def _report(self, number: int, before: FloatArray, x: FloatArray) -> PassReport:
@@ -385,7 +394,7 @@ class _Passes:
             number,
             float(np.abs(self.x[columns] - before[columns]).max(initial=0.0)),
             float(self._violation().max(initial=0.0)),
-            float(np.abs(lp_import - self.point.import_pu).max(initial=0.0)),
+            float(np.abs(lp_import - self.point.import_pu[: len(lp_import)]).max(initial=0.0)),
         )
 
     def _is_exact(self, report: PassReport) -> bool:
@@ -394,7 +403,7 @@ class _Passes:
 
     def _has_settled(self, report: PassReport) -> bool:
         """True when the LP describes the state it led to: a linear network, or one without anything to dispatch."""
-        is_exact_model = self.formulation.is_linear or not len(self.market.case.resources)
+        is_exact_model = self.is_linear or not len(self.market.case.resources)
         return is_exact_model and self._is_exact(report)
 
     def _finish(self, solution: LpSolution, weights: Weights) -> Optimum:
@@ -432,12 +441,13 @@ class _Passes:
 
     def _note_invented_losses(self, x: FloatArray) -> None:
         """Hold intervals whose LP import lies above the AC import to their tangent, with a shrinking step."""
-        gap = np.where(self.is_damped, 0.0, x[self.market.block("import_p").ravel()] - self.point.import_pu.real)
+        import_pu = self.point.import_pu.real[: self.market.intervals]
+        gap = np.where(self.is_damped, 0.0, x[self.market.block("import_p").ravel()] - import_pu)
         columns = self.market.network_columns
         step = self.x[columns] - self.x_before[columns]
         reverses = (step * self.last_step).sum(axis=(1, 2)) < 0
         size = np.abs(step).max(axis=(1, 2), initial=0.0)
         shrink = self.rows.is_equality & reverses
         self.radius[shrink] = np.minimum(self.radius[shrink], size[shrink]) / 2
-        self.rows.is_equality |= gap > INVENTED_PU * (1 + np.abs(self.point.import_pu.real))
+        self.rows.is_equality |= gap > INVENTED_PU * (1 + np.abs(import_pu))
         self.last_step = step

@@ -88,7 +88,8 @@ def price_scale(problem: LinearProgram) -> float:
 
 def import_violation(market: MarketLp, point: OperatingPoint) -> FloatArray:
     """(2, t) How far the real and the reactive import lie outside their ranges [pu]."""
-    power = np.stack([point.import_pu.real, point.import_pu.imag])
+    import_pu = point.import_pu[: market.intervals]
+    power = np.stack([import_pu.real, import_pu.imag])
     blocks = [market.template.blocks[name] for name in ("import_p", "import_q")]
     low = np.stack([market.columns.lower[:, block].ravel() for block in blocks])
     high = np.stack([market.columns.upper[:, block].ravel() for block in blocks])

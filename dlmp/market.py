@@ -1,17 +1,30 @@
 """A market case: network, horizon, substation prices, load, resources and bids."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 
 from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
+from dlmp.blocks import NO_BLOCKS, Blocks, check_blocks
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
 from dlmp.penalties import DEFAULT_PENALTIES, Penalties
+from dlmp.ramps import check_ramps
+from dlmp.reactive import NO_REACTIVE_BIDS, ReactiveBids, check_reactive_bids, no_reactive_bids
+from dlmp.services import (
+    NO_OFFERS,
+    NO_REQUIREMENTS,
+    Requirements,
+    ServiceOffers,
+    check_services,
+    no_offers,
+    no_requirements,
+)
 from dlmp.stores import NO_STORES, PROFILED, Stores, check_stores, no_stores
 from dlmp.units import BASE_KVA
 
@@ -67,26 +80,36 @@ class Substation:
     price_usd_per_mwh, q_price_usd_per_mvarh
         (t,) Price of real and of reactive import.
     p_min_kw, p_max_kw
-        Range of the real import [kW]; a negative lower end allows export.
+        (t,) or a number: range of the real import [kW]; a negative lower end allows export.  Is (t,) afterwards.
     q_min_kvar, q_max_kvar
-        Range of the reactive import [kvar].
+        (t,) or a number: range of the reactive import [kvar].  Is (t,) afterwards.
     """
+
+    LIMITS: ClassVar = ("p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar")
 
     price_usd_per_mwh: FloatArray
     q_price_usd_per_mvarh: FloatArray
-    p_min_kw: float = -np.inf
-    p_max_kw: float = np.inf
-    q_min_kvar: float = -np.inf
-    q_max_kvar: float = np.inf
+    p_min_kw: FloatArray = field(default_factory=lambda: np.array(-np.inf))
+    p_max_kw: FloatArray = field(default_factory=lambda: np.array(np.inf))
+    q_min_kvar: FloatArray = field(default_factory=lambda: np.array(-np.inf))
+    q_max_kvar: FloatArray = field(default_factory=lambda: np.array(np.inf))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "price_usd_per_mwh", frozen(self.price_usd_per_mwh))
-        object.__setattr__(self, "q_price_usd_per_mvarh", frozen(self.q_price_usd_per_mvarh))
+        for name in ("price_usd_per_mwh", "q_price_usd_per_mvarh"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
+        for name in self.LIMITS:
+            limit = np.asarray(getattr(self, name), dtype=float)
+            by_interval = np.broadcast_to(limit, self.price_usd_per_mwh.shape) if limit.ndim == 0 else limit
+            object.__setattr__(self, name, frozen(by_interval))
+
+    def at(self, intervals: slice | list[int]) -> "Substation":
+        """The same substation in some of its intervals."""
+        return Substation(**{name: value[intervals] for name, value in vars(self).items()})
 
     @property
     def counts_reactive(self) -> bool:
         """True when reactive import has a price or a limit."""
-        has_limit = np.isfinite(self.q_min_kvar) or np.isfinite(self.q_max_kvar)
+        has_limit = np.isfinite([self.q_min_kvar, self.q_max_kvar]).any()
         return bool(has_limit or self.q_price_usd_per_mvarh.any())
 
 
@@ -107,6 +130,12 @@ class MarketCase:
         Who may be dispatched, and at which prices.
     stores
         Resources that hold energy from interval to interval; default: none.
+    service_offers, requirements
+        What is offered and required beside energy; default: nothing.
+    reactive_bids
+        Prices of reactive power; default: all of it is free.
+    blocks
+        Bids over several intervals that are accepted as a whole or not at all; default: none.
     penalties
         What it costs to break a limit, where limits are soft.
 
@@ -125,11 +154,22 @@ class MarketCase:
     resources: Resources
     bids: Bids
     stores: Stores = NO_STORES
+    service_offers: ServiceOffers = NO_OFFERS
+    requirements: Requirements = NO_REQUIREMENTS
+    reactive_bids: ReactiveBids = NO_REACTIVE_BIDS
+    blocks: Blocks = NO_BLOCKS
     penalties: Penalties = DEFAULT_PENALTIES
 
     def __post_init__(self) -> None:
         if not len(self.stores):
             object.__setattr__(self, "stores", no_stores(self.horizon.intervals))
+        if not len(self.service_offers):
+            object.__setattr__(self, "service_offers", no_offers(self.horizon.intervals))
+        if not len(self.requirements):
+            empty = no_requirements(self.horizon.intervals, self.network.port_count)
+            object.__setattr__(self, "requirements", empty)
+        if not len(self.reactive_bids):
+            object.__setattr__(self, "reactive_bids", no_reactive_bids(self.horizon.intervals))
         object.__setattr__(self, "load_p_kw", frozen(self.load_p_kw))
         object.__setattr__(self, "load_q_kvar", frozen(self.load_q_kvar))
         problems = Problems()
@@ -141,7 +181,16 @@ class MarketCase:
         problems.raise_if_any()
         check_resources(self.resources, self.network.port_count, problems)
         check_bids(self.bids, self.resources, problems)
-        check_stores(self.stores, self.resources, self.bids, self.horizon.interval_hours, problems)
+        hours = self.horizon.interval_hours
+        check_reactive_bids(self.reactive_bids, self.resources, problems)
+        check_stores(self.stores, self.resources, self.bids, hours, problems)
+        check_blocks(self.blocks, self.resources, self.stores, self.horizon.intervals, problems)
+        check_services(self.service_offers, self.requirements, self.resources, hours, problems)
+        if len(self.blocks) and self.bids.price_rise_usd_per_mwh.any():
+            remedy = "stands beside block bids, whose choice is made at prices that do not rise along a segment: leave"
+            problems.add("bids", "price_end_usd_per_mwh", "given", f"{remedy} it blank")
+        problems.raise_if_any()
+        check_ramps(self.resources, self.bids, self.stores, self.horizon.interval_minutes, problems)
         problems.raise_if_any()
 
     @property
@@ -216,43 +265,65 @@ def check_horizon(horizon: Horizon, problems: Problems) -> None:
 
 def check_substation(substation: Substation, intervals: int, problems: Problems) -> None:
     """Add to `problems` everything that is wrong with `substation` over a number of `intervals`."""
-    for field in ("price_usd_per_mwh", "q_price_usd_per_mvarh"):
-        value = getattr(substation, field)
+    for item in ("price_usd_per_mwh", "q_price_usd_per_mvarh"):
+        value = getattr(substation, item)
         if value.shape != (intervals,):
-            problems.add("substation", field, f"{value.size} values", f"one per interval is needed: {intervals}")
+            problems.add("substation", item, f"{value.size} values", f"one per interval is needed: {intervals}")
         for interval in np.flatnonzero(~np.isfinite(value)):
-            problems.add(f"substation, interval {interval}", field, float(value[interval]), "must be finite")
-    for low, high in (("p_min_kw", "p_max_kw"), ("q_min_kvar", "q_max_kvar")):
-        if not getattr(substation, low) <= getattr(substation, high):
-            band = (getattr(substation, low), getattr(substation, high))
-            problems.add("import", f"{low}, {high}", band, f"need {low} <= {high}")
+            problems.add(f"substation, interval {interval}", item, float(value[interval]), "must be finite")
+    _check_import_limits(substation, intervals, problems)
+
+
+def _check_import_limits(substation: Substation, intervals: int, problems: Problems) -> None:
+    for low, high in (Substation.LIMITS[:2], Substation.LIMITS[2:]):
+        sizes = [(name, getattr(substation, name).shape) for name in (low, high)]
+        for name, shape in sizes:
+            if shape != (intervals,):
+                problems.add("import", name, f"shape {shape}", f"must be a number, or one per interval: {intervals}")
+        if sizes != [(low, (intervals,)), (high, (intervals,))]:
+            continue
+        bands = np.column_stack([getattr(substation, low), getattr(substation, high)])
+        bad = np.flatnonzero(~(bands[:, 0] <= bands[:, 1]))
+        is_steady = np.array_equal(bands, np.broadcast_to(bands[:1], bands.shape), equal_nan=True)
+        for interval in bad[:1] if is_steady else bad:
+            where = "import" if is_steady else f"import, interval {interval}"
+            problems.add(where, f"{low}, {high}", tuple(bands[interval].tolist()), f"need {low} <= {high}")
 
 
 def _check_loads(case: MarketCase, problems: Problems) -> None:
     network = case.network
     shape = (case.horizon.intervals, len(network.load_port))
-    for field in ("load_p_kw", "load_q_kvar"):
-        value = getattr(case, field)
+    for item in ("load_p_kw", "load_q_kvar"):
+        value = getattr(case, item)
         if value.shape != shape:
-            problems.add("load", field, f"shape {value.shape}", f"must be intervals x load columns = {shape}")
+            problems.add("load", item, f"shape {value.shape}", f"must be intervals x load columns = {shape}")
             continue
         for interval, column in np.argwhere(~np.isfinite(value))[:20]:
             bus = network.port_bus[network.load_port[column]]
             problems.add(
-                f"load at bus {bus}, interval {interval}", field, float(value[interval, column]), "must be finite"
+                f"load at bus {bus}, interval {interval}", item, float(value[interval, column]), "must be finite"
             )
 
 
 def _check_shapes(case: MarketCase, problems: Problems) -> None:
     intervals = case.horizon.intervals
-    for owner, field, value, columns in (
+    for owner, item, value, columns in (
         ("resources", "p_max_kw", case.resources.p_max_kw, len(case.resources)),
         ("bids", "quantity_kw", case.bids.quantity_kw, len(case.bids)),
         ("bids", "price_usd_per_mwh", case.bids.price_usd_per_mwh, len(case.bids)),
+        ("bids", "price_rise_usd_per_mwh", case.bids.price_rise_usd_per_mwh, len(case.bids)),
+        ("bids", "is_self_scheduled", case.bids.is_self_scheduled, len(case.bids)),
+        *(
+            ("reactive bids", name, getattr(case.reactive_bids, name), len(case.reactive_bids))
+            for name in ("quantity_kvar", "price_usd_per_mvarh", "price_rise_usd_per_mvarh")
+        ),
         *(("stores", name, getattr(case.stores, name), len(case.stores)) for name in PROFILED),
+        ("service offers", "quantity_kw", case.service_offers.quantity_kw, len(case.service_offers)),
+        ("service offers", "price_usd_per_mw_h", case.service_offers.price_usd_per_mw_h, len(case.service_offers)),
+        ("requirements", "quantity_kw", case.requirements.quantity_kw, len(case.requirements)),
     ):
         if value.shape != (intervals, columns):
-            problems.add(owner, field, f"shape {value.shape}", f"must be {(intervals, columns)}")
+            problems.add(owner, item, f"shape {value.shape}", f"must be {(intervals, columns)}")
     outside = (case.bids.resource < 0) | (case.bids.resource >= len(case.resources))
     for column in np.flatnonzero(outside):
         problems.add(f"bid segment {column}", "resource", int(case.bids.resource[column]), "is no resource of the case")

@@ -6,11 +6,11 @@ system (DESIGN: the reduced KKT conditions of the nonlinear problem)
     [H  J^T] [ dx]   [-(c - J^T y)]
     [J   0 ] [-dy] = [ b - g(x)   ]
 
-with the exact Hessian of ``w P0(x) - sum y g(x)``.  After each step the sets are corrected: a column
-that left its bounds is held there, a held column whose reduced cost has the wrong sign is let go, a
-row whose multiplier has the wrong sign is dropped, a limit that is broken is added (a primal-dual
-active set method; Hintermueller, Ito and Kunisch, SIAM J. Optim. 13(3), 2003).  Sets that begin to repeat, as
-they do among many free reactive powers, are replaced by those of the interval's quadratic programme.
+with c the marginal cost at x and H the exact Hessian of the costs and of ``w P0(x) - sum y g(x)``.  After each step the
+sets are corrected: a column that left its bounds is held there, a held column whose reduced cost has the wrong sign is
+let go, a row whose multiplier has the wrong sign is dropped, a limit that is broken is added (a primal-dual active set
+method; Hintermueller, Ito and Kunisch, SIAM J. Optim. 13(3), 2003).  Sets that begin to repeat, as they do among many
+free reactive powers, are replaced by those of the interval's quadratic programme.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class ActiveSet:
     row
         (r,) -1, 0, 1: binding at its lower bound, inactive, binding at its upper bound.
     limit
-        (t, k) The states of the limits (`dlmp.formulation.softness`).
+        (states, k) The states of the limits (`dlmp.formulation.softness`).
     """
 
     column: StatusArray
@@ -74,13 +74,13 @@ class ActiveSet:
     def overwrite(
         self,
         other: "ActiveSet",
-        intervals: npt.NDArray[np.bool_],
+        states: npt.NDArray[np.bool_],
         column: npt.NDArray[np.bool_],
         row: npt.NDArray[np.bool_],
     ) -> None:
-        """Take over the sets of `other` where the masks of intervals, columns and rows are True."""
+        """Take over the sets of `other` where the masks of states, columns and rows are True."""
         self.column[column], self.row[row] = other.column[column], other.row[row]
-        self.limit[intervals] = other.limit[intervals]
+        self.limit[states] = other.limit[states]
 
     def key(self) -> bytes:
         """A value that is equal for equal sets."""
@@ -89,7 +89,7 @@ class ActiveSet:
 
 @dataclass
 class Multipliers:
-    """Duals of the market's rows (r,) and of the network."""
+    """Duals of the market's rows (r,), of import and of limits, by network state."""
 
     row: FloatArray
     import_p: FloatArray
@@ -100,11 +100,11 @@ class Multipliers:
         """Return a copy."""
         return Multipliers(self.row.copy(), self.import_p.copy(), self.import_q.copy(), self.limit.copy())
 
-    def overwrite(self, other: "Multipliers", intervals: npt.NDArray[np.bool_], row: npt.NDArray[np.bool_]) -> None:
-        """Take over the duals of `other` where the masks of intervals and rows are True."""
+    def overwrite(self, other: "Multipliers", states: npt.NDArray[np.bool_], row: npt.NDArray[np.bool_]) -> None:
+        """Take over the duals of `other` where the masks of states and rows are True."""
         self.row[row] = other.row[row]
         for name in ("import_p", "import_q", "limit"):
-            getattr(self, name)[intervals] = getattr(other, name)[intervals]
+            getattr(self, name)[states] = getattr(other, name)[states]
 
     def weights(self) -> Weights:
         """As weights of an operating point."""
@@ -124,7 +124,7 @@ class Optimum:
     error_usd_per_mwh
         Largest error of those conditions in the others.
     excess
-        (t, k) How far broken limits are above their upper, or if negative below their lower bound [pu].
+        (states, k) How far broken limits are above their upper, or if negative below their lower bound [pu].
     """
 
     x: FloatArray
@@ -242,8 +242,9 @@ class _Search:
         column = np.repeat(intervals, self.market.width)
         row = np.repeat(intervals, len(self.market.template.row_lower))
         self.x = np.where(column, state.x, self.x)
-        self.active.overwrite(state.active, intervals, column, row)
-        self.multipliers.overwrite(state.multipliers, intervals, row)
+        states = self.market.states_of(intervals)
+        self.active.overwrite(state.active, states, column, row)
+        self.multipliers.overwrite(state.multipliers, states, row)
         self._update_point()
 
     def reopen_saddles(self) -> None:
@@ -305,11 +306,11 @@ class _Search:
             self._update_or_fail(before)
 
     def _update_point(self) -> npt.NDArray[np.bool_]:
-        """Find the network state of the present dispatch; (t,) False where there is none."""
+        """Find the network states of the present dispatch; (t,) False where one is missing."""
         with self.clock.phase("power_flow"):
             self.point = self.formulation.operate(self.market.injection(self.x), self.point)
         self.x = self.market.with_import(self.x, self.point.import_pu)
-        return self.point.converged
+        return ~self.market.intervals_of(~self.point.converged)
 
     def _update_or_fail(self, before: _State) -> None:
         """Find the network state; an interval that has none goes back to `before` and is given up."""
@@ -329,14 +330,14 @@ class _Search:
         self.curvature.expire(trying)
         before, multipliers = self.state(), self.multipliers
         shape = (market.intervals, -1)
-        is_new = np.isin(np.arange(market.intervals), solved)[:, None]
         for found in solutions:
             own = found.intervals
             self.x.reshape(shape)[own], self.active.column.reshape(shape)[own] = found.x, found.column
             self.active.row.reshape(shape)[own], multipliers.row.reshape(shape)[own] = found.row, found.row_dual
             multipliers.import_p[own], multipliers.import_q[own] = found.import_dual.T
-            multipliers.limit[own] = found.limit_dual
-        self.active.limit[:] = np.where(is_new, self.softness.states_of(multipliers.limit), self.active.limit)
+            multipliers.limit[np.isin(market.state_interval, own)] = found.limit_dual
+        states = np.isin(market.state_interval, solved)[:, None]
+        self.active.limit[:] = np.where(states, self.softness.states_of(multipliers.limit), self.active.limit)
         self._update_or_fail(before)
 
 
@@ -373,11 +374,11 @@ class _System:
         self.column_interval = np.repeat(np.arange(market.intervals), market.width)
         self.row_interval = np.repeat(np.arange(market.intervals), len(market.template.row_lower))
         self.rows = np.flatnonzero((self.equality | (active.row != 0)) & is_open[self.row_interval])
-        self.open = np.flatnonzero(is_open)
-        self.interval, self.limit = np.nonzero(is_held(active.limit) & is_open[:, None])
-        self.priced = np.where(is_open[:, None], softness.priced(active.limit), 0.0)
+        self.open, self.open_states = np.flatnonzero(is_open), market.states_of(is_open)
+        self.state, self.limit = np.nonzero(is_held(active.limit) & self.open_states[:, None])
+        self.priced = np.where(self.open_states[:, None], softness.priced(active.limit), 0.0)
         self.jacobian = sparse.csr_array(sparse.vstack([market.matrix[self.rows], self._network_rows()]))
-        at_limit = (self.interval, self.limit)
+        at_limit = (self.state, self.limit)
         self.dual = np.concatenate(
             [
                 multipliers.row[self.rows],
@@ -386,7 +387,9 @@ class _System:
                 multipliers.limit[at_limit],
             ]
         )
-        self.dual_interval = np.concatenate([self.row_interval[self.rows], self.open, self.open, self.interval])
+        self.dual_interval = np.concatenate(
+            [self.row_interval[self.rows], self.open, self.open, market.state_interval[self.state]]
+        )
         target = np.where(active.row < 0, market.row_lower, market.row_upper)[self.rows]
         bound = softness.edge_at(active.limit)[at_limit]
         import_p, import_q = market.block("import_p").ravel()[self.open], market.block("import_q").ravel()[self.open]
@@ -398,7 +401,7 @@ class _System:
                 bound - point.limit_value[at_limit],
             ]
         )
-        cost = market.columns.cost.ravel() - self.jacobian.T @ self.dual
+        cost = market.columns.marginal_cost(x) - self.jacobian.T @ self.dual
         self._add_priced(cost)
         self.reduced = np.where(is_open[self.column_interval], cost, 0.0)
         self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed & is_open[self.column_interval])
@@ -411,20 +414,20 @@ class _System:
         market = self.market
         with self.clock.phase("gradients"):
             gradient = self.point.weighted_limit_gradient(sparse.csr_array(self.priced), market.ports)
-        reduced[market.network_columns] -= market.spread(gradient)
+        reduced -= market.along_columns(gradient)
 
     def _network_rows(self) -> sparse.csr_array:
         """Gradients of ``P0 - f`` and ``Q0 - f`` of every open interval, and of the active limits."""
         market = self.market
         with self.clock.phase("gradients"):
             real, reactive = (market.spread(g[self.open]) for g in self.point.import_gradients(market.ports))
-            bound = market.spread(self.point.limit_gradients(self.interval, self.limit, market.ports))
+            bound = market.spread(self.point.limit_gradients(self.state, self.limit, market.ports))
         return sparse.csr_array(
             sparse.vstack(
                 [
                     market.network_rows(self.open, -real, "import_p"),
                     market.network_rows(self.open, -reactive, "import_q"),
-                    market.network_rows(self.interval, bound),
+                    market.network_rows(self.state, bound),
                 ]
             )
         )
@@ -455,8 +458,8 @@ class _System:
         row, real, reactive, limit = np.split(dual, np.cumsum([len(self.rows), len(self.open), len(self.open)]))
         multipliers = self.multipliers.copy()
         multipliers.row[np.isin(self.row_interval, self.open)] = 0.0
-        multipliers.limit[self.open] = self.priced[self.open]
-        multipliers.row[self.rows], multipliers.limit[self.interval, self.limit] = row, limit
+        multipliers.limit[self.open_states] = self.priced[self.open_states]
+        multipliers.row[self.rows], multipliers.limit[self.state, self.limit] = row, limit
         multipliers.import_p[self.open], multipliers.import_q[self.open] = real, reactive
         return x, multipliers
 
@@ -471,18 +474,13 @@ class _System:
 
     def hessian(self) -> sparse.csr_array:
         """Second derivatives of the Lagrangian by the free columns."""
-        position = np.full(len(self.x), -1)
-        position[self.free] = np.arange(len(self.free))
-        parts = []
         with self.clock.phase("gradients"):
-            lagrangian = self.point.lagrangian(self.multipliers.weights())
+            weights = self.multipliers.weights()
             wanted = self.curvature.wanted(self.active.column)
-            blocks = self.curvature.blocks(lagrangian, self.open, wanted)
-            for interval, block in blocks.items():
-                place = position[self.market.network_columns[interval][wanted[interval]]]
-                parts.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
-        value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return sparse.csr_array((value, (row, column)), shape=(len(self.free), len(self.free)))
+            states = np.flatnonzero(self.open_states & weights.curving(self.market.intervals))
+            blocks = self.curvature.blocks(self.point.lagrangian(weights), states, wanted)
+        whole = self.market.curvature(blocks, wanted) + sparse.diags_array(self.market.columns.slope.ravel())
+        return sparse.csr_array(sparse.csr_array(whole)[self.free][:, self.free])
 
     def is_minimum(self) -> npt.NDArray[np.bool_]:
         """(t,) True where nothing curves downwards along the directions that the binding rows leave open."""
@@ -534,7 +532,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
         active.row, multipliers.row, market.matrix @ system.x, bounds, tolerance, slack, system.equality
     )
     moved_limits = _correct_limits(system, tolerance, slack)
-    changed = np.asarray(moved_limits.any(axis=1))
+    changed = market.intervals_of(np.asarray(moved_limits.any(axis=1)))
     system.moves = int(wrong.sum() + moved.sum() + moved_limits.sum())
     changed[system.column_interval[wrong]] = True
     changed[system.row_interval[moved]] = True
@@ -542,7 +540,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
 
 
 def _correct_limits(system: _System, tolerance: float, slack: float) -> npt.NDArray[np.bool_]:
-    """Move limits to the states that their multipliers and values say; (t, k) where any moved.
+    """Move limits to the states that their multipliers and values say; (states, k) where any moved.
 
     Of the limits that were kept with room, the most broken of each kind only.
     """
@@ -557,7 +555,7 @@ def _correct_limits(system: _System, tolerance: float, slack: float) -> npt.NDAr
 
 
 def _worst_of_each_cause(limits: Limits, value: FloatArray, state: StateArray) -> npt.NDArray[np.bool_]:
-    """(t, k) True for the most broken voltage and the most broken flow of each interval that may not be broken."""
+    """(states, k) True for the most broken voltage and the most broken flow of each state that may not be broken."""
     broken = np.where(np.abs(state) < BROKEN, violation(limits, value), 0.0)
     worst = np.zeros(value.shape, bool)
     for cause in (VOLTAGE, CONGESTION, UNBALANCE):

@@ -1,7 +1,7 @@
-"""A clearing to a folder of files: one CSV or Parquet file per table, and ``summary.json``.
+"""A clearing and its settlement to a folder of files: one CSV or Parquet file per table, and ``summary.json``.
 
 Every file is written whole before any of them appears in the folder.  Times are RFC 3339 in UTC, numbers
-have all their digits, and nothing is NaN or infinite.
+have all their digits, money is plain decimals, and nothing is NaN or infinite.
 """
 
 import importlib.util
@@ -14,26 +14,49 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from dlmp.clearing import Clearing
+from dlmp.clearing import CONVERGED, Clearing
 from dlmp.errors import InputError, Problem, SolverError
+from dlmp.rolling import RollingDay
+from dlmp.settlement import Settlement, settle
 from dlmp.taps import TapClearing
 
 TABLES: dict[str, Callable[[Clearing], pd.DataFrame]] = {
     "prices": lambda clearing: clearing.prices.table(),
     "awards": lambda clearing: clearing.awards.table(),
     "segments": lambda clearing: clearing.awards.segment_table(),
+    "reactive_segments": lambda clearing: clearing.awards.reactive_segment_table(),
     "stores": lambda clearing: clearing.stores.table(),
+    "blocks": lambda clearing: clearing.blocks.table(),
     "flows": lambda clearing: clearing.flows.table(),
     "voltages": lambda clearing: clearing.voltages.table(),
     "binding_limits": lambda clearing: clearing.binding_limits(),
     "broken_limits": lambda clearing: clearing.broken_limits(),
+    "local_supply": lambda clearing: clearing.local_supply.table(),
 }
-"""Every table by the name of its file."""
+"""Every table of a clearing by the name of its file."""
 
+SETTLEMENT_TABLES: dict[str, Callable[[Settlement], pd.DataFrame]] = {
+    "statements": lambda settlement: plain(settlement.statements()),
+    "settlement": lambda settlement: plain(settlement.table()),
+    "surplus": lambda settlement: plain(settlement.surplus),
+}
+"""Every table of a settlement by the name of its file; only what has converged is settled."""
+
+DAY_TABLES = (
+    "prices", "awards", "segments", "stores", "flows", "voltages", "binding_limits", "broken_limits", "local_supply"
+)  # fmt: skip
+"""Those that are joined over the steps of a rolling day."""
+UPLIFT = "uplift.csv"
 SUMMARY = "summary.json"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-RESULT_FILES = (*(f"{name}.{ending}" for ending in ("csv", "parquet") for name in TABLES), SUMMARY)
+RESULT_FILES = (
+    *(f"{name}.{ending}" for ending in ("csv", "parquet") for name in (*TABLES, *SETTLEMENT_TABLES)),
+    SUMMARY,
+)
 """Names of all files that `write_results` may write, replace or, being those of an older result, remove."""
+
+DAY_FILES = (*(f"{name}.csv" for name in DAY_TABLES), UPLIFT, SUMMARY)
+"""Names of all files that `write_day` writes."""
 
 Writer = Callable[[Path], object]
 
@@ -47,7 +70,7 @@ def write_results(
     settling: TapClearing | None = None,
     wall_seconds: float,
 ) -> None:
-    """Write all tables and the summary of `clearing` into `folder`.
+    """Write all tables and the summary of `clearing`, and where it has converged its settlement, into `folder`.
 
     Parameters
     ----------
@@ -74,17 +97,43 @@ def write_results(
     if parquet:
         check_parquet()
     writers: dict[str, Writer] = {}
-    for name, make in TABLES.items():
-        table = finite(name, make(clearing))
+    tables = {name: finite(name, make(clearing)) for name, make in TABLES.items()}
+    settlement = settle(clearing) if clearing.status == CONVERGED else None
+    if settlement is not None:
+        tables |= {name: finite(name, make(settlement)) for name, make in SETTLEMENT_TABLES.items()}
+    for name, table in tables.items():
         writers[f"{name}.csv"] = _csv_writer(table)
         if parquet:
             writers[f"{name}.parquet"] = _parquet_writer(table)
     certificate = clearing.certificate.summary() if with_certificate else None
     taps = settling.summary() if settling else {}
-    summary = clearing.summary() | taps | {"wall_seconds": wall_seconds, "certificate": certificate}
+    settled = settlement.summary() if settlement else None
+    last = {"wall_seconds": wall_seconds, "certificate": certificate, "settlement": settled}
+    summary = clearing.summary() | taps | last
     text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
     writers[SUMMARY] = lambda path: path.write_text(text + "\n", "utf-8")
     write_files(folder, writers, RESULT_FILES)
+
+
+def write_day(day: RollingDay, folder: Path, *, wall_seconds: float) -> None:
+    """Write the tables of a day that was cleared step by step, its make-whole payments and a summary into `folder`.
+
+    Every table has a column ``cleared_from``, the first interval of the clearing that holds.
+
+    Raises
+    ------
+    InputError
+        When `folder` cannot be written.
+    SolverError
+        When a result is not finite.
+    """
+    tables = {f"{name}.csv": finite(name, day.table(TABLES[name])) for name in DAY_TABLES}
+    tables[UPLIFT] = finite("uplift", day.uplift.table())
+    writers = {name: _csv_writer(table) for name, table in tables.items()}
+    summary = day.summary() | {"wall_seconds": wall_seconds}
+    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+    writers[SUMMARY] = lambda path: path.write_text(text + "\n", "utf-8")
+    write_files(folder, writers, DAY_FILES)
 
 
 def check_parquet() -> None:
@@ -102,6 +151,11 @@ def finite(name: str, table: pd.DataFrame) -> pd.DataFrame:
             raise SolverError(f"{name}, {column}: the result is not finite; nothing was written")
         table[column] = values + 0.0
     return table
+
+
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` with its amounts as text, all digits and no exponent."""
+    return table.assign(amount=[f"{amount:f}" for amount in table.amount])
 
 
 def _csv_writer(table: pd.DataFrame) -> Writer:

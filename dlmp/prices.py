@@ -20,7 +20,7 @@ from scipy import sparse
 
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Limits, OperatingPoint, Weights
 from dlmp.market import Horizon
-from dlmp.network.model import FloatArray, IntArray, Network, frozen
+from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network, frozen
 
 SCARCITY = "scarcity"
 COMPONENTS = ("energy", "loss", "congestion", "voltage", "unbalance", SCARCITY)
@@ -99,27 +99,28 @@ def decompose(
     limits: Limits,
     point: OperatingPoint,
     weights: Weights,
+    interval: IntArray,
     scarce: Weights | None = None,
 ) -> Prices:
-    """Price every port at `point` from the multipliers `weights`, of which `scarce` is the part of broken limits.
+    """Price every port at `point`, whose states each belong to an `interval`, from the multipliers `weights`.
 
-    The total comes from one adjoint of the whole Lagrangian, the components from one adjoint each.
+    Of these, `scarce` is the part of broken limits.  The total comes from one adjoint of the whole Lagrangian, the
+    components from one adjoint each.  One more kW of demand is there in every state of its interval: their shares add
+    up.
     """
     ports = np.arange(network.port_count)
-    scarce = scarce or Weights.zero(horizon.intervals, len(limits))
+    scarce = scarce or Weights.zero(len(interval), len(limits))
     kept = weights.less(scarce)
     imports = import_share(point, kept, ports)
     energy = np.stack([kept.import_p, kept.import_q], axis=1)[:, :, None] + np.zeros_like(imports)
-    parts = {
+    by_state = {
         "energy": energy,
         "loss": imports - energy,
-        **{
-            cause: point.weighted_limit_gradient(_only(kept.limits, limits, cause), ports)
-            for cause in (CONGESTION, VOLTAGE, UNBALANCE)
-        },
+        **{cause: limit_share(limits, point, kept, cause, ports) for cause in (CONGESTION, VOLTAGE, UNBALANCE)},
         SCARCITY: import_share(point, scarce, ports) + point.weighted_limit_gradient(scarce.limits, ports),
     }
-    total = -point.lagrangian(weights).gradient(ports)
+    parts = {name: by_interval(part, interval, horizon.intervals) for name, part in by_state.items()}
+    total = by_interval(-point.lagrangian(weights).gradient(ports), interval, horizon.intervals)
     return Prices(
         network,
         horizon,
@@ -130,11 +131,31 @@ def decompose(
     )
 
 
+def by_interval(value: FloatArray, interval: IntArray, intervals: int) -> FloatArray:
+    """Sum of `value` (states, ...) over the states of each interval, (t, ...)."""
+    total = np.array(value[:intervals])
+    np.add.at(total, interval[intervals:], value[intervals:])
+    return total
+
+
 def import_share(point: OperatingPoint, weights: Weights, ports: IntArray) -> FloatArray:
     """Energy and loss together, (t, 2, ports)."""
     real, reactive = point.import_gradients(ports)
     return -weights.import_p[:, None, None] * real - weights.import_q[:, None, None] * reactive
 
 
-def _only(weights: sparse.csr_array, limits: Limits, cause: str) -> sparse.csr_array:
-    return sparse.csr_array(weights @ sparse.diags_array((limits.cause == cause).astype(float)))
+def limit_share(limits: Limits, point: OperatingPoint, weights: Weights, cause: str, ports: IntArray) -> FloatArray:
+    """What the limits of one `cause` add to the price in every state, (states, 2, ports)."""
+    own = weights.limits @ sparse.diags_array((limits.cause == cause).astype(float))
+    return point.weighted_limit_gradient(sparse.csr_array(own), ports)
+
+
+def limit_slopes(point: OperatingPoint, binding: sparse.coo_array, injection_pu: ComplexArray) -> FloatArray:
+    """(i,) What injections (states, p) [pu] add to first order to each limit with an entry in `binding` (states, k)."""
+    ports, slope = np.arange(injection_pu.shape[1]), np.zeros(binding.nnz)
+    for state in np.unique(binding.row):
+        own = np.flatnonzero(binding.row == state)
+        gradient = point.limit_gradients(binding.row[own], binding.col[own], ports)
+        here = injection_pu[state]
+        slope[own] = gradient[:, 0] @ here.real + gradient[:, 1] @ here.imag
+    return slope

@@ -41,9 +41,9 @@ class QuadraticSolution:
     import_dual
         (k, 2) Duals of real and reactive import.
     limit_dual
-        (k, l) Duals of the limits, 0 where they do not bind.
+        (s, l) Duals of the limits in the states of these intervals, 0 where they do not bind.
     excess
-        (k, l) How far limits are above their upper, or if negative below their lower bound [pu].
+        (s, l) How far limits are above their upper, or if negative below their lower bound [pu].
     """
 
     intervals: IntArray
@@ -62,7 +62,7 @@ class Curvature:
     Attributes
     ----------
     movable, likely
-        (t, 2, r) Injections with room to move, and those that are made along with any others.
+        (states, 2, r) Injections with room to move, and those that are made along with any others.
 
     Notes
     -----
@@ -72,56 +72,64 @@ class Curvature:
 
     def __init__(self, market: MarketLp):
         self.market = market
-        self.movable = market.is_movable[market.network_columns]
+        self._pattern = abs(market.by_column)
+        self.movable = self._moved_by(market.is_movable)
         self.likely = np.zeros_like(self.movable)
         self._known: dict[int, tuple[npt.NDArray[np.bool_], FloatArray, int]] = {}
 
     def wanted(self, column: StatusArray) -> npt.NDArray[np.bool_]:
-        """(t, 2, r) Injections that can move when the columns with status `BASIC` do.
+        """(states, 2, r) Injections that can move when the columns with status `BASIC` do.
 
-        A real injection is the sum of what feeds it: without a free part it stays, whatever its own status.
+        An injection that is the sum of what feeds it stays without a free part, whatever its own status.  Only
+        reactive power may be free by itself.
         """
-        is_free = (column == BASIC) & self.market.is_movable
-        wanted = self.movable & is_free[self.market.network_columns]
-        is_fed = np.zeros_like(wanted[:, 0])
-        for name, resource in self.market.feeds.items():
-            np.logical_or.at(is_fed.T, resource, is_free[self.market.block(name)].T)
-        wanted[:, 0] &= is_fed
-        return wanted
+        market = self.market
+        is_free = (column == BASIC) & market.is_movable
+        power = market.network_columns
+        is_fed = np.zeros(power.shape, bool)
+        is_fed[:, 1] = ~np.isin(np.arange(power.shape[2]), market.case.reactive_bids.resource)
+        for name, (part, resource) in market.feeds.items():
+            np.logical_or.at(is_fed[:, part].T, resource, is_free[market.block(name)].T)
+        is_free[power] &= is_fed
+        return self._moved_by(is_free)
 
-    def expire(self, intervals: IntArray) -> None:
-        """Make the blocks of `intervals` again when they are next wanted."""
-        for interval in intervals.tolist():
-            known, whole, _ = self._known[interval]
-            self._known[interval] = (known, whole, MOST_USES)
+    def _moved_by(self, columns: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(states, 2, r) Injections that the `columns` are part of."""
+        market = self.market
+        moved = self._pattern @ columns.astype(float) > 0
+        return np.asarray(moved).reshape(len(market.state_interval), 2, len(market.case.resources))
 
-    def blocks(
-        self, lagrangian: Lagrangian, intervals: IntArray, wanted: npt.NDArray[np.bool_]
-    ) -> dict[int, FloatArray]:
-        """(i, i) Derivatives in each interval by the `wanted` (t, 2, r) injections, real before reactive.
+    def expire(self, states: IntArray) -> None:
+        """Make the blocks of `states` again when they are next wanted."""
+        for state in states.tolist():
+            known, whole, _ = self._known[state]
+            self._known[state] = (known, whole, MOST_USES)
+
+    def blocks(self, lagrangian: Lagrangian, states: IntArray, wanted: npt.NDArray[np.bool_]) -> dict[int, FloatArray]:
+        """(i, i) Derivatives in each of `states` by the `wanted` (states, 2, r) injections, real before reactive.
 
         In currency/MWh/pu.
         """
         stale, needed = [], np.zeros_like(self.likely[0])
-        for interval in intervals.tolist():
-            known, _, uses = self._known.setdefault(interval, (np.zeros_like(needed), np.zeros((0, 0)), 0))
-            if (wanted[interval] & ~known).any():
-                stale.append(interval)
-                needed |= wanted[interval] | known | self.likely[interval]
+        for state in states.tolist():
+            known, _, uses = self._known.setdefault(state, (np.zeros_like(needed), np.zeros((0, 0)), 0))
+            if (wanted[state] & ~known).any():
+                stale.append(state)
+                needed |= wanted[state] | known | self.likely[state]
             elif uses >= MOST_USES:
-                stale.append(interval)
-                needed |= wanted[interval]
+                stale.append(state)
+                needed |= wanted[state]
         if stale:
             reactive, resource = np.nonzero(needed)
             share = self.market.case.resources.share[resource]
             made = lagrangian.hessians(np.array(stale), share, reactive == 1)
-            self._known.update({interval: (needed, whole, 0) for interval, whole in zip(stale, made, strict=True)})
-        return {interval: self._part(interval, wanted[interval]) for interval in intervals.tolist()}
+            self._known.update({state: (needed, whole, 0) for state, whole in zip(stale, made, strict=True)})
+        return {state: self._part(state, wanted[state]) for state in states.tolist()}
 
-    def _part(self, interval: int, wanted: npt.NDArray[np.bool_]) -> FloatArray:
+    def _part(self, state: int, wanted: npt.NDArray[np.bool_]) -> FloatArray:
         """The `wanted` part of a block that is known, which has been used once more."""
-        known, whole, uses = self._known[interval]
-        self._known[interval] = (known, whole, uses + 1)
+        known, whole, uses = self._known[state]
+        self._known[state] = (known, whole, uses + 1)
         place = np.flatnonzero(wanted[known])
         return whole[np.ix_(place, place)]
 
@@ -129,7 +137,8 @@ class Curvature:
 class QuadraticModel:
     """Quadratic models of all intervals around a dispatch `x` and its state.
 
-    Only the likely injections have their curvature: the others move all the way or not at all.
+    Only the likely injections have their curvature: the others move all the way or not at all.  Limits of called
+    states are linear here.
     """
 
     def __init__(
@@ -157,8 +166,8 @@ class QuadraticModel:
         intervals
             Which.
         state
-            (t, k) States of the limits: the model begins with those that bind or are broken, and those that are near
-            their bound.
+            (states, k) States of the limits: the model begins with those that bind or are broken, and those that are
+            near their bound.
 
         Returns
         -------
@@ -175,16 +184,17 @@ class QuadraticModel:
         unsolved = market.groups(intervals)
         for _ in range(MAX_ROUNDS):
             for group in unsolved:
-                found = self._solve(group, watched, reached, is_soft=bool(excess[group].any()))
+                states = np.isin(market.state_interval, group)
+                found = self._solve(group, watched, reached, is_soft=bool(excess[states].any()))
                 if found is None:
                     solutions.pop(int(group[0]), None)
                     continue
                 solutions[int(group[0])] = found
-                x.reshape(-1, market.width)[group], excess[group] = found.x, found.excess
+                x.reshape(-1, market.width)[group], excess[states] = found.x, found.excess
             predicted = self.point.predicted_limits(market.injection(x))
             new = worth_watching(limits, predicted - excess, margin=-PREDICTED) & ~watched
             crossed = (self._reached(x, margin=-PREDICTED) & ~reached).reshape(market.intervals, -1)
-            is_new = np.logical_or(new.any(axis=1), crossed.any(axis=1))
+            is_new = market.intervals_of(np.asarray(new.any(axis=1))) | crossed.any(axis=1)
             unsolved = [found.intervals for found in solutions.values() if is_new[found.intervals].any()]
             if not unsolved:
                 break
@@ -211,8 +221,9 @@ class QuadraticModel:
         every = (group[:, None] * count + np.arange(count)).ravel()
         kept = reached[every]
         own = every[kept]
-        place, limit = np.nonzero(watched[group])
-        rows, base = self._rows(group, group[place], limit)
+        states = np.flatnonzero(np.isin(market.state_interval, group))
+        place, limit = np.nonzero(watched[states])
+        rows, base = self._rows(group, states[place], limit)
         bound = base[2 * len(group) :]
         hessian = self._hessian(group)
         problem = LinearProgram(
@@ -226,8 +237,10 @@ class QuadraticModel:
         steepest = abs(rows[2 * len(group) :]).max(axis=1).toarray().ravel()
         slack = slack_columns(self.softness, place, limit, steepest) if is_soft else None
         with self.clock.phase("solver"):
-            found = _optimum(problem, hessian, slack, len(group))
-        limit_dual, excess = np.zeros((2, len(group), len(limits)))
+            slope = sparse.diags_array(market.columns.slope[group].ravel())
+            curved = sparse.csc_array(hessian + slope)
+            found = _optimum(problem, curved, slack, group, market.state_interval[states])
+        limit_dual, excess = np.zeros((2, len(states), len(limits)))
         if found is not None:
             limit_dual[place, limit] = found.row_dual[len(own) + 2 * len(group) :]
         is_too_dear = found is None or self.softness.is_exceeded_by(sparse.csr_array(limit_dual))
@@ -236,7 +249,7 @@ class QuadraticModel:
         if found is None:
             return None
         if slack is not None:
-            excess = slack.excess(found.x[len(columns) :], self.softness, len(group))
+            excess = slack.excess(found.x[len(columns) :], self.softness, len(states))
         of_rows, of_import, _ = np.split(found.row_dual, [len(own), len(own) + 2 * len(group)])
         row, row_dual = np.zeros(len(every), dtype=np.int8), np.zeros(len(every))
         row[kept], row_dual[kept] = found.row[: len(own)], of_rows
@@ -251,22 +264,22 @@ class QuadraticModel:
             excess,
         )
 
-    def _rows(self, group: IntArray, interval: IntArray, limit: IntArray) -> tuple[sparse.csr_array, FloatArray]:
-        """Import rows of the intervals `group`, rows of limits at `interval`, and their values without injections."""
+    def _rows(self, group: IntArray, state: IntArray, limit: IntArray) -> tuple[sparse.csr_array, FloatArray]:
+        """Import rows of the intervals `group`, rows of limits in `state`, and their values without injections."""
         market, point = self.market, self.point
         with self.clock.phase("gradients"):
-            bound = market.spread(point.limit_gradients(interval, limit, market.ports))
+            bound = market.spread(point.limit_gradients(state, limit, market.ports))
         real, reactive = (gradients[group] for gradients in self.import_gradients)
         gradient = np.concatenate([real, reactive, bound])
         value = np.concatenate(
-            [point.import_pu.real[group], point.import_pu.imag[group], point.limit_value[interval, limit]]
+            [point.import_pu.real[group], point.import_pu.imag[group], point.limit_value[state, limit]]
         )
-        power = self.x[market.network_columns[np.concatenate([group, group, interval])]]
+        power = market.power(self.x)[np.concatenate([group, group, state])]
         rows = sparse.vstack(
             [
                 market.network_rows(group, -real, "import_p"),
                 market.network_rows(group, -reactive, "import_q"),
-                market.network_rows(interval, bound),
+                market.network_rows(state, bound),
             ]
         )
         return sparse.csr_array(rows), value - (gradient * power).sum(axis=(1, 2))
@@ -274,28 +287,29 @@ class QuadraticModel:
     def _hessian(self, group: IntArray) -> sparse.csc_array:
         """Convex part of the curvature by all columns of the intervals `group`."""
         market = self.market
-        entries = []
-        for number, interval in enumerate(group.tolist()):
-            place = market.network_columns[interval][self.curvature.likely[interval]]
-            place = place - (interval - number) * market.width
+        convex = {}
+        for interval in group.tolist():
             value, vector = np.linalg.eigh(self._curved[interval])
-            block = (vector * np.maximum(value, 0.0)) @ vector.T
-            entries.append((block.ravel(), np.repeat(place, len(place)), np.tile(place, len(place))))
-        value, row, column = (np.concatenate(part) for part in zip(*entries, strict=True))
-        size = len(group) * market.width
-        return sparse.csc_array((value, (row, column)), shape=(size, size))
+            convex[interval] = (vector * np.maximum(value, 0.0)) @ vector.T
+        columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
+        whole = market.curvature(convex, self.curvature.likely)
+        return sparse.csc_array(whole[columns][:, columns])
 
 
 def _optimum(
-    problem: LinearProgram, hessian: sparse.csc_array, slack: Slack | None, intervals: int
+    problem: LinearProgram, hessian: sparse.csc_array, slack: Slack | None, group: IntArray, interval: IntArray
 ) -> QpSolution | None:
-    """Solve the programme of `intervals` with the columns of `slack`, which come back behind all others."""
+    """Solve the programme of the intervals `group` with the columns of `slack`, which come back behind all others.
+
+    `interval` (s,) is that of each of its states.
+    """
     if slack is None:
-        return solve_qp(problem, hessian, in_stages=intervals > 1)
-    width, count = len(problem.cost) // intervals, len(slack.key)
+        return solve_qp(problem, hessian, in_stages=len(group) > 1)
+    width, count = len(problem.cost) // len(group), len(slack.key)
     whole = sparse.csc_array(sparse.block_diag([hessian, sparse.csc_array((count, count))]))
     soft = with_slack(problem, slack)
-    by_interval = np.argsort(np.r_[np.arange(len(problem.cost)) // width, slack.interval], kind="stable")
+    owner = np.concatenate([np.repeat(group, width), interval[slack.state]])
+    by_interval = np.argsort(owner, kind="stable")
     sorted_by_interval = LinearProgram(
         soft.cost[by_interval],
         soft.lower[by_interval],
@@ -304,6 +318,6 @@ def _optimum(
         soft.row_lower,
         soft.row_upper,
     )
-    found = solve_qp(sorted_by_interval, whole[by_interval][:, by_interval], in_stages=intervals > 1)
+    found = solve_qp(sorted_by_interval, whole[by_interval][:, by_interval], in_stages=len(group) > 1)
     back = np.argsort(by_interval)
     return None if found is None else replace(found, x=found.x[back], column=found.column[back])

@@ -17,6 +17,7 @@ from dlmp.formulation.ac_tangent import AcTangent
 from dlmp.formulation.interface import UNBALANCE, VOLTAGE
 from dlmp.market import Horizon, MarketCase
 from dlmp.network.model import BALANCED_PHASE, FloatArray, IntArray, Network, UnbalancedNetwork, some_of
+from dlmp.rolling import RollingDay
 from dlmp.scarcity import broken_names, count_elements
 from dlmp.taps import TapClearing
 from dlmp.units import BASE_KVA
@@ -26,6 +27,8 @@ Rows = list[tuple[str, str]]
 
 LABEL_WIDTH = 16
 LONGEST_DAY = timedelta(hours=25)
+SMALLEST_MONEY = 0.005
+"""Less than this is shown as nothing [currency]."""
 
 
 def lines(rows: Rows) -> Text:
@@ -45,7 +48,12 @@ def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seco
         ("lowest price", _price_at(clearing, int(price.argmin()))),
         ("binding", _binding_counts(clearing)),
         *broken_rows(clearing),
+        ("served locally", _served_locally(clearing)),
     ]
+    if len(clearing.case.blocks):
+        accepted, paid = int(clearing.blocks.is_accepted.sum()), clearing.blocks.payment().sum()
+        total = _count(len(clearing.case.blocks), "block")
+        rows.append(("blocks", f"{accepted} of {total} accepted, {paid:,.2f} {currency} to make them whole"))
     if clearing.status != CONVERGED:
         rows.insert(2, ("", "these results may not be published"))
     return rows if certificate is None else rows + verdict(certificate, currency)
@@ -90,6 +98,32 @@ def broken_rows(clearing: Clearing) -> Rows:
         where = f"a dearer dispatch keeps all limits of intervals {_named(clearing.avoidable)}"
         rows.append(("", f"{where}: raise the penalties, or clear with --hard"))
     return rows
+
+
+def day_rows(day: RollingDay, wall_seconds: float) -> Rows:
+    """Sum up a day that was cleared step by step: cost, steps and make-whole payments."""
+    currency, uplift = day.case.horizon.currency, day.uplift
+    rows = [
+        ("case", day.case.name),
+        ("status", f"{_count(len(day.steps), 'step')}, {wall_seconds:.2f} s"),
+        ("total cost", f"{day.objective:,.2f} {currency}"),
+    ]
+    for index, step in enumerate(day.steps):
+        cost = f"{step.clearing.objective:,.2f} {currency} to the end of the day"
+        status = step.clearing.status.replace("_", " ")
+        rows.append(("cleared" if not index else "", f"from interval {step.first_interval}: {status}, {cost}"))
+    rows.append(("uplift", f"{uplift.uplift_usd.sum():,.2f} {currency}"))
+    for name, usd in zip(day.case.resources.name, uplift.uplift_usd, strict=True):
+        if usd >= SMALLEST_MONEY:
+            rows.append(("", f"{name}: {usd:,.2f} {currency}"))
+    return rows
+
+
+def _served_locally(clearing: Clearing) -> str:
+    supply = clearing.local_supply
+    share, total = supply.share_served_locally, supply.totals()
+    span = f"{100 * share.min():.1f} to {100 * share.max():.1f} % by interval"
+    return f"{100 * total['share_served_locally']:.1f} % of load and losses, {span}"
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -10,7 +10,12 @@ from dlmp.bids import Resources
 from dlmp.market import Horizon, MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, Network
 from dlmp.prices import interval_keys, port_keys
-from dlmp.units import BASE_KVA
+from dlmp.units import BASE_KVA, KW_PER_MW
+
+ACCEPTED_SHARE = 1e-6
+"""A block of which less is accepted is rejected."""
+SMALLEST_PAYMENT = 1e-6
+"""A loss below this is that of a block at its own price [currency]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +26,8 @@ class Awards:
     ----------
     case
         The market case.
-    segment_kw
-        (t, s) Accepted part of each bid segment [kW].
+    segment_kw, segment_kvar
+        (t, s) Accepted part of each bid segment, of real [kW] and of reactive power [kvar].
     net_injection_kw, q_kvar
         (t, r) Power of each resource into the grid [kW], [kvar].
     lmp_usd_per_mwh, lmp_q_usd_per_mvarh
@@ -31,6 +36,7 @@ class Awards:
 
     case: MarketCase = field(repr=False)
     segment_kw: FloatArray
+    segment_kvar: FloatArray
     net_injection_kw: FloatArray
     q_kvar: FloatArray
     lmp_usd_per_mwh: FloatArray
@@ -55,16 +61,33 @@ class Awards:
         return frame
 
     def segment_table(self) -> pd.DataFrame:
-        """One row per interval and offered bid segment."""
+        """One row per interval and offered bid segment; one that is self-scheduled has a blank price."""
         bids, horizon = self.case.bids, self.case.horizon
         frame = interval_keys(horizon, len(bids))
         frame["resource"] = np.tile(self.case.resources.name[bids.resource].astype(object), horizon.intervals)
         frame["side"] = np.tile(np.where(bids.is_supply, "supply", "demand").astype(object), horizon.intervals)
         frame["segment"] = np.tile(bids.segment, horizon.intervals)
         frame["quantity_kw"] = bids.quantity_kw.ravel()
-        frame["price_usd_per_mwh"] = bids.price_usd_per_mwh.ravel()
+        for name, price in (
+            ("price_usd_per_mwh", bids.price_usd_per_mwh),
+            ("price_end_usd_per_mwh", bids.price_usd_per_mwh + bids.price_rise_usd_per_mwh),
+        ):
+            frame[name] = pd.arrays.FloatingArray(price.ravel(), bids.is_self_scheduled.ravel())
         frame["award_kw"] = self.segment_kw.ravel()
         return frame[frame.quantity_kw > 0].reset_index(drop=True)
+
+    def reactive_segment_table(self) -> pd.DataFrame:
+        """One row per interval and offered segment of reactive power."""
+        bids, horizon = self.case.reactive_bids, self.case.horizon
+        frame = interval_keys(horizon, len(bids))
+        frame["resource"] = np.tile(self.case.resources.name[bids.resource].astype(object), horizon.intervals)
+        frame["side"] = np.tile(np.where(bids.is_injection, "inject", "absorb").astype(object), horizon.intervals)
+        frame["segment"] = np.tile(bids.segment, horizon.intervals)
+        frame["quantity_kvar"] = bids.quantity_kvar.ravel()
+        frame["price_usd_per_mvarh"] = bids.price_usd_per_mvarh.ravel()
+        frame["price_end_usd_per_mvarh"] = (bids.price_usd_per_mvarh + bids.price_rise_usd_per_mvarh).ravel()
+        frame["award_kvar"] = self.segment_kvar.ravel()
+        return frame[frame.quantity_kvar > 0].reset_index(drop=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +122,154 @@ class StoreAwards:
         frame["resource"] = np.tile(names.astype(object), self.case.horizon.intervals)
         for name in ("charge_kw", "discharge_kw", "energy_kwh", "shortfall_kwh", "value_usd_per_mwh"):
             frame[name] = getattr(self, name).ravel()
+        return frame
+
+
+@dataclass(frozen=True, eq=False)
+class BlockAwards:
+    """Which blocks are accepted, and how they fare at the published prices.
+
+    Parameters
+    ----------
+    case
+        The market case.
+    block_kw
+        (t, b) Accepted power of each block [kW].
+    lmp_usd_per_mwh
+        (t, r) Price where each resource stands.
+    """
+
+    case: MarketCase = field(repr=False)
+    block_kw: FloatArray
+    lmp_usd_per_mwh: FloatArray
+
+    @property
+    def share(self) -> FloatArray:
+        """(b,) Accepted part of the quantity."""
+        return np.asarray(self.block_kw.max(axis=0, initial=0.0) / self.case.blocks.quantity_kw)
+
+    @property
+    def is_accepted(self) -> npt.NDArray[np.bool_]:
+        """(b,) True for the accepted blocks."""
+        return self.share > ACCEPTED_SHARE
+
+    def as_bid(self) -> FloatArray:
+        """(b,) Cost of what is accepted at the blocks' own prices, negative for the value of demand [currency]."""
+        blocks = self.case.blocks
+        return np.asarray(self._energy_mwh(self.block_kw).sum(axis=0) * blocks.sign * blocks.price_usd_per_mwh)
+
+    def revenue(self) -> FloatArray:
+        """(b,) What accepted blocks are paid at the published prices, negative for what they pay [currency]."""
+        return np.asarray((self._energy_mwh(self.block_kw) * self._price()).sum(axis=0) * self.case.blocks.sign)
+
+    def payment(self) -> FloatArray:
+        """(b,) What the accepted blocks' revenue lacks of their cost [currency]."""
+        return np.where(self.is_accepted, np.maximum(self.as_bid() - self.revenue(), 0.0), 0.0)
+
+    def forgone(self) -> FloatArray:
+        """(b,) What each rejected block would have gained at the published prices [currency].
+
+        Above zero the rejection is *paradoxical*: prices move when the block is accepted, or another of its exclusive
+        group gains more to the market.
+        """
+        blocks = self.case.blocks
+        offered = self._energy_mwh(blocks.offered_kw(len(self.block_kw)))
+        gain = (offered * (self._price() - blocks.price_usd_per_mwh)).sum(axis=0) * blocks.sign
+        return np.where(self.is_accepted, 0.0, np.maximum(gain, 0.0))
+
+    def _energy_mwh(self, power_kw: FloatArray) -> FloatArray:
+        return power_kw * self.case.horizon.interval_hours / KW_PER_MW
+
+    def _price(self) -> FloatArray:
+        return np.asarray(self.lmp_usd_per_mwh[:, self.case.blocks.resource])
+
+    def table(self) -> pd.DataFrame:
+        """One row per block."""
+        blocks = self.case.blocks
+        return pd.DataFrame(
+            {
+                "block": blocks.name.astype(object),
+                "resource": self.case.resources.name[blocks.resource].astype(object),
+                "side": np.where(blocks.is_supply, "supply", "demand").astype(object),
+                "exclusive_group": blocks.group.astype(object),
+                "first_interval": blocks.first,
+                "last_interval": blocks.last,
+                "accepted_share": self.share,
+                "as_bid_usd": self.as_bid(),
+                "revenue_usd": self.revenue(),
+                "make_whole_usd": self.payment(),
+                "forgone_usd": self.forgone(),
+            }
+        )
+
+    def make_whole(self) -> pd.DataFrame:
+        """One row per accepted block that loses money at the published prices, and the payment that makes up for it.
+
+        Returns
+        -------
+        Rows with ``resource, block, as_bid_usd, revenue_usd, payment_usd`` [currency].
+        """
+        table = self.table().rename(columns={"make_whole_usd": "payment_usd"})
+        columns = ["resource", "block", "as_bid_usd", "revenue_usd", "payment_usd"]
+        return table.loc[table.payment_usd > SMALLEST_PAYMENT, columns].reset_index(drop=True)
+
+
+@dataclass(frozen=True, eq=False)
+class ServiceAwards:
+    """What every offer of a service was awarded, each (t, k), and the price of each requirement.
+
+    Parameters
+    ----------
+    case
+        The market case.
+    reserved_kw
+        Power to hold ready [kW], [kvar] of a VAR service.
+    price_usd_per_mw_h
+        What one more MW or MVAr held ready there would save [currency/MW, for each hour].
+    requirement, congestion, voltage, unbalance, scarcity
+        Its parts: what it is worth to the requirements, what the limits of the network in called states take, and what
+        requirements that are not met and limits that are broken make of it.
+    shortage_kw
+        (t, m) What each requirement lacks [kW], [kvar].
+    requirement_usd_per_mw_h
+        (t, m) Price of each requirement [currency/MW, for each hour].
+    """
+
+    case: MarketCase = field(repr=False)
+    reserved_kw: FloatArray
+    price_usd_per_mw_h: FloatArray
+    requirement: FloatArray
+    congestion: FloatArray
+    voltage: FloatArray
+    unbalance: FloatArray
+    scarcity: FloatArray
+    shortage_kw: FloatArray
+    requirement_usd_per_mw_h: FloatArray
+
+    def table(self) -> pd.DataFrame:
+        """One row per interval and offer."""
+        offers, intervals = self.case.service_offers, self.case.horizon.intervals
+        frame = interval_keys(self.case.horizon, len(offers))
+        names = self.case.resources.name[offers.resource].astype(object)
+        frame["resource"], frame["service"] = (
+            np.tile(names, intervals),
+            np.tile(offers.service.astype(object), intervals),
+        )
+        frame["unit"] = np.tile(np.where(offers.is_reactive, "kvar", "kW").astype(object), intervals)
+        frame["offered"], frame["reserved"] = offers.quantity_kw.ravel(), self.reserved_kw.ravel()
+        frame["offer_usd_per_mw_h"] = offers.price_usd_per_mw_h.ravel()
+        for name in ("price_usd_per_mw_h", "requirement", "congestion", "voltage", "unbalance", "scarcity"):
+            frame[name] = getattr(self, name).ravel()
+        return frame
+
+    def requirement_table(self) -> pd.DataFrame:
+        """One row per interval and requirement."""
+        requirements, intervals = self.case.requirements, self.case.horizon.intervals
+        frame = interval_keys(self.case.horizon, len(requirements))
+        for name in ("name", "service", "place"):
+            frame[name] = np.tile(getattr(requirements, name).astype(object), intervals)
+        frame["required"], frame["shortage"] = requirements.quantity_kw.ravel(), self.shortage_kw.ravel()
+        frame["price_usd_per_mw_h"] = self.requirement_usd_per_mw_h.ravel()
         return frame
 
 

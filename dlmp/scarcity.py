@@ -1,8 +1,10 @@
-"""Limits that a dispatch breaks because that costs less, by the penalties, than to keep them."""
+"""What a dispatch breaks because that costs less, by its penalty, than to keep it: limits, and what is required."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
@@ -12,14 +14,18 @@ from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.softness import Softness
 from dlmp.network.model import BALANCED_PHASE, FloatArray
 from dlmp.products.substation import IMPORT_LIMITS, IMPORT_NAMES, import_excesses
+from dlmp.services import REACTIVE
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
 
 IMPORT = "import"
 """Cause of a broken range of the import."""
+SERVICE = "service"
+"""Cause of a requirement of a service that is not met."""
 BROKEN_PU = 1e-9
-"""A range of the import is broken by more than this."""
+"""A range of the import is broken, and a requirement not met, by more than this."""
 COLUMNS = [
-    "interval", "cause", "element", "phase", "end", "limit", "value", "excess", "unit", "penalty_usd_per_h", "cost_usd"
+    "interval", "cause", "element", "phase", "end", "called",
+    "limit", "value", "excess", "unit", "penalty_usd_per_h", "cost_usd",
 ]  # fmt: skip
 
 
@@ -32,10 +38,12 @@ class Scarcity:
     table
         One row per broken limit and interval, in `COLUMNS`.
     cost
-        Penalties of the limits of the network over the horizon [currency]; those of the import stand in the cost of
-        the market's own variables.
+        Penalties of the limits of the network over the horizon [currency]; those of the import and of requirements
+        stand in the cost of the market's own variables.
     weights
         The part of the multipliers that broken limits have.
+    is_short
+        (t, m) True for the requirements that are not met.
     avoidable
         Intervals in which a dearer dispatch would keep all limits: the penalties are below what that costs.
     """
@@ -43,7 +51,13 @@ class Scarcity:
     table: pd.DataFrame
     cost: float
     weights: Weights
+    is_short: npt.NDArray[np.bool_]
     avoidable: tuple[int, ...]
+
+
+def penalties_of(found: Dispatch) -> FloatArray:
+    """(states, k) Penalties of the limits of the network that `found` breaks [currency/MWh x pu]."""
+    return Softness.of(found.formulation.limits, found.market.penalties).cost_of(found.excess)
 
 
 def scarcity_of(found: Dispatch) -> Scarcity:
@@ -51,42 +65,45 @@ def scarcity_of(found: Dispatch) -> Scarcity:
     market = found.market
     money = money_per_price_pu(market.case.horizon.interval_hours)
     softness = Softness.of(found.formulation.limits, market.penalties)
-    cost = softness.cost_of(found.excess) * money
+    cost = penalties_of(found) * money
     limits = sparse.csr_array(found.weights.limits.multiply(found.excess != 0))
     imported = _import_table(found, money)
-    rent = {name: np.zeros(market.intervals) for name in IMPORT_NAMES}
+    is_short = found.x[market.block("shortage")] > BROKEN_PU
+    rent = {name: np.zeros(len(market.state_interval)) for name in IMPORT_NAMES}
     for name, (element, _) in IMPORT_NAMES.items():
         broken = np.unique(imported.interval[imported.element == element].to_numpy(dtype=int))
         price = market.columns.cost[:, market.template.blocks[name]].ravel()
-        rent[name][broken] = (getattr(found.weights, name) - price)[broken]
-    table = pd.concat([imported, _limit_table(found, softness, cost)])
-    table = table.sort_values(["interval", "cause", "element", "phase", "end"], ignore_index=True)
+        rent[name][broken] = getattr(found.weights, name)[broken] - price[broken]
+    table = pd.concat([imported, _service_table(found, is_short, money), _limit_table(found, softness, cost)])
+    table = table.sort_values(["interval", "cause", "element", "phase", "end", "called"], ignore_index=True)
     weights = Weights(rent["import_p"], rent["import_q"], limits)
-    return Scarcity(table[COLUMNS], float(cost.sum()), weights, tuple(np.flatnonzero(found.avoidable).tolist()))
+    avoidable = tuple(np.flatnonzero(found.avoidable).tolist())
+    return Scarcity(table[COLUMNS], float(cost.sum()), weights, is_short, avoidable)
 
 
 def _limit_table(found: Dispatch, softness: Softness, cost: FloatArray) -> pd.DataFrame:
-    limits, over = found.formulation.limits, found.excess
-    interval, limit = np.nonzero((over != 0) & (softness.quantity == np.arange(len(limits))))
-    bound = np.where(over[interval, limit] > 0, limits.upper[limit], limits.lower[limit])
-    attained = bound + over[interval, limit]
+    limits, over, market = found.formulation.limits, found.excess, found.market
+    state, limit = np.nonzero((over != 0) & (softness.quantity == np.arange(len(limits))))
+    bound = np.where(over[state, limit] > 0, limits.upper[limit], limits.lower[limit])
+    attained = bound + over[state, limit]
     shown, reached = limits.physical(limit, bound), limits.physical(limit, attained)
     by_unit = limits.power[limit] * attained / reached
     weight = np.zeros(over.shape)
     np.add.at(weight.T, softness.quantity, np.abs(found.weights.limits.toarray()).T)
     return pd.DataFrame(
         {
-            "interval": interval,
+            "interval": market.state_interval[state],
             "cause": limits.cause[limit].astype(object),
             "element": limits.element[limit].astype(object),
             "phase": limits.phase[limit].astype(object),
             "end": limits.end[limit].astype(object),
+            "called": np.array([market.call_name(int(one)) for one in state], dtype=object),
             "limit": shown,
             "value": reached,
             "excess": np.abs(reached - shown),
             "unit": limits.unit[limit].astype(object),
-            "penalty_usd_per_h": weight[interval, limit] * by_unit * BASE_KVA / KW_PER_MW,
-            "cost_usd": cost[interval, limit],
+            "penalty_usd_per_h": weight[state, limit] * by_unit * BASE_KVA / KW_PER_MW,
+            "cost_usd": cost[state, limit],
         }
     )
 
@@ -110,10 +127,29 @@ def _import_table(found: Dispatch, money: float) -> pd.DataFrame:
         cost = sum(excesses[index].price * amount[interval, index] for index in own)
         price = market.columns.cost[interval, market.template.blocks[name]].item()
         rent = abs(getattr(found.weights, name)[interval] - price) / KW_PER_MW
-        bound, excess = float(getattr(substation, field)), float(total[interval, end] * BASE_KVA)
+        bound, excess = float(getattr(substation, field)[interval]), float(total[interval, end] * BASE_KVA)
         element, unit = IMPORT_NAMES[name]
-        key = (int(interval), IMPORT, element, "-", "-")
+        key = (int(interval), IMPORT, element, "-", "-", "-")
         rows.append((*key, bound, bound + side * excess, excess, unit, rent, cost * money))
+    return _table(rows)
+
+
+def _service_table(found: Dispatch, is_short: npt.NDArray[np.bool_], money: float) -> pd.DataFrame:
+    """What is required and not met; the penalty is the price that the requirement has for it."""
+    requirements, market = found.market.case.requirements, found.market
+    short_pu, rows = found.x[market.block("shortage")], []
+    price = market.columns.cost[:, market.template.blocks["shortage"]]
+    for interval, index in zip(*np.nonzero(is_short), strict=True):
+        required, short = float(requirements.quantity_kw[interval, index]), float(short_pu[interval, index] * BASE_KVA)
+        unit = "kvar" if requirements.service[index] in REACTIVE else "kW"
+        penalty = float(price[interval, index])
+        key = (int(interval), SERVICE, f"requirement {requirements.name[index]}", "-", "-", "-")
+        cost = penalty * float(short_pu[interval, index]) * money
+        rows.append((*key, required, required - short, short, unit, penalty / KW_PER_MW, cost))
+    return _table(rows)
+
+
+def _table(rows: Sequence[tuple[int | str | float, ...]]) -> pd.DataFrame:
     numbers = dict.fromkeys(("limit", "value", "excess", "penalty_usd_per_h", "cost_usd"), float)
     return pd.DataFrame(rows, columns=COLUMNS).astype({"interval": int, **numbers})
 

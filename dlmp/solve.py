@@ -38,6 +38,8 @@ QP_TOLERANCE = 1e-9
 """Tolerance of quadratic programmes, absolute and relative."""
 FIXED = 1e-9
 """A column of a quadratic programme whose bounds are no farther apart is fixed."""
+MIP_GAP = 1e-7
+"""Largest distance of a mixed-integer optimum from its bound [currency/MWh x pu]."""
 TOLERANCE = 1e-9
 """Feasibility tolerance of rows scaled to a largest coefficient of 1, and of reduced costs [currency/MWh]."""
 
@@ -110,6 +112,39 @@ def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: f
         iterations=int(solver.getInfo().simplex_iteration_count),
         basis=Basis(_statuses(found.col_status), _statuses(found.row_status)),
     )
+
+
+def solve_mip(
+    problem: LinearProgram, is_integer: npt.NDArray[np.bool_], time_limit_s: float = np.inf
+) -> FloatArray | None:
+    """Solve `problem` with the columns (c,) of `is_integer` whole; None when it is infeasible.
+
+    Returns
+    -------
+    Values: those of an optimum, the whole ones exactly.
+
+    Raises
+    ------
+    SolverError
+        When HiGHS ends in any other state than optimal or infeasible, as when `time_limit_s` is over.
+    """
+    scale = _row_scale(problem.matrix)
+    solver = _new_solver(time_limit_s)
+    _pass_model(solver, problem, sparse.csr_array(sparse.diags_array(scale) @ problem.matrix), scale)
+    column = np.flatnonzero(is_integer).astype(np.int32)
+    kind = np.full(len(column), highspy.HighsVarType.kInteger)
+    solver.changeColsIntegrality(len(column), column, kind)
+    for option, value in (("solver", "choose"), ("presolve", "on"), ("mip_rel_gap", 0.0), ("mip_abs_gap", MIP_GAP)):
+        solver.setOptionValue(option, value)
+    solver.run()
+    status = solver.getModelStatus()
+    if status == highspy.HighsModelStatus.kInfeasible:
+        return None
+    if status != highspy.HighsModelStatus.kOptimal:
+        raise SolverError(f"HiGHS ended with status {solver.modelStatusToString(status)!r}, not with an optimum")
+    x = np.array(solver.getSolution().col_value)
+    x[column] = np.round(x[column])
+    return x
 
 
 def _row_scale(matrix: sparse.csr_array) -> FloatArray:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PHASES = ("build", "power_flow", "gradients", "solver", "newton")
+PHASES = ("build", "power_flow", "gradients", "solver", "newton", "rules")
 
 
 class PhaseClock:

@@ -1,7 +1,7 @@
 """An AC optimal power flow oracle: a market case cleared by a general nonlinear solver, to check the engine with.
 
 Each interval is one nonlinear programme in rectangular voltages, solved by IPOPT with exact derivatives; where
-stores carry energy from one interval to the next, all intervals are one programme.
+stores carry energy from one interval to the next, or ramps limit the change of power, all intervals are one programme.
 It shares only records with the engine (`MarketCase`, `Network`, its admittances and the incidence of its ports).
 
 Every node without a source has a balance of currents, ``Y V + H^T I(H V) = 0`` with ``H`` the ports' incidence.
@@ -114,7 +114,7 @@ class AcOpf:
 
 
 def solve_acopf(case: MarketCase, *, circle_sides: int = 32, start: ComplexArray | None = None) -> AcOpf:
-    """Clear `case` under the exact power flow: interval by interval, or all together where there are stores.
+    """Clear `case` under the exact power flow: interval by interval, or all together with stores or ramps.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def solve_acopf(case: MarketCase, *, circle_sides: int = 32, start: ComplexArray
     network, intervals, base_kva = case.network, case.horizon.intervals, power_base(case)
     start = np.tile(no_load_voltage(network), (intervals, 1)) if start is None else start
     model = interval_of(case, circle_sides, base_kva)
-    if len(case.stores):
+    if len(case.stores) or has_ramps(case):
         return solve_horizon(case, model, start, base_kva)
     solver = ipopt(x=model.x, p=model.parameter, f=model.cost, g=model.constraints)
     solved = [solve_interval(case, t, model, solver, start[t], base_kva) for t in range(intervals)]
@@ -192,12 +192,13 @@ class Unknowns:
     ----------
     v
         (n,) Voltage, constant at source nodes.
-    award, charge, discharge, q, injection
-        (s,), (k,), (k,), (r,) and (r,) Accepted bids; power of each store from and into the grid; reactive and
-        complex injection of each resource.
+    award, charge, discharge, q, q_award, injection
+        (s,), (k,), (k,), (r,), (u,) and (r,) Accepted bids; power of each store from and into the grid; reactive
+        injection that is free; accepted reactive bids; complex injection of each resource.
     demand, law, withdrawn, price
-        (p,), (l,), (n,) and (2 + s,) Parameters: constant-power demand, nominal demand of the loads that follow
-        their voltage, current taken out of each node; prices of import, reactive import and bids.
+        (p,), (l,), (n,) and (2 + 2s + 2u,) Parameters: constant-power demand, nominal demand of the loads that follow
+        their voltage, current taken out of each node; prices of import, reactive import, bids and reactive bids, and
+        slopes of these.
     balance
         (f,) Currents of `balances` into the network, the loads and resources, and out of the node.
     imported
@@ -209,6 +210,7 @@ class Unknowns:
     charge: casadi.SX
     discharge: casadi.SX
     q: casadi.SX
+    q_award: casadi.SX
     injection: Phasor
     demand: Phasor
     law: Phasor
@@ -220,7 +222,7 @@ class Unknowns:
     @property
     def controls(self) -> casadi.SX:
         """Everything that is dispatched, in the order of `control_bounds`."""
-        return casadi.vertcat(self.award, self.charge, self.discharge, self.q)
+        return casadi.vertcat(self.award, self.charge, self.discharge, self.q, self.q_award)
 
 
 def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
@@ -233,7 +235,11 @@ def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
     charge, discharge = (casadi.SX.sym(name, len(case.stores)) for name in ("charge", "discharge"))
     demand, withdrawn = Phasor.symbol("demand", network.port_count), Phasor.symbol("withdrawn", network.node_count)
     nominal = Phasor.symbol("law", len(law))
-    injection = Phasor(casadi_matrix(net_injection(case)) @ casadi.vertcat(award, charge, discharge), q)
+    q_award = casadi.SX.sym("q_award", len(case.reactive_bids))
+    injection = Phasor(
+        casadi_matrix(net_injection(case)) @ casadi.vertcat(award, charge, discharge),
+        casadi_matrix(reactive_injection(case)) @ casadi.vertcat(q, q_award),
+    )
     net = demand - product(resources.share.T, injection)
     across = product(network.incidence, v)
     used = np.flatnonzero((case.load_pu != 0).any(axis=0) | (abs(resources.share).sum(axis=0) > 0))
@@ -253,8 +259,8 @@ def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
     every = sparse.eye_array(network.node_count, format="csr")
     drawn = v[network.source] * current(every[network.source]).conj()
     return Unknowns(
-        *(v, award, charge, discharge, q, injection, demand, nominal, withdrawn),
-        price=casadi.SX.sym("price", 2 + len(case.bids)),
+        *(v, award, charge, discharge, q, q_award, injection, demand, nominal, withdrawn),
+        price=casadi.SX.sym("price", price_count(case)),
         balance=current(balances(network)),
         imported=Phasor(casadi.sum1(drawn.re), casadi.sum1(drawn.im)),
     )
@@ -273,9 +279,15 @@ def current_of(power: Phasor, v: Phasor, exponent: FloatArray, base_pu: FloatArr
 
 
 def cost_of(case: MarketCase, unknowns: Unknowns) -> casadi.SX:
-    """Import, reactive import and accepted bids at their prices, and cycling of stores [currency/MWh x pu]."""
-    quantity = casadi.vertcat(unknowns.imported.stacked(), signs(case) * unknowns.award)
-    return casadi.dot(unknowns.price, quantity) + casadi.dot(case.stores.cycling_usd_per_mwh, unknowns.discharge)
+    """Import, reactive import and accepted bids at their prices, and cycling of stores [currency/MWh x pu].
+
+    Where a price runs from one to another along a segment, it costs the area below it.
+    """
+    accepted = casadi.vertcat(signs(case) * unknowns.award, reactive_signs(case) * unknowns.q_award)
+    quantity = casadi.vertcat(unknowns.imported.stacked(), accepted)
+    price, slope = unknowns.price[: quantity.numel()], unknowns.price[quantity.numel() :]
+    curved = casadi.dot(slope, casadi.vertcat(unknowns.award, unknowns.q_award) ** 2) / 2
+    return casadi.dot(price, quantity) + curved + casadi.dot(case.stores.cycling_usd_per_mwh, unknowns.discharge)
 
 
 def limits_of(case: MarketCase, unknowns: Unknowns, circle_sides: int, base_kva: float) -> list[Limit]:
@@ -387,13 +399,13 @@ def import_limits(case: MarketCase, unknowns: Unknowns, base_kva: float) -> list
     """Ranges of the total real and reactive import."""
     imported, substation = unknowns.imported, case.substation
     return [
-        (imported.re, substation.p_min_kw / base_kva, substation.p_max_kw / base_kva),
-        (imported.im, substation.q_min_kvar / base_kva, substation.q_max_kvar / base_kva),
+        (imported.re, substation.p_min_kw[:, None] / base_kva, substation.p_max_kw[:, None] / base_kva),
+        (imported.im, substation.q_min_kvar[:, None] / base_kva, substation.q_max_kvar[:, None] / base_kva),
     ]
 
 
 def resource_limit(case: MarketCase, unknowns: Unknowns, circle_sides: int, base_kva: float) -> Limit:
-    """Range of each real injection, and the polygon inside each apparent power circle.
+    """Ranges of each injection, the polygon inside each apparent power circle, and least power factors.
 
     Bounds that those of bids and stores imply are left out: with them the programme has no interior.
     """
@@ -401,20 +413,35 @@ def resource_limit(case: MarketCase, unknowns: Unknowns, circle_sides: int, base
     angle = 2 * np.pi * np.arange(circle_sides) / circle_sides
     rated = summing(np.flatnonzero(np.isfinite(resources.s_max_kva)), count).T
     of_p, of_q = sparse.kron(rated, np.cos(angle)[:, None]), sparse.kron(rated, np.sin(angle)[:, None])
-    injection = net_injection(case)
-    rows = sparse.block_array([[injection, None], [of_p @ injection, of_q]], format="csr")
+    injection, reactive = net_injection(case), reactive_injection(case)
+    blocks = [[injection, None], [None, reactive], [of_p @ injection, of_q @ reactive], *power_factor_rows(case)]
+    rows = sparse.block_array(blocks, format="csr")
     within = np.repeat(rated @ np.where(np.isfinite(resources.s_max_kva), resources.s_max_kva, 0.0), circle_sides)
     low, high = np.full((2, case.horizon.intervals, rows.shape[0]), [[[-np.inf]], [[np.inf]]])
     for t in range(case.horizon.intervals):
         least, most = reach(rows, *control_bounds(case, t))
-        low[t, :count] = np.where(least[:count] >= resources.p_min_kw - ROUNDING_KW, -np.inf, resources.p_min_kw)
-        bound = np.r_[resources.p_max_kw[t], within * np.cos(np.pi / circle_sides)]
+        bound = np.r_[resources.p_min_kw, resources.q_min_kvar]
+        low[t, : 2 * count] = np.where(least[: 2 * count] >= bound - ROUNDING_KW, -np.inf, bound)
+        bound = np.zeros(rows.shape[0])
+        bound[: 2 * count] = np.r_[resources.p_max_kw[t], resources.q_max_kvar]
+        bound[2 * count : 2 * count + len(within)] = within * np.cos(np.pi / circle_sides)
         high[t] = np.where(most <= bound + ROUNDING_KW, np.inf, bound)
     return casadi_matrix(rows) @ unknowns.controls, low / base_kva, high / base_kva
 
 
+def power_factor_rows(case: MarketCase) -> list[list[sparse.csr_array]]:
+    """Rows ``q - tan(phi) |p|`` and ``-q - tan(phi) |p|`` that must not be positive; |p| is p or -p at all times."""
+    resources = case.resources
+    limited = np.flatnonzero(resources.power_factor_min > 0)
+    tangent = np.tan(np.arccos(resources.power_factor_min[limited]))
+    tangent = np.where((resources.p_max_kw[:, limited] <= 0).all(axis=0), -tangent, tangent)
+    real = sparse.diags_array(-tangent) @ net_injection(case)[limited]
+    reactive = reactive_injection(case)[limited]
+    return [[real, reactive], [real, -reactive]]
+
+
 def control_bounds(case: MarketCase, t: int) -> tuple[FloatArray, FloatArray]:
-    """Bounds of (awards, charge, discharge, reactive injections) [kW, kvar].
+    """Bounds of (awards, charge, discharge, free reactive injections, reactive awards) [kW, kvar].
 
     Those of awards are tightened by the real range of each resource.  One without availability thus has awards
     fixed at zero, not free ones that must sum to zero.
@@ -426,9 +453,14 @@ def control_bounds(case: MarketCase, t: int) -> tuple[FloatArray, FloatArray]:
     room_up = np.maximum(resources.p_max_kw[t] - least, 0.0)[owner]
     room_down = np.maximum(most - resources.p_min_kw, 0.0)[owner]
     upper = np.minimum(quantity, np.where(sign > 0, room_up, room_down))
-    lower = np.maximum(quantity - np.where(sign > 0, room_down, room_up), 0.0)
+    lower = np.maximum(quantity - np.where(sign > 0, room_down, room_up), case.bids.is_self_scheduled[t] * quantity)
     lower = np.r_[np.minimum(lower, upper), np.zeros(len(of_stores))]
-    return np.r_[lower, resources.q_min_kvar], np.r_[upper, of_stores, resources.q_max_kvar]
+    reactive = case.reactive_bids
+    is_free, none = ~np.isin(np.arange(len(resources)), reactive.resource), np.zeros(len(reactive))
+    return (
+        np.r_[lower, is_free * resources.q_min_kvar, none],
+        np.r_[upper, of_stores, is_free * resources.q_max_kvar, reactive.quantity_kvar[t]],
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -498,7 +530,8 @@ def parameter_values(case: MarketCase, t: int, base_kva: float) -> FloatArray:
     per_pu, none = BASE_KVA / base_kva, np.zeros(case.network.node_count)
     demand, law = case.load_pu[t] * per_pu, case.law_pu[t] * per_pu
     import_price = [case.substation.price_usd_per_mwh[t], case.substation.q_price_usd_per_mvarh[t]]
-    prices = np.r_[import_price, case.bids.price_usd_per_mwh[t]]
+    prices = np.r_[import_price, case.bids.price_usd_per_mwh[t], case.reactive_bids.price_usd_per_mvarh[t]]
+    prices = np.r_[prices, price_slopes(case, t, base_kva)]
     return np.concatenate([demand.real, demand.imag, law.real, law.imag, none, none, prices])
 
 
@@ -542,8 +575,7 @@ def interval_result(
     e, f, award, p, q, import_p, import_q, cost = (np.array(part).ravel() for part in model.outcome(x, value))
     v = e + 1j * f
     check_laws(case, t, v)
-    prices = 2 + len(case.bids)
-    current_price = -multiplier[len(value) - prices - 2 * nodes :]
+    current_price = -multiplier[len(value) - price_count(case) - 2 * nodes :]
     price = port_price(network, v, current_price[:nodes] + 1j * current_price[nodes : 2 * nodes])
     dispatch = (kw * base_kva for kw in (p, q, award))
     imported = (kw.item() * base_kva for kw in (import_p, import_q))
@@ -562,6 +594,8 @@ def solve_horizon(case: MarketCase, model: Interval, start: ComplexArray, base_k
     first = 2 * int((~case.network.is_source).sum()) + len(case.bids)
     charge, discharge = x[first : first + count, :], x[first + count : first + 2 * count, :]
     gain = energy_gain(case, energy, charge, discharge, base_kva)
+    powers = x[first - len(case.bids) : first + 2 * count, :]
+    ramp, slowest, fastest = ramp_limit(case, casadi_matrix(net_injection(case)) @ powers, base_kva)
     is_soft = np.isfinite(case.stores.shortfall_usd_per_mwh)
     least = case.stores.energy_min_kwh / base_kva
     cost = hours * sum(costs) + energy_cost(case, energy, shortfall)
@@ -569,7 +603,7 @@ def solve_horizon(case: MarketCase, model: Interval, start: ComplexArray, base_k
         x=casadi.vertcat(*(casadi.vec(part) for part in (x, energy, shortfall))),
         p=casadi.vec(parameter),
         f=cost,
-        g=casadi.vertcat(*constraints, casadi.vec(gain), casadi.vec(energy + shortfall)),
+        g=casadi.vertcat(*constraints, casadi.vec(gain), casadi.vec(energy + shortfall), ramp),
     )
     value = np.array([parameter_values(case, t, base_kva) for t in range(intervals)])
     bounds = [variable_bounds(case, t, base_kva) for t in range(intervals)]
@@ -582,8 +616,8 @@ def solve_horizon(case: MarketCase, model: Interval, start: ComplexArray, base_k
         p=value.ravel(),
         lbx=np.r_[lower, np.where(is_soft, 0.0, least).ravel(), none.ravel()],
         ubx=np.r_[upper, full.ravel(), np.where(is_soft, least, 0.0).ravel()],
-        lbg=np.r_[model.low.ravel(), none.ravel(), np.where(is_soft & (least > 0), least, -np.inf).ravel()],
-        ubg=np.r_[model.high.ravel(), none.ravel(), np.full(none.size, np.inf)],
+        lbg=np.r_[model.low.ravel(), none.ravel(), np.where(is_soft & (least > 0), least, -np.inf).ravel(), slowest],
+        ubg=np.r_[model.high.ravel(), none.ravel(), np.full(none.size, np.inf), fastest],
     )
     by_interval = solution["x"][: x.numel()].reshape(intervals, -1)
     stored, short = solution["x"][x.numel() :].reshape(2, intervals, count) * base_kva
@@ -595,6 +629,26 @@ def solve_horizon(case: MarketCase, model: Interval, start: ComplexArray, base_k
     stores = StoreDispatch(charged * base_kva, discharged * base_kva, stored, short, worth)
     cost = solution["f"].item() * base_kva / KW_PER_MW
     return AcOpf(cost, *(np.array(column) for column in columns), stores=stores)
+
+
+def has_ramps(case: MarketCase) -> bool:
+    """True where some resource has a ramp limit."""
+    return bool(np.isfinite([case.resources.ramp_up_kw_per_min, case.resources.ramp_down_kw_per_min]).any())
+
+
+def ramp_limit(case: MarketCase, injection: casadi.SX, base_kva: float) -> Limit:
+    """Change of the real injections (r, t) since the interval before, where it is limited."""
+    resources, minutes = case.resources, case.horizon.interval_minutes
+    initial = np.nan_to_num(resources.p_initial_kw) / base_kva
+    change = casadi.vec(injection - casadi.horzcat(casadi.DM(initial), injection[:, :-1]))
+    up, down = (
+        np.tile(ramp * minutes / base_kva, (case.horizon.intervals, 1))
+        for ramp in (resources.ramp_up_kw_per_min, resources.ramp_down_kw_per_min)
+    )
+    is_free = np.isnan(resources.p_initial_kw)
+    up[0, is_free], down[0, is_free] = np.inf, np.inf
+    limited = np.flatnonzero(np.isfinite(up) | np.isfinite(down))
+    return change[limited], -down.ravel()[limited], up.ravel()[limited]
 
 
 def energy_gain(
@@ -664,6 +718,33 @@ def power_base(case: MarketCase) -> float:
 def signs(case: MarketCase) -> FloatArray:
     """(s,) 1 for supply, -1 for demand."""
     return np.where(case.bids.is_supply, 1.0, -1.0)
+
+
+def reactive_signs(case: MarketCase) -> FloatArray:
+    """(u,) 1 for an offer to inject, -1 for one to absorb."""
+    return np.where(case.reactive_bids.is_injection, 1.0, -1.0)
+
+
+def price_count(case: MarketCase) -> int:
+    """Prices of an interval: of import, reactive import, bids and reactive bids; and the slopes of these."""
+    return 2 + 2 * len(case.bids) + 2 * len(case.reactive_bids)
+
+
+def price_slopes(case: MarketCase, t: int, base_kva: float) -> FloatArray:
+    """(s + u,) Rise of the cost of each segment with what is accepted, in programme units [currency/MWh]."""
+    bids, reactive = case.bids, case.reactive_bids
+    rise = np.r_[
+        signs(case) * bids.price_rise_usd_per_mwh[t], reactive_signs(case) * reactive.price_rise_usd_per_mvarh[t]
+    ]
+    quantity = np.r_[bids.quantity_kw[t], reactive.quantity_kvar[t]] / base_kva
+    return np.divide(rise, quantity, out=np.zeros_like(rise), where=quantity > 0)
+
+
+def reactive_injection(case: MarketCase) -> sparse.csr_array:
+    """(r, r + u) Free reactive injections and reactive awards to reactive injections."""
+    count, bids = len(case.resources), case.reactive_bids
+    owner = np.r_[np.arange(count), bids.resource]
+    return sparse.csr_array(summing(owner, count) @ sparse.diags_array(np.r_[np.ones(count), reactive_signs(case)]))
 
 
 def net_injection(case: MarketCase) -> sparse.csr_array:

@@ -142,6 +142,15 @@ STORES = also(
 )
 """A battery and a car in the good case, and what they are."""
 
+BLOCKS = write(
+    "blocks.csv",
+    "block,resource,side,first_interval,last_interval,quantity_kw,price_usd_per_mwh,min_acceptance_ratio,"
+    "exclusive_group\n"
+    "run,flex,demand,1,2,20,45,,\n"
+    "heat,flex,demand,,,10,40,0.5,either\n",
+)
+"""Two blocks in the good case."""
+
 STORE_PROFILE = write(
     "store_profile.csv",
     "resource,interval,charge_max_kw,discharge_max_kw,energy_min_kwh,energy_max_kwh,drain_kw\n"
@@ -155,6 +164,28 @@ def stored(*edits: Edit) -> Edit:
     """What breaks the good case with its stores."""
     return also(STORES, STORE_PROFILE, *edits)
 
+
+RATED_PV = "s_max_kva\npv,C,,solar,,80,-40,40,90"
+"""End of the header of ``resources.csv``, and its first row, to add columns to."""
+
+REACTIVE = write(
+    "reactive_bids.csv",
+    "resource,interval,side,segment,quantity_kvar,price_usd_per_mvarh\n"
+    "pv,,inject,0,20,2.5\npv,1,inject,1,10,4\npv,,absorb,0,15,-1\n",
+)
+"""A price for the reactive power of the solar plant."""
+
+SLOPED = also(
+    change("bids.csv", "price_usd_per_mwh", "price_usd_per_mwh,price_end_usd_per_mwh"),
+    change("bids.csv", "0,80,0", "0,80,0,9"),
+)
+"""Solar power from 0 to 9."""
+
+SCHEDULED = also(
+    change("bids.csv", "quantity_kw,price_usd_per_mwh", "quantity_kw,price_usd_per_mwh,is_self_scheduled"),
+    change("bids.csv", "0,80,0", "0,80,,1"),
+)
+"""All 80 kW of the solar plant at any price."""
 
 BROKEN_CASES = [
     # the folder and its files
@@ -290,6 +321,28 @@ BROKEN_CASES = [
     ),
     BrokenCase("alias of no bus", write("aliases.csv", "alias,bus\nD,Z\n"), "alias D", "bus", "is no bus of nodes.csv"),
     # import_prices.csv and load_profile.csv
+    BrokenCase(
+        "import of an interval reversed",
+        write("import_prices.csv", "interval,price_usd_per_mwh,p_max_kw\n0,20,\n1,50,-600\n2,-5,\n"),
+        "import, interval 1",
+        "p_min_kw, p_max_kw",
+        "need p_min_kw",
+    ),
+    BrokenCase(
+        "shares of import reversed",
+        change(TOML, "p_max_kw = 5000.0", "p_max_share = 0.1\np_min_share = 0.2"),
+        "import, interval 0",
+        "p_min_kw, p_max_kw",
+        "need p_min_kw",
+        problems=3,
+    ),
+    BrokenCase(
+        "import of an interval no number",
+        write("import_prices.csv", "interval,price_usd_per_mwh,p_max_kw\n0,20,\n1,50,none\n2,-5,\n"),
+        "import_prices.csv line 3",
+        "p_max_kw",
+        "finite number",
+    ),
     BrokenCase("price missing", change("import_prices.csv", "1,50,2\n", ""), "import_prices.csv", "interval", "no row"),
     BrokenCase("price twice", append("import_prices.csv", "1,50,2"), "import_prices.csv line 5", "interval", "above"),
     BrokenCase(
@@ -373,6 +426,17 @@ BROKEN_CASES = [
         "q_min_kvar, q_max_kvar",
         "q_min_kvar <=",
     ),
+    BrokenCase(
+        "participant named as an account",
+        also(
+            change("resources.csv", "s_max_kva\n", "s_max_kva,participant\n"),
+            change("resources.csv", "40,90\n", "40,90,operator\n"),
+            change("resources.csv", "-30,0,,,\n", "-30,0,,,,\n"),
+        ),
+        "resource pv",
+        "participant",
+        "is an account of the settlement",
+    ),
     BrokenCase("rating zero", change("resources.csv", "40,90", "40,0"), "resource pv", "s_max_kva", "above zero"),
     BrokenCase(
         "range blank", change("resources.csv", ",80,", ",,"), "resources.csv line 2", "p_max_kw", "not be blank"
@@ -394,6 +458,110 @@ BROKEN_CASES = [
     BrokenCase(
         "availability too late", append("availability.csv", "pv,9,4"), "availability.csv line 5", "interval", "0 to 2"
     ),
+    BrokenCase(
+        "power factor above one",
+        change("resources.csv", RATED_PV, RATED_PV.replace("\n", ",power_factor_min\n") + ",1.2"),
+        "resource pv",
+        "power_factor_min",
+        "must be 0 to 1",
+    ),
+    BrokenCase(
+        "power factor of a resource that goes both ways",
+        change(
+            "resources.csv",
+            RATED_PV,
+            RATED_PV.replace("\n", ",power_factor_min\n").replace("solar,,", "solar,-5,") + ",0.9",
+        ),
+        "resource pv",
+        "power_factor_min",
+        "needs real power of one sign",
+    ),
+    # reactive_bids.csv
+    BrokenCase(
+        "reactive bid of nobody",
+        also(REACTIVE, append("reactive_bids.csv", "pw,,inject,0,1,1")),
+        "reactive_bids.csv line 5",
+        "resource",
+        "is no resource",
+    ),
+    BrokenCase(
+        "reactive side",
+        also(REACTIVE, change("reactive_bids.csv", "absorb", "demand")),
+        "reactive_bids.csv line 4",
+        "side",
+        "inject or absorb",
+    ),
+    BrokenCase(
+        "reactive quantity",
+        also(REACTIVE, change("reactive_bids.csv", "20,2.5", "-20,2.5")),
+        "reactive_bids.csv line 2",
+        "quantity_kvar",
+        "the side says",
+    ),
+    BrokenCase(
+        "reactive price missing",
+        also(REACTIVE, change("reactive_bids.csv", "20,2.5", "20,")),
+        "reactive_bids.csv line 2",
+        "price_usd_per_mvarh",
+        "not be blank",
+    ),
+    BrokenCase(
+        "reactive column missing",
+        also(REACTIVE, change("reactive_bids.csv", "price_usd_per_mvarh", "price_usd_per_mwh")),
+        "reactive_bids.csv",
+        "price_usd_per_mvarh",
+        "the header needs this column",
+        problems=2,
+    ),
+    BrokenCase(
+        "reactive bid too late",
+        also(REACTIVE, append("reactive_bids.csv", "pv,4,absorb,1,1,-4")),
+        "reactive_bids.csv line 5",
+        "interval",
+        "0 to 2",
+    ),
+    BrokenCase(
+        "reactive prices fall",
+        also(REACTIVE, change("reactive_bids.csv", "10,4", "10,2")),
+        "reactive bid of pv, inject segment 1, interval 1",
+        "price_usd_per_mvarh",
+        "must not fall",
+    ),
+    BrokenCase(
+        "reactive trade with itself",
+        also(REACTIVE, change("reactive_bids.csv", "15,-1", "15,3")),
+        "reactive bid of pv, interval 0",
+        "price_usd_per_mvarh",
+        "absorb is dearer than its own inject at 2.5",
+    ),
+    BrokenCase(
+        "reactive bids without a range",
+        also(REACTIVE, append("reactive_bids.csv", "flex,,inject,0,1,1")),
+        "resource flex",
+        "q_max_kvar",
+        "leaves nothing of its inject bids",
+    ),
+    BrokenCase(
+        "ramp zero",
+        change("resources.csv", RATED_PV, RATED_PV.replace("\n", ",ramp_up_kw_per_min\n") + ",0"),
+        "resource pv",
+        "ramp_up_kw_per_min",
+        "above zero; leave it blank",
+    ),
+    BrokenCase(
+        "ramp of words",
+        change("resources.csv", RATED_PV, RATED_PV.replace("\n", ",ramp_down_kw_per_min\n") + ",slow"),
+        "resources.csv line 2",
+        "ramp_down_kw_per_min",
+        "finite number",
+    ),
+    BrokenCase(
+        "ramp too slow for what is available",
+        change("resources.csv", RATED_PV, RATED_PV.replace("\n", ",ramp_down_kw_per_min,p_initial_kw\n") + ",0.5,45"),
+        "resource pv, interval 0",
+        "ramp_down_kw_per_min",
+        "may inject 10 kW and can be at 15 kW at least",
+    ),
     # bids.csv
     BrokenCase(
         "bid of nobody", append("bids.csv", "pw,,supply,0,1,1"), "bids.csv line 6", "resource", "is no resource"
@@ -404,6 +572,66 @@ BROKEN_CASES = [
     BrokenCase("quantity", change("bids.csv", "0,80,0", "0,-80,0"), "bids.csv line 2", "quantity_kw", "the side says"),
     BrokenCase(
         "price of words", change("bids.csv", "0,80,0", "0,80,free"), "bids.csv line 2", "price_usd_per_mwh", "finite"
+    ),
+    BrokenCase(
+        "price of a bid missing",
+        change("bids.csv", "0,80,0", "0,80,"),
+        "bids.csv line 2",
+        "price_usd_per_mwh",
+        "not be blank",
+    ),
+    BrokenCase(
+        "supply that gets cheaper along its segment",
+        also(SLOPED, change("bids.csv", "0,80,0,9", "0,80,0,-1")),
+        "bid of pv, supply segment 0, interval 0",
+        "price_end_usd_per_mwh",
+        "must not be below price_usd_per_mwh of the segment",
+    ),
+    BrokenCase(
+        "end of a price of words",
+        also(SLOPED, change("bids.csv", "0,80,0,9", "0,80,0,much")),
+        "bids.csv line 2",
+        "price_end_usd_per_mwh",
+        "finite number",
+    ),
+    BrokenCase(
+        "segment that begins below the end of the one before",
+        also(SLOPED, append("bids.csv", "pv,,supply,1,5,8,")),
+        "bid of pv, supply segment 1, interval 0",
+        "price_usd_per_mwh",
+        "must not fall from one supply segment to the next",
+    ),
+    BrokenCase(
+        "end of the price of a self-schedule",
+        also(
+            SCHEDULED,
+            change("bids.csv", "price_usd_per_mwh,is_self", "price_usd_per_mwh,price_end_usd_per_mwh,is_self"),
+            change("bids.csv", "0,80,,1", "0,80,,9,1"),
+        ),
+        "bids.csv line 2",
+        "price_end_usd_per_mwh",
+        "must be blank: the block is self-scheduled",
+    ),
+    BrokenCase(
+        "price of a self-schedule",
+        also(SCHEDULED, change("bids.csv", "0,80,,1", "0,80,3,1")),
+        "bids.csv line 2",
+        "price_usd_per_mwh",
+        "must be blank: the block is self-scheduled",
+    ),
+    BrokenCase(
+        "self-schedule of two",
+        also(SCHEDULED, change("bids.csv", "0,80,,1", "0,80,,2")),
+        "bids.csv line 2",
+        "is_self_scheduled",
+        "must be 0 or 1",
+    ),
+    BrokenCase(
+        "self-schedule beyond what is available",
+        SCHEDULED,
+        "resource pv, interval 0",
+        "p_max_kw",
+        "does not hold the 80 kW that are self-scheduled",
     ),
     BrokenCase("bid too late", change("bids.csv", "flex,2", "flex,3"), "bids.csv line 4", "interval", "0 to 2"),
     BrokenCase(
@@ -427,6 +655,49 @@ BROKEN_CASES = [
         "resource flex, interval 0",
         "p_max_kw",
         "needs demand bids",
+    ),
+    # blocks.csv
+    BrokenCase(
+        "blocks without resources",
+        also(BLOCKS, remove("resources.csv", "bids.csv", "availability.csv")),
+        "resources.csv",
+        "file",
+        "does not exist",
+    ),
+    BrokenCase(
+        "block of nobody",
+        also(BLOCKS, append("blocks.csv", "x,cart,supply,,,1,1,,")),
+        "blocks.csv line 4",
+        "resource",
+        "is no resource of resources.csv",
+    ),
+    BrokenCase(
+        "block twice",
+        also(BLOCKS, append("blocks.csv", "run,pv,supply,,,1,1,,")),
+        "blocks.csv line 4",
+        "block",
+        "stands in a row above",
+    ),
+    BrokenCase(
+        "side of a block",
+        also(BLOCKS, append("blocks.csv", "x,pv,both,,,1,1,,")),
+        "blocks.csv line 4",
+        "side",
+        "must be supply or demand",
+    ),
+    BrokenCase(
+        "intervals of a block",
+        also(BLOCKS, append("blocks.csv", "x,pv,supply,2,9,1,1,,")),
+        "block x",
+        "first_interval, last_interval",
+        "<= 2",
+    ),
+    BrokenCase(
+        "ratio of a block",
+        also(BLOCKS, append("blocks.csv", "x,pv,supply,,,1,1,2,")),
+        "block x",
+        "min_acceptance_ratio",
+        "at most 1",
     ),
     # stores.csv and store_profile.csv
     BrokenCase("stores without resources", stored(remove("resources.csv")), "resources.csv", "file", "does not exist"),

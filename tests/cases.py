@@ -112,6 +112,11 @@ def bids_of(offers: tuple[Offer, ...], intervals: int) -> Bids:
     )
 
 
+def during(bids: Bids, intervals: slice | list[int]) -> Bids:
+    """The same bids in some of their intervals."""
+    return replace(bids, **{name: values[intervals] for name, values in vars(bids).items() if values.ndim == 2})
+
+
 def resources_of(offers: tuple[Offer, ...], network: Network, intervals: int) -> Resources:
     """The resources of `offers`, at their nodes."""
     most = [offer.available_kw if offer.available_kw is not None else total(offer.supply) for offer in offers]
@@ -413,17 +418,11 @@ def one_interval(case: MarketCase, interval: int) -> MarketCase:
     return replace(
         case,
         horizon=replace(case.horizon, intervals=1, start=case.horizon.starts[interval]),
-        substation=replace(
-            case.substation,
-            price_usd_per_mwh=case.substation.price_usd_per_mwh[here],
-            q_price_usd_per_mvarh=case.substation.q_price_usd_per_mvarh[here],
-        ),
+        substation=case.substation.at(here),
         load_p_kw=case.load_p_kw[here],
         load_q_kvar=case.load_q_kvar[here],
         resources=replace(case.resources, p_max_kw=case.resources.p_max_kw[here]),
-        bids=replace(
-            case.bids, quantity_kw=case.bids.quantity_kw[here], price_usd_per_mwh=case.bids.price_usd_per_mwh[here]
-        ),
+        bids=during(case.bids, here),
     )
 
 

@@ -118,5 +118,8 @@ def soft_limits(
         (unknowns.imported.im, substation.q_min_kvar, substation.q_max_kvar),
     ):
         over, under = (slacks.beside(1, penalties.substation, 1 / base_kva, 1.0) for _ in range(2))
-        limits += [(value - over, -np.inf, high / base_kva), (value + under, low / base_kva, np.inf)]
+        limits += [
+            (value - over, -np.inf, high[:, None] / base_kva),
+            (value + under, low[:, None] / base_kva, np.inf),
+        ]
     return limits

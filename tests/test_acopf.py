@@ -174,7 +174,7 @@ def reached_limits(case: MarketCase, result: AcOpf) -> set[str]:
     angle = 2 * np.pi * np.arange(CIRCLE_SIDES) / CIRCLE_SIDES
     apparent = (np.cos(angle)[:, None, None] * result.p_kw + np.sin(angle)[:, None, None] * result.q_kvar).max(axis=0)
     ratio = apparent / (resources.s_max_kva * np.cos(np.pi / CIRCLE_SIDES))
-    band = np.array([case.substation.p_min_kw, case.substation.p_max_kw])
+    band = np.column_stack([case.substation.p_min_kw, case.substation.p_max_kw])
     reached = {
         "v_min": (magnitude <= network.v_min_pu + AT_LIMIT)[:, held],
         "v_max": (magnitude >= network.v_max_pu - AT_LIMIT)[:, held],

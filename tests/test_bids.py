@@ -7,7 +7,8 @@ import pytest
 from feeders import Branch, feeder
 from scipy import sparse
 
-from dlmp.bids import MAX_SEGMENTS, RESOURCE_KINDS, Bids, Resources, at_ports, check_bids, check_resources, no_resources
+from dlmp.bids import RESOURCE_KINDS, Bids, Resources, at_ports, check_bids, check_resources, no_resources
+from dlmp.curves import MAX_SEGMENTS
 from dlmp.errors import Problem, Problems
 from dlmp.market import simple_case
 
@@ -100,6 +101,16 @@ def test_nobody_may_bid():
             "must be finite",
         ),
         ({"s_max_kva": np.array([0.0, np.inf])}, "resource G", "s_max_kva", 0.0, "must be above zero; leave it blank"),
+        ({"participant": np.array(["A", ""])}, "resource B", "participant", "", "must not be blank: name who is paid"),
+        (
+            {"participant": np.array(["operator", "A"])},
+            "resource G",
+            "participant",
+            "operator",
+            "is an account of the settlement (load, substation, operator); name the participant otherwise",
+        ),
+        ({"name": np.array(["G", "load"])}, "resource load", "participant", "load", "name the participant otherwise"),
+        ({"participant": np.array(["A"])}, "resources", "participant", "1 values", "one per resource is needed: 2"),
         (
             {"s_max_kva": np.array([19.0, np.inf])},
             "resource G",
@@ -138,6 +149,11 @@ def test_a_bad_resource_is_named_with_field_and_value(change, element, field, va
     (problem,) = problems_of(resources(**change))
     assert (problem.element, problem.field, problem.value) == (element, field, value)
     assert message in problem.message
+
+
+def test_a_resource_is_its_own_participant_unless_another_is_named():
+    assert resources().participant.tolist() == ["G", "B"]
+    assert resources(participant=np.array(["A", "A"])).participant.tolist() == ["A", "A"]
 
 
 @pytest.mark.parametrize("field", ["q_min_kvar", "q_max_kvar", "p_min_kw", "s_max_kva"])

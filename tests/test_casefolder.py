@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from broken_cases import (
+    BLOCKS,
+    REACTIVE,
     STORE_PROFILE,
     STORES,
     TOML,
@@ -22,6 +24,7 @@ from scipy import sparse
 from storecases import STORE_CASES
 from unbalanced import unbalanced
 
+from dlmp import clear
 from dlmp.bids import Bids, Resources
 from dlmp.casefolder import read_case
 from dlmp.casewriter import write_case
@@ -61,8 +64,10 @@ def assert_same_case(one: MarketCase, two: MarketCase):
     assert_same_arrays(one.substation, two.substation)
     assert_same_arrays(one.resources, two.resources)
     assert_same_arrays(one.bids, two.bids)
+    assert_same_arrays(one.reactive_bids, two.reactive_bids)
     assert_same_arrays(one.stores, two.stores)
     assert one.penalties == two.penalties
+    assert_same_arrays(one.blocks, two.blocks)
     np.testing.assert_array_equal(two.load_p_kw, one.load_p_kw)
     np.testing.assert_array_equal(two.load_q_kvar, one.load_q_kvar)
 
@@ -71,8 +76,8 @@ def test_case_toml_gives_name_horizon_and_limits_of_import(folder):
     case = read_case(folder)
     assert case.name == "four buses"
     assert case.horizon == Horizon(datetime(2026, 7, 1, 7, tzinfo=UTC), 60, 3, "America/Los_Angeles", "USD")
-    assert (case.substation.p_min_kw, case.substation.p_max_kw) == (-500, 5000)
-    assert (case.substation.q_min_kvar, case.substation.q_max_kvar) == (-np.inf, np.inf)
+    assert (case.substation.p_min_kw.tolist(), case.substation.p_max_kw.tolist()) == ([-500] * 3, [5000] * 3)
+    assert (case.substation.q_min_kvar.tolist(), case.substation.q_max_kvar.tolist()) == ([-np.inf] * 3, [np.inf] * 3)
     assert case.substation.price_usd_per_mwh.tolist() == [20, 50, -5]
     assert case.substation.q_price_usd_per_mvarh.tolist() == [1, 2, 0]
 
@@ -91,6 +96,29 @@ def test_penalties_are_written_where_they_are_not_the_built_in_ones(folder, tmp_
     given = Penalties(voltage=(Tier(0.0, 1e4 / 3), Tier(0.01, 1e6)), unbalance=())
     replace(case, penalties=given).write(tmp_path / "own")
     assert read_case(tmp_path / "own").penalties == given
+
+
+def test_limits_of_import_by_interval_take_the_place_of_those_of_all(folder):
+    prices = "interval,price_usd_per_mwh,p_min_kw,p_max_kw,q_max_kvar\n0,20,,,90\n1,50,0,0,\n2,-5,-20,,\n"
+    write("import_prices.csv", prices)(folder)
+    substation = read_case(folder).substation
+    assert substation.p_min_kw.tolist() == [-500, 0, -20]
+    assert substation.p_max_kw.tolist() == [5000, 0, 5000]
+    assert substation.q_max_kvar.tolist() == [90, np.inf, np.inf]
+
+
+def test_a_share_of_the_fixed_load_limits_import_and_export_where_it_is_tighter(folder):
+    """The load is 310 kW, times 1, 1.5 and 0.5."""
+    change(TOML, "p_max_kw = 5000.0", "p_max_kw = 200\np_max_share = 0.5\np_min_share = -0.1")(folder)
+    substation = read_case(folder).substation
+    np.testing.assert_allclose(substation.p_max_kw, [155, 200, 77.5])
+    np.testing.assert_allclose(substation.p_min_kw, [-31, -46.5, -15.5])
+
+
+def test_a_share_of_the_load_counts_no_fixed_generation(folder):
+    change(TOML, "p_max_kw = 5000.0", "p_max_share = 0.5")(folder)
+    change("nodes.csv", "B,12.66,90", "B,12.66,-90")(folder)
+    np.testing.assert_allclose(read_case(folder).substation.p_max_kw, [110, 165, 55])
 
 
 def test_zone_and_currency_default_to_utc_and_dollars_and_the_start_may_be_text(folder):
@@ -135,6 +163,17 @@ def test_resources_stand_at_their_bus_with_blank_cells_as_defaults(folder):
     assert resources.p_min_kw.tolist() == [0, -30]
     assert resources.q_min_kvar.tolist() == [-40, 0]
     assert resources.s_max_kva.tolist() == [90, np.inf]
+
+
+def test_a_resource_is_paid_under_its_own_name_unless_a_participant_is_named(folder):
+    assert read_case(folder).resources.participant.tolist() == ["pv", "flex"]
+    change("resources.csv", "s_max_kva\n", "s_max_kva,participant\n")(folder)
+    change("resources.csv", "40,90\n", "40,90,sun & co\n")(folder)
+    change("resources.csv", "-30,0,,,\n", "-30,0,,,,\n")(folder)
+    case = read_case(folder)
+    assert case.resources.participant.tolist() == ["sun & co", "flex"]
+    case.write(folder.parent / "out")
+    assert read_case(folder.parent / "out").resources.participant.tolist() == ["sun & co", "flex"]
 
 
 def test_availability_caps_but_does_not_raise_the_upper_end(folder):
@@ -201,6 +240,25 @@ def test_every_column_of_the_profile_takes_the_place_of_the_store_s(folder):
     assert stores.energy_max_kwh[:, 1].tolist() == [60, 55, 60]
     assert stores.drain_kw[:, 1].tolist() == [0, 1, 2]
     assert (stores.charge_max_kw[:, 0] == 50).all()
+
+
+def test_a_block_has_blank_cells_as_defaults(folder):
+    BLOCKS(folder)
+    case = read_case(folder)
+    blocks = case.blocks
+    assert blocks.name.tolist() == ["run", "heat"]
+    assert case.resources.name[blocks.resource].tolist() == ["flex", "flex"]
+    assert blocks.is_supply.tolist() == [False, False]
+    assert (blocks.first.tolist(), blocks.last.tolist()) == ([1, 0], [2, 2])
+    assert (blocks.quantity_kw.tolist(), blocks.price_usd_per_mwh.tolist()) == ([20, 10], [45, 40])
+    assert (blocks.least_share.tolist(), blocks.group.tolist()) == ([1, 0.5], ["", "either"])
+
+
+def test_a_case_with_blocks_comes_back(folder, tmp_path):
+    BLOCKS(folder)
+    case = read_case(folder)
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
 
 
 def test_stores_need_no_bids(folder):
@@ -290,6 +348,76 @@ def test_stores_without_bids_and_those_of_odd_numbers_come_back(folder, tmp_path
     assert_same_case(odd_case, read_case(tmp_path / "out"))
 
 
+def test_ramps_are_read_and_come_back(folder, tmp_path):
+    write(
+        "resources.csv",
+        "resource,bus,kind,p_min_kw,p_max_kw,ramp_up_kw_per_min,ramp_down_kw_per_min,p_initial_kw\n"
+        "pv,C,solar,,80,0.5,,\nflex,B,load,-30,0,,0.25,-7\n",
+    )(folder)
+    case = read_case(folder)
+    np.testing.assert_array_equal(case.resources.ramp_up_kw_per_min, [0.5, np.inf])
+    np.testing.assert_array_equal(case.resources.ramp_down_kw_per_min, [np.inf, 0.25])
+    np.testing.assert_array_equal(case.resources.p_initial_kw, [np.nan, -7.0])
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_reactive_bids_are_read_and_come_back(folder, tmp_path):
+    REACTIVE(folder)
+    case = read_case(folder)
+    bids = case.reactive_bids
+    assert case.resources.name[bids.resource].tolist() == ["pv"] * 3
+    assert (bids.is_injection.tolist(), bids.segment.tolist()) == ([True, True, False], [0, 1, 0])
+    np.testing.assert_array_equal(bids.quantity_kvar, [[20, 0, 15], [20, 10, 15], [20, 0, 15]])
+    np.testing.assert_array_equal(bids.price_usd_per_mvarh[:, [0, 2]], [[2.5, -1]] * 3)
+    assert bids.price_usd_per_mvarh[1, 1] == 4
+    case.write(tmp_path / "out")
+    assert (tmp_path / "out" / "reactive_bids.csv").read_text() == (
+        "resource,interval,side,segment,quantity_kvar,price_usd_per_mvarh\n"
+        "pv,,inject,0,20.0,2.5\npv,1,inject,1,10.0,4.0\npv,,absorb,0,15.0,-1.0\n"
+    )
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_reactive_bids_may_stand_without_bids_of_real_power(folder):
+    also(REACTIVE, remove("bids.csv", "availability.csv"))(folder)
+    assert clear(read_case(folder)).awards.segment_kvar.shape == (3, 3)
+
+
+def test_self_schedules_and_power_factors_are_read_and_come_back(folder, tmp_path):
+    header = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh,is_self_scheduled\n"
+    rows = "pv,0,supply,0,10,,1\npv,1,supply,0,60,,1\npv,2,supply,0,5,4,0\npv,,supply,1,20,9,\nflex,,demand,0,20,,1\n"
+    write("bids.csv", header + rows)(folder)
+    write(
+        "resources.csv",
+        "resource,bus,kind,p_min_kw,p_max_kw,power_factor_min\npv,C,solar,,80,0.9\nflex,B,load,-30,0,\n",
+    )(folder)
+    case = read_case(folder)
+    np.testing.assert_array_equal(case.resources.power_factor_min, [0.9, 0.0])
+    np.testing.assert_array_equal(case.bids.is_self_scheduled, [[1, 0, 1], [1, 0, 1], [0, 0, 1]])
+    np.testing.assert_array_equal(case.bids.price_usd_per_mwh, [[0, 9, 0], [0, 9, 0], [4, 9, 0]])
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_prices_that_run_along_a_segment_are_read_and_come_back(folder, tmp_path):
+    header = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh,price_end_usd_per_mwh\n"
+    write(
+        "bids.csv",
+        header + "pv,0,supply,0,10,2,5\npv,1,supply,0,60,2,\npv,,supply,1,20,9,11\nflex,,demand,0,20,7,0.1\n",
+    )(folder)
+    also(REACTIVE, change("reactive_bids.csv", "price_usd_per_mvarh", "price_usd_per_mvarh,price_end_usd_per_mvarh"))(
+        folder
+    )
+    change("reactive_bids.csv", "20,2.5", "20,2.5,3.5")(folder)
+    case = read_case(folder)
+    np.testing.assert_array_equal(case.bids.price_usd_per_mwh, [[2, 9, 7], [2, 9, 7], [0, 9, 7]])
+    np.testing.assert_allclose(case.bids.price_rise_usd_per_mwh, [[3, 2, -6.9], [0, 2, -6.9], [0, 2, -6.9]])
+    np.testing.assert_array_equal(case.reactive_bids.price_rise_usd_per_mvarh, [[1, 0, 0]] * 3)
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+
+
 def test_the_written_profile_has_only_what_differs(folder, tmp_path):
     also(STORES, STORE_PROFILE)(folder)
     read_case(folder).write(tmp_path / "out")
@@ -332,6 +460,14 @@ def test_odd_numbers_and_names_come_back(folder, tmp_path):
     odd = replace(case, name='odd \\ "name"\x7f ü', resources=resources, bids=bids, substation=substation)
     write_case(odd, tmp_path / "out")
     assert_same_case(odd, read_case(tmp_path / "out"))
+
+
+def test_limits_of_import_by_interval_are_written_and_read_back(folder, tmp_path):
+    case = read_case(folder)
+    limits = {"p_min_kw": [-3, -np.inf, 0.1], "p_max_kw": [1 / 3, 0, 7], "q_max_kvar": [np.inf, 4, 4]}
+    limited = replace(case, substation=replace(case.substation, **{name: np.array(x) for name, x in limits.items()}))
+    write_case(limited, tmp_path / "out")
+    assert_same_case(limited, read_case(tmp_path / "out"))
 
 
 def test_a_bus_without_load_in_the_case_does_not_get_the_network_s_own_back(tmp_path):

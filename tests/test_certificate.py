@@ -14,6 +14,7 @@ from dlmp import Clearing, InputError, clear
 from dlmp.certificate import Certificate, bid_gaps, certify, independent_power_flow
 from dlmp.formulation.ac_tangent import AcTangent
 from dlmp.market import simple_case
+from dlmp.reactive import ReactiveBids
 
 
 @cache
@@ -75,6 +76,45 @@ def test_an_award_outside_the_range_of_its_resource_is_not_feasible(change_kw: f
     certificate = certified(found, awards=with_injection(found, "g", change_kw))
     assert certificate.worst_range_violation_kw > excess_kw
     assert not certificate.is_feasible
+
+
+def one_machine(*prices: float) -> Clearing:
+    """A machine that injects 50 kW where import costs more than 10 per MWh, and 80 kvar for nothing."""
+    network = feeder([Branch("0", "1", 1e-6, 1e-6)], {"0": (100, 60)})
+    offer = resource("g", "0", supply=[(50, 10)], q_kvar=(-80.0, 80.0))
+    return clear(market(network, list(prices), offer, q_price_usd_per_mvarh=[5.0] * len(prices)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "excess"),
+    [
+        ({"ramp_up_kw_per_min": np.array([0.5])}, 50 - 0.5 * 60),
+        ({"ramp_up_kw_per_min": np.array([2.0]), "p_initial_kw": np.array([-90.0])}, 0 + 90 - 2 * 60),
+        ({"ramp_down_kw_per_min": np.array([0.25]), "p_initial_kw": np.array([40.0])}, 40 - 0.25 * 60),
+        ({"power_factor_min": np.array([0.9])}, 80.0),
+    ],
+)
+def test_an_award_beyond_what_its_resource_can_do_is_not_feasible(fields: dict[str, np.ndarray], excess: float):
+    """Cleared without these limits, in an hour at 5 and one at 20, and certified with them."""
+    found = one_machine(5.0, 20.0)
+    np.testing.assert_allclose(found.awards.net_injection_kw, [[0], [50]], atol=1e-6)
+    np.testing.assert_allclose(found.awards.q_kvar, [[80], [80]], atol=1e-6)
+    stricter = replace(found.case, resources=replace(found.case.resources, **fields))
+    certificate = certified(found, case=stricter)
+    assert certificate.worst_range_violation_kw == pytest.approx(max(excess, 0.0), abs=1e-4)
+    assert certificate.is_feasible == (excess <= 0)
+
+
+def test_a_schedule_that_is_not_kept_and_segments_beyond_their_size_are_not_feasible():
+    found = one_machine(5.0)
+    scheduled = replace(found.case, bids=replace(found.case.bids, is_self_scheduled=np.array([[True]])))
+    assert certified(found, case=scheduled).worst_range_violation_kw == pytest.approx(50, abs=1e-4)
+    bid = ReactiveBids(np.array([0]), np.array([True]), np.array([0]), np.array([[30.0]]), np.array([[1.0]]))
+    sold = clear(replace(found.case, reactive_bids=bid))
+    assert certified(sold).is_feasible
+    for change_kvar in (7.0, -37.0):
+        awards = replace(sold.awards, segment_kvar=sold.awards.segment_kvar + change_kvar)
+        assert certified(sold, awards=awards).worst_range_violation_kw == pytest.approx(7, abs=1e-4)
 
 
 def test_a_violated_voltage_is_named_with_its_excess_and_interval():

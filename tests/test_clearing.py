@@ -440,6 +440,7 @@ def test_binding_limits_tell_interval_cause_and_bound():
         "element",
         "phase",
         "end",
+        "called",
         "limit",
         "unit",
         "shadow_price_usd_per_h",
@@ -664,7 +665,7 @@ def test_summary_tells_status_cost_residuals_and_seconds(monkeypatch):
     )
     assert (summary["nodes"], summary["resources"], summary["intervals"]) == (33, 4, 3)
     assert summary["formulation"] == "ac_tangent"
-    assert set(summary["seconds"]) == {"build", "power_flow", "gradients", "solver", "newton"}
+    assert set(summary["seconds"]) == {"build", "power_flow", "gradients", "solver", "newton", "rules"}
     assert summary["lp_solves"] >= summary["passes"]
     without_finish(monkeypatch)
     stopped = clear(CASES["day_33"](), Settings(max_passes=1)).summary()

@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 from acopf import AcOpf, solve_acopf
+from cases import during
 
 from dlmp import Clearing, MarketCase, clear, read_case
 from dlmp.prices import COMPONENTS
@@ -112,17 +113,11 @@ def first_interval(name: str) -> MarketCase:
     return replace(
         whole,
         horizon=replace(whole.horizon, intervals=1),
-        substation=replace(
-            whole.substation,
-            price_usd_per_mwh=whole.substation.price_usd_per_mwh[[t]],
-            q_price_usd_per_mvarh=whole.substation.q_price_usd_per_mvarh[[t]],
-        ),
+        substation=whole.substation.at([t]),
         load_p_kw=whole.load_p_kw[[t]],
         load_q_kvar=whole.load_q_kvar[[t]],
         resources=replace(whole.resources, p_max_kw=whole.resources.p_max_kw[[t]]),
-        bids=replace(
-            whole.bids, quantity_kw=whole.bids.quantity_kw[[t]], price_usd_per_mwh=whole.bids.price_usd_per_mwh[[t]]
-        ),
+        bids=during(whole.bids, [t]),
     )
 
 

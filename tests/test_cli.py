@@ -14,9 +14,9 @@ from cases import CASES, without_finish
 from dlmp import cli, errors, shipped
 from dlmp.casewriter import write_case
 from dlmp.cli import EXIT_CODES, main
-from dlmp.output import RESULT_FILES, TABLES
+from dlmp.output import DAY_FILES, RESULT_FILES, SETTLEMENT_TABLES, TABLES
 
-CSV_FILES = {f"{name}.csv" for name in TABLES}
+CSV_FILES = {f"{name}.csv" for name in (*TABLES, *SETTLEMENT_TABLES)}
 
 
 @pytest.fixture
@@ -66,6 +66,7 @@ def test_a_cleared_case_exits_0_with_every_file_and_a_summary_in_words(run, case
         "highest price",
         "lowest price",
         "binding",
+        "served locally",
         "certificate",
         "",
         "results",
@@ -75,7 +76,8 @@ def test_a_cleared_case_exits_0_with_every_file_and_a_summary_in_words(run, case
 
 def test_the_tables_have_the_documented_columns(run, case: Path, tmp_path: Path):
     run("clear", case, "--out", tmp_path / "out")
-    columns = {name: list(pd.read_csv(tmp_path / "out" / f"{name}.csv").columns) for name in TABLES}
+    names = (*TABLES, *SETTLEMENT_TABLES)
+    columns = {name: list(pd.read_csv(tmp_path / "out" / f"{name}.csv").columns) for name in names}
     components = ["energy", "loss", "congestion", "voltage", "unbalance", "scarcity"]
     assert columns["prices"] == [
         *("interval_start", "interval", "bus", "phase", "lmp_usd_per_mwh", *components),
@@ -85,6 +87,10 @@ def test_the_tables_have_the_documented_columns(run, case: Path, tmp_path: Path)
     for name in ("awards", "segments", "flows", "voltages"):
         assert columns[name][:2] == keys
     assert {"resource", "net_injection_kw", "q_kvar"} <= set(columns["awards"])
+    assert columns["statements"] == ["participant", "resource", "product", "quantity", "unit", "amount"]
+    line = ["participant", "resource", "product", "quantity", "unit", "price", "price_unit", "amount"]
+    assert columns["settlement"] == [*keys, *line]
+    assert columns["surplus"] == [*keys, "component", "amount", "explanation"]
     ends = ["from_bus", "to_bus", "from_phase", "to_phase"]
     power = ["p_from_kw", "q_from_kvar", "p_to_kw", "q_to_kvar"]
     assert columns["flows"] == [*keys, "branch", "kind", *ends, *power, "loading_percent"]
@@ -130,7 +136,7 @@ def test_quiet_prints_nothing(run, case: Path, tmp_path: Path):
 def test_progress_is_shown_on_a_terminal_only(run, case: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     _, _, err = run("clear", case, "--out", tmp_path / "out")
-    assert "reading the case" in err
+    assert "checking the result" in err
     _, _, err = run("clear", case, "--out", tmp_path / "out", "--quiet")
     assert err == ""
 
@@ -220,7 +226,8 @@ def test_a_case_that_does_not_converge_exits_4_with_its_results(run, tmp_path: P
     assert err.startswith("dlmp: not converged in pass 1: ")
     assert "these results may not be published" in out
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "not_converged"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == CSV_FILES | {"summary.json"}
+    unsettled = CSV_FILES - {f"{name}.csv" for name in SETTLEMENT_TABLES}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == unsettled | {"summary.json"}
 
 
 def test_a_load_beyond_the_feeder_exits_4(run, case: Path, tmp_path: Path):
@@ -320,3 +327,29 @@ def test_the_installed_program_passes_on_its_exit_code_without_a_traceback(tmp_p
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith("  - case, folder = 'nowhere': is no folder")
     assert "Traceback" not in done.stderr
+
+
+def test_a_day_is_rolled_into_tables_that_tell_which_clearing_holds(run, case: Path, tmp_path: Path):
+    noon = write_good_case(tmp_path / "noon")
+    change("import_prices.csv", "2,-5,", "2,35,")(noon)
+    code, out, err = run("roll", case, f"1={case}", f"2={noon}", "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(DAY_FILES)
+    prices = pd.read_csv(tmp_path / "out" / "prices.csv")
+    assert prices[["interval", "cleared_from"]].drop_duplicates().values.tolist() == [[0, 0], [1, 1], [2, 2]]
+    at_source = prices[prices.bus == "S"].lmp_usd_per_mwh
+    np.testing.assert_allclose(at_source, [20, 50, 35], atol=1e-6)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [step["first_interval"] for step in summary["steps"]] == [0, 1, 2]
+    labels = [line.split("  ")[0] for line in out.splitlines()]
+    assert labels == ["case", "status", "total cost", "cleared", "", "", "uplift", "results"]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"), [("noon", "INTERVAL=CASE"), ("x=noon", "INTERVAL=CASE"), ("7={case}", "must be 1 to 2")]
+)
+def test_a_step_that_cannot_be_is_bad_input(run, case: Path, tmp_path: Path, step: str, message: str):
+    code, out, err = run("roll", case, step.format(case=case), "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "out").exists()

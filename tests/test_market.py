@@ -90,6 +90,17 @@ def test_a_bad_substation_is_named_with_field_and_value(case, change, element, f
     assert (problem.element, problem.field, problem.value, problem.message) == (element, field, value, message)
 
 
+def test_every_interval_whose_range_of_import_is_empty_is_named(case):
+    limits = {"p_min_kw": np.array([0.0, 3.0]), "p_max_kw": np.array([1.0, 2.0])}
+    (problem,) = problems_of(case, substation=replace(case.substation, **limits))
+    assert (problem.element, problem.value) == ("import, interval 1", (3.0, 2.0))
+
+
+def test_limits_of_import_cover_every_interval(case):
+    (problem,) = problems_of(case, substation=replace(case.substation, p_max_kw=np.ones(3)))
+    assert (problem.element, problem.field, problem.value) == ("import", "p_max_kw", "shape (3,)")
+
+
 @pytest.mark.parametrize("field", ["p_max_kw", "q_min_kvar"])
 def test_a_missing_import_limit_is_found(case, field):
     (problem,) = problems_of(case, substation=replace(case.substation, **{field: np.nan}))
@@ -182,5 +193,5 @@ def test_a_simple_case_has_the_network_s_own_loads_in_every_hour():
 
 def test_an_import_without_limits_is_the_default():
     substation = Substation(np.array([20.0]), np.array([0.0]))
-    assert (substation.p_min_kw, substation.p_max_kw) == (-np.inf, np.inf)
-    assert (substation.q_min_kvar, substation.q_max_kvar) == (-np.inf, np.inf)
+    assert (substation.p_min_kw.tolist(), substation.p_max_kw.tolist()) == ([-np.inf], [np.inf])
+    assert (substation.q_min_kvar.tolist(), substation.q_max_kvar.tolist()) == ([-np.inf], [np.inf])

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from pandas.testing import assert_frame_equal
 from dlmp import output
 from dlmp.clearing import Clearing, clear
 from dlmp.errors import InputError, SolverError
-from dlmp.output import RESULT_FILES, TABLES, check_folder, write_files, write_results
+from dlmp.output import RESULT_FILES, SETTLEMENT_TABLES, TABLES, check_folder, write_files, write_results
+from dlmp.settlement import settle
 
 
 @pytest.fixture(scope="module")
@@ -28,24 +30,46 @@ def folder(clearing: Clearing, tmp_path_factory) -> Path:
     return folder
 
 
+def table_of(name: str, clearing: Clearing) -> pd.DataFrame:
+    return TABLES[name](clearing) if name in TABLES else SETTLEMENT_TABLES[name](settle(clearing))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", [*TABLES, *SETTLEMENT_TABLES])
 def test_a_csv_file_read_back_equals_the_table_to_the_last_digit(name: str, clearing: Clearing, folder: Path):
-    table = TABLES[name](clearing)
+    table = table_of(name, clearing)
     dates = [column for column in ("interval_start",) if column in table]
-    text = {column: str for column in ("bus", "from_bus", "to_bus", "phase", "from_phase", "to_phase")}
+    columns = ("bus", "from_bus", "to_bus", "phase", "from_phase", "to_phase", "amount")
+    text = dict.fromkeys(columns, str)
     blank = {"loading_percent": "Float64"}
     dtype = {column: kind for column, kind in (text | blank).items() if column in table}
     read = pd.read_csv(folder / f"{name}.csv", float_precision="round_trip", dtype=dtype, parse_dates=dates)
     assert_frame_equal(read, table, check_exact=True, check_dtype=False)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", [*TABLES, *SETTLEMENT_TABLES])
 def test_a_parquet_file_read_back_equals_the_table(name: str, clearing: Clearing, folder: Path):
-    assert_frame_equal(pd.read_parquet(folder / f"{name}.parquet"), TABLES[name](clearing), check_exact=True)
+    assert_frame_equal(pd.read_parquet(folder / f"{name}.parquet"), table_of(name, clearing), check_exact=True)
+
+
+def test_money_is_written_in_plain_digits_and_the_statements_add_up_to_zero(folder: Path):
+    for name in SETTLEMENT_TABLES:
+        amounts = pd.read_csv(folder / f"{name}.csv", dtype=str, keep_default_na=False).amount
+        assert amounts.str.fullmatch(r"-?[0-9]+\.[0-9]{8}").all(), name
+    statements = pd.read_csv(folder / "statements.csv", dtype=str)
+    assert sum(map(Decimal, statements.amount)) == 0
+    assert json.loads((folder / "summary.json").read_text())["settlement"]["paid_once"] is True
+
+
+def test_what_has_not_converged_is_not_settled(clearing: Clearing, folder: Path, tmp_path: Path):
+    (tmp_path / "statements.csv").write_text("older")
+    write_results(replace(clearing, status="not_converged"), tmp_path, with_certificate=False, wall_seconds=0.0)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"summary.json", *(f"{name}.csv" for name in TABLES)}
+    assert json.loads((tmp_path / "summary.json").read_text())["settlement"] is None
 
 
 def test_times_are_rfc_3339_in_utc(folder: Path):
@@ -90,7 +114,7 @@ def test_older_results_are_replaced_and_foreign_files_stay(clearing: Clearing, t
         (tmp_path / name).write_text("older")
     write_results(clearing, tmp_path, with_certificate=False, wall_seconds=0.0)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"notes.txt", "summary.json", *(f"{name}.csv" for name in TABLES)}
+    assert names == {"notes.txt", "summary.json", *(f"{name}.csv" for name in (*TABLES, *SETTLEMENT_TABLES))}
     assert (tmp_path / "notes.txt").read_text() == "older"
     assert (tmp_path / "prices.csv").read_text().startswith("interval_start,interval,bus")
 

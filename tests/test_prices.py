@@ -46,7 +46,7 @@ def two_buses(rating: float = np.inf):
 def priced(weights: Weights, rating: float = np.inf):
     network, formulation, point = two_buses(rating)
     horizon = simple_case(network, 20.0).horizon
-    return decompose(network, horizon, formulation.limits, point, weights)
+    return decompose(network, horizon, formulation.limits, point, weights, np.array([0]))
 
 
 def no_limits(count: int) -> sparse.csr_array:

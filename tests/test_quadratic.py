@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cases import CASES, banded
+from test_reactive import REACTIVE_CASES
+from test_sloped_bids import SLOPED_CASES
 
 from dlmp import clear
 from dlmp.formulation.ac_tangent import AcTangent
 from dlmp.formulation.interface import Weights
 from dlmp.formulation.market_lp import build_market_lp
 from dlmp.quadratic import Curvature, QuadraticModel
+from dlmp.solve import AT_LOWER, BASIC
 from dlmp.timing import PhaseClock
 
 
@@ -38,6 +41,32 @@ def test_the_model_around_an_optimum_has_its_optimum_there_with_the_same_multipl
     np.testing.assert_allclose(found.x[0, market.block("q")[0]], x[market.block("q")[0]], atol=2e-2)
     assert found.import_dual[0] == pytest.approx([weights.import_p[0], weights.import_q[0]], abs=1e-3)
     np.testing.assert_allclose(found.limit_dual, weights.limits.toarray(), rtol=1e-3, atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["plain_33", "undervoltage_33"])
+def test_the_model_has_the_slopes_of_bids(name: str):
+    work = clear(SLOPED_CASES[name]())._dispatch
+    market, award = work.market, work.market.block("award")[0]
+    model = whole_model(market, work.formulation, work.x, work.point, work.weights)
+    found = model.solve_all(np.arange(market.intervals), work.weights.limits.toarray() != 0)[0]
+    np.testing.assert_allclose(found.x[0, award], work.x[award], atol=1e-3)
+    assert found.import_dual[0, 0] == pytest.approx(work.weights.import_p[0], abs=1e-3)
+
+
+def test_reactive_power_that_is_bid_moves_only_with_a_segment_that_does():
+    case = REACTIVE_CASES["losses_33"]()
+    market = build_market_lp(case, 32)
+    column = np.full(market.intervals * market.width, BASIC, dtype=np.int8)
+    segments = market.block("q_award")[0]
+    far = segments[case.reactive_bids.resource == case.resources.name.tolist().index("far")]
+    column[far] = AT_LOWER
+    reactive = Curvature(market).wanted(column)[0, 1]
+    assert dict(zip(case.resources.name.tolist(), reactive.tolist(), strict=True)) == {
+        "far": False,
+        "south": True,
+        "north": True,
+        "middle": True,
+    }
 
 
 @pytest.mark.parametrize(("v_max_pu", "reached"), [(1.04, (1.035, 1.045)), (1.5, (1.055, 1.2))])

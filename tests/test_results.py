@@ -60,6 +60,7 @@ def test_a_segment_that_is_not_offered_has_no_row():
         "segment",
         "quantity_kw",
         "price_usd_per_mwh",
+        "price_end_usd_per_mwh",
         "award_kw",
     ]
 

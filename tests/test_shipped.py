@@ -14,7 +14,7 @@ from dlmp.bids import no_resources
 from dlmp.casefolder import read_case
 from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.errors import InputError
-from dlmp.market import MarketCase
+from dlmp.market import MarketCase, Substation
 from dlmp.network import UnbalancedNetwork
 from dlmp.shipped import shipped_case, shipped_cases
 
@@ -174,7 +174,7 @@ def as_published(case: MarketCase) -> MarketCase:
         case,
         network=replace(network, rating_from_pu=wide, rating_to_pu=wide, **band),
         horizon=replace(case.horizon, intervals=1),
-        substation=replace(case.substation, price_usd_per_mwh=np.array([20.0]), q_price_usd_per_mvarh=np.zeros(1)),
+        substation=Substation(np.array([20.0]), np.zeros(1)),
         load_p_kw=p_kw[None],
         load_q_kvar=q_kvar[None],
         resources=resources,

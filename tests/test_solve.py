@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from dlmp.errors import SolverError
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, solve_lp, solve_qp
+from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, solve_lp, solve_mip, solve_qp
 
 INF = np.inf
 REGULARISED = 1e-6
@@ -131,3 +131,22 @@ def test_scaling_a_row_of_a_quadratic_programme_scales_its_dual():
 
 def test_an_infeasible_quadratic_programme_has_no_solution():
     assert solve_qp(programme([1], [0], [2], [[1]], [3], [INF]), sparse.csc_array(np.eye(1))) is None
+
+
+def test_whole_numbers_worked_by_hand():
+    """A knapsack of 10 with things of 6, 5 and 5 worth 9, 7 and 7: the two small ones, not the dearest per weight."""
+    knapsack = programme([-9, -7, -7], [0, 0, 0], [1, 1, 1], [[6, 5, 5]], [-INF], [10])
+    assert solve_mip(knapsack, np.ones(3, bool)).tolist() == [0, 1, 1]
+    relaxed = solve_mip(knapsack, np.array([False, True, True]))
+    np.testing.assert_allclose(relaxed, [5 / 6, 0, 1], atol=1e-9)
+
+
+def test_whole_numbers_that_do_not_exist_are_none():
+    between = programme([1], [0.2], [0.8], [[1]], [-INF], [INF])
+    assert solve_mip(between, np.array([False])) is not None
+    assert solve_mip(between, np.array([True])) is None
+
+
+def test_a_mixed_integer_programme_without_a_bound_is_refused():
+    with pytest.raises(SolverError):
+        solve_mip(programme([-1], [0], [INF], [[1]], [0], [INF]), np.array([True]))

@@ -32,6 +32,14 @@ def test_an_offer_that_ends_just_at_the_demand_leaves_its_price_and_the_next():
     assert found.high_usd_per_mwh == pytest.approx(30.0, abs=1e-4)
 
 
+def test_an_offer_whose_price_slopes_leaves_the_price_at_its_end_and_the_next():
+    """100 kW from 10 to 20, then 100 kW at 30."""
+    network = feeder(LINE, {"a": (100, 0)})
+    case = market(network, 20.0, curve("a", (100, 10), (100, 30)), p_min_kw=0.0, p_max_kw=0.0)
+    (found,) = ranges(replace(case, bids=replace(case.bids, price_rise_usd_per_mwh=np.array([[10.0, 0.0]]))))
+    assert (found.low_usd_per_mwh, found.high_usd_per_mwh) == pytest.approx((20.0, 30.0), abs=1e-4)
+
+
 def test_an_import_that_may_not_rise_leaves_its_price_and_the_next_offer():
     """Export at 20 is open, so less than 20 is no price."""
     network = feeder(LINE, {"a": (100, 0)})

@@ -1,15 +1,18 @@
 """``resources.csv``, ``availability.csv`` and ``bids.csv``: who may be dispatched, how far and at which prices.
 
-``resources.csv``: ``resource, bus, phase, kind, p_min_kw, p_max_kw, q_min_kvar, q_max_kvar, s_max_kva``, the
-injection positive.  A `phase` is ``1``, or ``12`` for two phases' voltage; blank: all phases of the bus in
-equal parts.  Other blanks: `p_min_kw` and reactive power 0, `s_max_kva` unlimited.
+``resources.csv``: ``resource, bus, phase, kind, p_min_kw, p_max_kw, q_min_kvar, q_max_kvar, s_max_kva,
+participant, ramp_up_kw_per_min, ramp_down_kw_per_min, p_initial_kw, power_factor_min``, the injection positive.
+A `phase` is ``1``, or ``12`` for two phases' voltage; blank: all phases of the bus in equal parts.  Other blanks:
+`p_min_kw` and reactive power 0, `participant` the resource's own name, everything else unlimited.
 
 ``availability.csv`` (optional): ``resource, interval, p_max_kw``, which holds where it is below that of
 ``resources.csv``.  A resource of the name of a fixed generator of the network takes that generator's
 place, and its output is the availability unless the table has the resource.
 
-``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh``; a blank interval is all
-of them, and a segment that has such a row has no other.  It may be missing where there is a ``stores.csv``.
+``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh, price_end_usd_per_mwh,
+is_self_scheduled``; a blank interval is all of them, and a segment that has such a row has no other.  A blank price at
+the end is that at the beginning.  A self-scheduled block (1) has no price.
+The table may be missing where there is a ``reactive_bids.csv``, a ``stores.csv`` or a ``blocks.csv``.
 """
 
 from collections.abc import Mapping
@@ -22,6 +25,7 @@ from scipy import sparse
 
 from dlmp.bids import Bids, Resources, at_ports, check_bids, check_resources, no_resources
 from dlmp.casefolder.rows import ALL_INTERVALS, Places, in_horizon, known, on_phase, once
+from dlmp.casefolder.segments import good_segments, segment_arrays
 from dlmp.csvfile import Column, Table, read_csv
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, Network
@@ -36,6 +40,11 @@ RESOURCE_COLUMNS = (
     Column("q_min_kvar", "number", required=False, default=0.0),
     Column("q_max_kvar", "number", required=False, default=0.0),
     Column("s_max_kva", "number", required=False, default=np.inf),
+    Column("participant", "text", required=False, default=""),
+    Column("ramp_up_kw_per_min", "number", required=False, default=np.inf),
+    Column("ramp_down_kw_per_min", "number", required=False, default=np.inf),
+    Column("p_initial_kw", "number", required=False),
+    Column("power_factor_min", "number", required=False, default=0.0),
 )
 
 AVAILABILITY_COLUMNS = (Column("resource", "text"), Column("interval", "integer"), Column("p_max_kw", "number"))
@@ -46,12 +55,20 @@ BID_COLUMNS = (
     Column("side", "text"),
     Column("segment", "integer"),
     Column("quantity_kw", "number"),
-    Column("price_usd_per_mwh", "number"),
+    Column("price_usd_per_mwh", "number", required=False),
+    Column("price_end_usd_per_mwh", "number", required=False),
+    Column("is_self_scheduled", "integer", required=False, default=0),
 )
 
-SEGMENT = ["resource", "side", "segment"]
-
-FILES = ("resources.csv", "availability.csv", "bids.csv", "stores.csv", "store_profile.csv")
+FILES = (
+    "resources.csv",
+    "availability.csv",
+    "bids.csv",
+    "blocks.csv",
+    "reactive_bids.csv",
+    "stores.csv",
+    "store_profile.csv",
+)
 """Tables of which none may stand without ``resources.csv``."""
 
 
@@ -105,7 +122,8 @@ def read_offers(
     path = folder / "availability.csv"
     availability_table = read_csv(path, AVAILABILITY_COLUMNS, problems) if path.exists() else None
     path = folder / "bids.csv"
-    needs_bids = path.exists() or not (folder / "stores.csv").exists()
+    others = ("reactive_bids.csv", "stores.csv", "blocks.csv")
+    needs_bids = path.exists() or not any((folder / name).exists() for name in others)
     bid_table = read_csv(path, BID_COLUMNS, problems) if needs_bids else None
     if resource_table is None:
         return Offers(*nobody, names=None)
@@ -121,7 +139,8 @@ def read_offers(
     check_resources(resources, _port_count(network), problems)
     if bid_table is None:
         return Offers(*nobody, known_names) if needs_bids else Offers(resources, nobody[1], known_names)
-    bid_rows = _good_bids(bid_table, names, intervals, problems)
+    bid_rows = good_segments(bid_table, names, ("supply", "demand"), "quantity_kw", intervals, problems)
+    bid_rows = _priced_or_scheduled(bid_table, bid_rows, problems)
     rows = rows[~rows.resource.isin(bid_table.names_besides(bid_rows, "resource"))]
     resources = _resources(rows, network, availability, intervals, generation)
     bids = _bids(bid_rows, resources, intervals)
@@ -180,45 +199,42 @@ def _resources(
         q_min_kvar=rows.q_min_kvar.to_numpy(),
         q_max_kvar=rows.q_max_kvar.to_numpy(),
         s_max_kva=rows.s_max_kva.to_numpy(),
+        participant=rows.participant.where(rows.participant != "", rows.resource).to_numpy().astype(str),
+        ramp_up_kw_per_min=rows.ramp_up_kw_per_min.to_numpy(),
+        ramp_down_kw_per_min=rows.ramp_down_kw_per_min.to_numpy(),
+        p_initial_kw=rows.p_initial_kw.to_numpy(),
+        power_factor_min=rows.power_factor_min.to_numpy(),
     )
 
 
-def _good_bids(table: Table, names: Mapping[str, int], intervals: int, problems: Problems) -> pd.DataFrame:
-    rows = known(table, table.rows, "resource", names, "resource of resources.csv", problems)
-    kept = pd.Series(True, index=rows.index)
-    for field, good, message in (
-        ("side", rows.side.isin(("supply", "demand")), "must be supply or demand"),
-        ("segment", rows.segment >= 0, "must not be negative"),
-        ("quantity_kw", rows.quantity_kw >= 0, "must not be negative; the side says which way the power goes"),
-    ):
-        for line, value in rows.loc[~good, field].items():
-            problems.add(table.line(line), field, value, message)
-        kept &= good
-    rows = once(table, rows[kept], [*SEGMENT, "interval"], problems)
-    of_all = (rows.interval == ALL_INTERVALS).groupby([rows[key] for key in SEGMENT]).transform("any")
-    mixed = of_all & rows.duplicated(SEGMENT)
-    for line, interval in rows.interval[mixed].items():
-        value = "all" if interval == ALL_INTERVALS else interval
-        message = "a blank interval is all of them: the segment can have no other row"
-        problems.add(table.line(line), "interval", value, message)
-    return in_horizon(table, rows[~mixed], intervals, problems)
+def _priced_or_scheduled(table: Table, rows: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+    """Rows that have either a price or a self-schedule; the others are problems."""
+    is_known, is_scheduled = rows.is_self_scheduled.isin((0, 1)), rows.is_self_scheduled == 1
+    has_price = rows.price_usd_per_mwh.notna()
+    for line, value in rows.loc[~is_known, "is_self_scheduled"].items():
+        problems.add(table.line(line), "is_self_scheduled", value, "must be 0 or 1")
+    for line in rows.index[is_known & ~is_scheduled & ~has_price]:
+        remedy = "must not be blank, but where is_self_scheduled is 1: the block is then taken at any price"
+        problems.add(table.line(line), "price_usd_per_mwh", "", remedy)
+    has_end = is_scheduled & rows.price_end_usd_per_mwh.notna()
+    for field, wrong in (("price_usd_per_mwh", is_scheduled & has_price), ("price_end_usd_per_mwh", has_end)):
+        for line, value in rows.loc[wrong, field].items():
+            remedy = "must be blank: the block is self-scheduled, which is to be taken at any price"
+            problems.add(table.line(line), field, value, remedy)
+    return rows[is_known & (is_scheduled != has_price) & ~has_end]
 
 
 def _bids(rows: pd.DataFrame, resources: Resources, intervals: int) -> Bids:
-    index = {name: number for number, name in enumerate(resources.name.tolist())}
-    rows = rows[rows.resource.isin(index)]
-    column = rows.groupby(SEGMENT, sort=False).ngroup().to_numpy()
-    segments = rows.drop_duplicates(SEGMENT)
-    quantity_kw, price = np.zeros((intervals, len(segments))), np.zeros((intervals, len(segments)))
-    always = (rows.interval == ALL_INTERVALS).to_numpy()
-    interval = rows.interval.to_numpy()[~always]
-    for target, values in ((quantity_kw, rows.quantity_kw.to_numpy()), (price, rows.price_usd_per_mwh.to_numpy())):
-        target[:, column[always]] = values[always]
-        target[interval, column[~always]] = values[~always]
+    rows = rows.fillna({"price_usd_per_mwh": 0.0})
+    rows = rows.assign(rise=(rows.price_end_usd_per_mwh - rows.price_usd_per_mwh).fillna(0.0))
+    fields = ("quantity_kw", "price_usd_per_mwh", "rise", "is_self_scheduled")
+    resource, segments, (quantity_kw, price, rise, scheduled) = segment_arrays(rows, resources, intervals, fields)
     return Bids(
-        resource=segments.resource.map(index).to_numpy(np.int64),
+        resource=resource,
         is_supply=(segments.side == "supply").to_numpy(),
         segment=segments.segment.to_numpy(np.int64),
         quantity_kw=quantity_kw,
         price_usd_per_mwh=price,
+        is_self_scheduled=scheduled == 1,
+        price_rise_usd_per_mwh=rise,
     )

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dlmp.casefolder.blocks import read_blocks
 from dlmp.casefolder.limits import apply_limits
 from dlmp.casefolder.offers import read_offers
 from dlmp.casefolder.penalties import read_penalties
-from dlmp.casefolder.rows import Places
+from dlmp.casefolder.reactive import read_reactive_bids
+from dlmp.casefolder.rows import Places, numbered
 from dlmp.casefolder.series import (
     available_generation,
     dispatched_elements,
@@ -15,6 +17,7 @@ from dlmp.casefolder.series import (
     loads,
     read_load_profile,
     read_substation,
+    within_shares,
 )
 from dlmp.casefolder.settings import Settings, in_case_toml, read_settings
 from dlmp.casefolder.stores import read_stores
@@ -32,8 +35,8 @@ def read_case(folder: Path | str) -> MarketCase:
     ----------
     folder
         Holds ``case.toml``, ``import_prices.csv`` and, as needed, ``load_profile.csv``, ``resources.csv``,
-        ``availability.csv``, ``bids.csv``, ``stores.csv``, ``store_profile.csv``, ``limits.csv``, ``penalties.csv``
-        and the files of the network.
+        ``availability.csv``, ``bids.csv``, ``blocks.csv``, ``reactive_bids.csv``, ``stores.csv``,
+        ``store_profile.csv``, ``limits.csv``, ``penalties.csv`` and the files of the network.
 
     Raises
     ------
@@ -58,14 +61,31 @@ def read_case(folder: Path | str) -> MarketCase:
     resources, bids = offers.resources, offers.bids
     hours = np.nan if settings.horizon is None else settings.horizon.interval_hours
     stores = read_stores(folder, resources, bids, offers.names, settings.intervals, hours, problems)
+    reactive = read_reactive_bids(folder, resources, offers.names, settings.intervals, problems)
+    blocks = read_blocks(folder, resources, stores, offers.names, settings.intervals, problems)
     penalties = read_penalties(folder, problems)
     if network is not None:
         dispatched = dispatched_elements(network, resources, problems)
     if problems.found or network is None or settings.horizon is None:
         raise InputError(in_case_toml(problem) for problem in problems.found)
     load_p_kw, load_q_kvar = loads(network, p_kw, q_kvar, ~dispatched, profile)
-    load = (load_p_kw, load_q_kvar)
-    return MarketCase(settings.name, network, settings.horizon, substation, *load, resources, bids, stores, penalties)
+    substation = within_shares(substation, settings, load_p_kw, problems)
+    if problems.found:
+        raise InputError(in_case_toml(problem) for problem in problems.found)
+    return MarketCase(
+        settings.name,
+        network,
+        settings.horizon,
+        substation,
+        load_p_kw,
+        load_q_kvar,
+        resources,
+        bids,
+        stores=stores,
+        reactive_bids=reactive,
+        blocks=blocks,
+        penalties=penalties,
+    )
 
 
 def _read_network(folder: Path, settings: Settings, problems: Problems) -> Network | None:
@@ -93,8 +113,4 @@ def _places(folder: Path, settings: Settings, network: Network | None) -> Places
     if tables is None:
         return Places(None, None)
     names = names_in_tables(tables)
-    return Places(_numbered(names.buses), _numbered(names.branches))
-
-
-def _numbered(names: frozenset[str] | None) -> dict[str, int] | None:
-    return None if names is None else {name: index for index, name in enumerate(sorted(names))}
+    return Places(numbered(names.buses), numbered(names.branches))

@@ -1,6 +1,6 @@
 """What the tables of a case have in common: intervals, references to names, and rows that must stand once."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,11 @@ class Places:
 
     bus_number: Mapping[str, int] | None
     branch_number: Mapping[str, int] | None
+
+
+def numbered(names: Collection[str] | None) -> dict[str, int] | None:
+    """Names with their places in alphabetical order; None where they are unknown."""
+    return None if names is None else {name: index for index, name in enumerate(sorted(names))}
 
 
 def in_horizon(table: Table, rows: pd.DataFrame, intervals: int, problems: Problems) -> pd.DataFrame:

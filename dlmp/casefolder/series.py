@@ -1,7 +1,8 @@
 """``import_prices.csv`` and ``load_profile.csv``: what the substation charges and what the feeder consumes.
 
 ``import_prices.csv`` has one row per interval: ``interval, price_usd_per_mwh`` and, if reactive import
-has a price, ``q_price_usd_per_mvarh``.
+has a price, ``q_price_usd_per_mvarh``.  ``p_min_kw, p_max_kw, q_min_kvar, q_max_kvar`` limit the import of an interval;
+blank is what ``case.toml`` says.
 
 ``load_profile.csv`` is optional and has one of two forms.  ``interval, scale`` has one row per interval
 and scales the network's loads, in place of their profiles (SimBench's, OpenDSS's load shapes); generation keeps
@@ -12,7 +13,7 @@ place of all that the network has at the bus.
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ PRICE_COLUMNS = (
     Column("interval", "integer"),
     Column("price_usd_per_mwh", "number"),
     Column("q_price_usd_per_mvarh", "number", required=False, default=0.0),
+    *(Column(name, "number", required=False) for name in Substation.LIMITS),
 )
 
 SCALE_COLUMNS = (Column("interval", "integer"), Column("scale", "number"))
@@ -63,18 +65,38 @@ class LoadProfile:
 
 
 def read_substation(folder: Path, settings: Settings, problems: Problems) -> Substation:
-    """Read the import prices; together with the limits of ``case.toml`` they are the substation."""
+    """Read the import prices and limits; together with the limits of ``case.toml`` in kW they are the substation."""
     price, q_price = np.zeros(settings.intervals), np.zeros(settings.intervals)
+    limits = {name: np.full(settings.intervals, getattr(settings, name)) for name in Substation.LIMITS}
     table = read_csv(folder / "import_prices.csv", PRICE_COLUMNS, problems)
     if table is not None:
         rows = in_horizon(table, once(table, table.rows, ["interval"], problems), settings.intervals, problems)
         check_complete(table, rows, settings.intervals, problems)
         price[rows.interval], q_price[rows.interval] = rows.price_usd_per_mwh, rows.q_price_usd_per_mvarh
-    substation = Substation(
-        price, q_price, settings.p_min_kw, settings.p_max_kw, settings.q_min_kvar, settings.q_max_kvar
-    )
+        for name, limit in limits.items():
+            given = rows[rows[name].notna()]
+            limit[given.interval] = given[name]
+    substation = Substation(price, q_price, **limits)
     check_substation(substation, settings.intervals, problems)
     return substation
+
+
+def within_shares(substation: Substation, settings: Settings, load_p_kw: FloatArray, problems: Problems) -> Substation:
+    """Tighten the range of the real import to the shares of the fixed load, (t, l) [kW], that ``case.toml`` has.
+
+    The load is what its columns consume; fixed generation, which a column of its own has below zero, is left out.
+    """
+    load = np.maximum(load_p_kw, 0.0).sum(axis=1)
+    ends = {}
+    for name, share, tighter in (
+        ("p_min_kw", settings.p_min_share, np.maximum),
+        ("p_max_kw", settings.p_max_share, np.minimum),
+    ):
+        own = getattr(substation, name)
+        ends[name] = tighter(own, share * load) if np.isfinite(share) else own
+    limited = replace(substation, **ends)
+    check_substation(limited, settings.intervals, problems)
+    return limited
 
 
 def read_load_profile(

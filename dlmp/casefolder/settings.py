@@ -12,6 +12,7 @@ horizon.intervals
 horizon.timezone, .currency      IANA zone and ISO 4217 code; left out: UTC and USD
 import.p_min_kw, .p_max_kw,      range of the import [kW], [kvar]; left out: no limit; a negative lower end
 import.q_min_kvar, .q_max_kvar   allows export
+import.p_min_share, .p_max_share range of the import of real power as a share of the fixed load
 ================================ ===============================================================================
 """
 
@@ -53,6 +54,8 @@ class Settings:
     p_max_kw: float = math.inf
     q_min_kvar: float = -math.inf
     q_max_kvar: float = math.inf
+    p_min_share: float = -math.inf
+    p_max_share: float = math.inf
 
 
 def _text(value: object) -> str:
@@ -122,6 +125,8 @@ CHECKS: dict[str, Callable[[object], Any]] = {
     "import.p_max_kw": _number,
     "import.q_min_kvar": _number,
     "import.q_max_kvar": _number,
+    "import.p_min_share": _number,
+    "import.p_max_share": _number,
 }
 """Every setting, and what makes its value of what TOML gives, or raises ValueError with what would be right."""
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dlmp.bids import Bids, Resources
-from dlmp.casefolder.rows import in_horizon, known, once
+from dlmp.casefolder.rows import in_horizon, known, numbered, once
 from dlmp.csvfile import Column, Table, read_csv
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray
@@ -81,7 +81,7 @@ def read_stores(
     profile_table = read_csv(profile_path, PROFILE_COLUMNS, problems) if profile_path.exists() else None
     if table is None:
         return NO_STORES
-    rows = known(table, table.rows, "resource", _numbered(names), "resource of resources.csv", problems)
+    rows = known(table, table.rows, "resource", numbered(names), "resource of resources.csv", problems)
     rows = once(table, rows, ["resource"], problems)
     profile = pd.DataFrame({column.name: [] for column in PROFILE_COLUMNS})
     if profile_table is not None:
@@ -93,12 +93,8 @@ def read_stores(
     return stores
 
 
-def _numbered(names: Collection[str] | None) -> dict[str, int] | None:
-    return None if names is None else {name: index for index, name in enumerate(sorted(names))}
-
-
 def _good_profile(table: Table, names: Collection[str], intervals: int, problems: Problems) -> pd.DataFrame:
-    rows = known(table, table.rows, "resource", _numbered(names), "store of stores.csv", problems)
+    rows = known(table, table.rows, "resource", numbered(names), "store of stores.csv", problems)
     return in_horizon(table, once(table, rows, ["resource", "interval"], problems), intervals, problems)
 
 

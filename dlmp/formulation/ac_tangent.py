@@ -83,6 +83,14 @@ class AcPoint:
         at_to = v[:, network.to_node] * np.conj((equations.at_to @ self.state_pu.T).T)
         return at_from, at_to
 
+    def law_power(self) -> ComplexArray:
+        """(t, w) Consumption of the loads that follow their voltage, one column each [pu]."""
+        network, ports = self.formulation.network, self.formulation.flow.ports
+        if not ports.has_laws:
+            return np.zeros((len(self.state_pu), len(network.law)), complex)
+        value, _, _ = network.law.shape(np.abs(network.incidence[network.law.port] @ self.v_pu.T))
+        return np.asarray((ports.law_pu * value).T)
+
     @cached_property
     def _import_adjoints(self) -> tuple[ComplexArray, ComplexArray]:
         """(u, t) each."""

@@ -54,6 +54,22 @@ class Tangent:
 
 
 @dataclass(frozen=True, eq=False)
+class LinearLaws:
+    """Loads that follow their voltage, ``constant_pu + by_voltage w`` at squared voltages ``w``.
+
+    Parameters
+    ----------
+    constant_pu
+        (t, l) Constant part [pu]; t is 1 without such loads.
+    by_voltage
+        (l, n) Complex power by squared voltage.
+    """
+
+    constant_pu: ComplexArray
+    by_voltage: sparse.csr_array
+
+
+@dataclass(frozen=True, eq=False)
 class LinearNetwork:
     """Coefficients of the linear power flow at fixed phasors.
 
@@ -76,6 +92,8 @@ class LinearNetwork:
         (n, p) Power at each node by power at each port: a pair's divides by the phasors of its two nodes.
     law_pu
         (t, n) Constant part of the loads that follow their voltage [pu]; t is 1 without such loads.
+    laws
+        The same loads one by one.
     """
 
     sections: Sections
@@ -90,6 +108,7 @@ class LinearNetwork:
     shunt: sparse.csr_array
     spread: sparse.csr_array
     law_pu: ComplexArray
+    laws: LinearLaws
 
 
 def linear_network(
@@ -115,7 +134,8 @@ def linear_network(
     shunt_from = power_by_voltage(sections.rest_from, network.from_node, v_pu)
     shunt_to = power_by_voltage(sections.rest_to, network.to_node, v_pu)
     spread = _spread(network, v_pu)
-    law, law_slope = _laws(network, spread, v_pu, law_pu, with_bands=with_losses)
+    laws = _laws(network, v_pu, law_pu, with_bands=with_losses)
+    law_at_node = spread[:, network.law.port]
     return LinearNetwork(
         sections=sections,
         behind=behind,
@@ -130,10 +150,11 @@ def linear_network(
             power_by_voltage(network.shunt_admittance, every, v_pu)
             + picked(network.from_node, nodes).T @ shunt_from
             + picked(network.to_node, nodes).T @ shunt_to
-            + law_slope
+            + law_at_node @ laws.by_voltage
         ),
         spread=spread,
-        law_pu=law,
+        law_pu=laws.constant_pu @ law_at_node.T,
+        laws=laws,
     )
 
 
@@ -184,13 +205,12 @@ def _spread(network: Network, v_pu: ComplexArray) -> sparse.csr_array:
     return like(entry, phasor_ratio(entry.data * v_pu[entry.row], (network.incidence @ v_pu)[entry.col]))
 
 
-def _laws(
-    network: Network, spread: sparse.csr_array, v_pu: ComplexArray, law_pu: ComplexArray | None, *, with_bands: bool
-) -> tuple[ComplexArray, sparse.csr_array]:
-    """Constant part (t, n) and slope (n, n) by squared voltage of the loads that follow their voltage."""
-    law, nodes = network.law, network.node_count
+def _laws(network: Network, v_pu: ComplexArray, law_pu: ComplexArray | None, *, with_bands: bool) -> LinearLaws:
+    """The loads that follow their voltage, made linear in the squared voltages."""
+    law = network.law
     if law_pu is None or not len(law):
-        return np.zeros((1, nodes), complex), sparse.csr_array((nodes, nodes), dtype=complex)
+        none = np.zeros((1, len(law)), complex)
+        return LinearLaws(none, sparse.csr_array((len(law), network.node_count), dtype=complex))
     rows = network.incidence[law.port]
     size = np.abs(rows @ v_pu)
     value = (size / law.base_pu) ** law.exponent
@@ -198,9 +218,8 @@ def _laws(
     if with_bands:
         value, by_size, _ = (part[:, 0] for part in law.shape(size[:, None]))
     slope = law_pu.mean(axis=0) * by_size / 2
-    at_node = spread[:, law.port]
     by_voltage = sparse.diags_array(slope / size**2) @ squared_magnitude(rows, v_pu)
-    return (law_pu * value - slope) @ at_node.T, sparse.csr_array(at_node @ by_voltage)
+    return LinearLaws(law_pu * value - slope, sparse.csr_array(by_voltage))
 
 
 def phasor_ratio(over: ComplexArray, under: ComplexArray) -> ComplexArray:

@@ -87,7 +87,7 @@ class Weights:
     Parameters
     ----------
     import_p, import_q
-        (t,) Marginal cost of real and of reactive import.
+        (t,) Marginal cost of real and of reactive import; zero in a state that is only called.
     limits
         (t, k) Cost per pu of each limit's bound (positive at a lower bound, negative at an upper).
     """
@@ -95,6 +95,12 @@ class Weights:
     import_p: FloatArray
     import_q: FloatArray
     limits: sparse.csr_array
+
+    def curving(self, intervals: int) -> npt.NDArray[np.bool_]:
+        """(states,) True for the `intervals` as scheduled, and for the called states whose limits weigh."""
+        weighs = np.diff(self.limits.indptr) > 0
+        weighs[:intervals] = True
+        return np.asarray(weighs, dtype=bool)
 
     @classmethod
     def zero(cls, intervals: int, limits: int) -> "Weights":
@@ -140,6 +146,10 @@ class OperatingPoint(Protocol):
 
     def branch_power(self) -> tuple[ComplexArray, ComplexArray]:
         """(t, m) Complex power [pu] into each branch at its from and at its to end."""
+        ...
+
+    def law_power(self) -> ComplexArray:
+        """(t, w) Consumption of the loads that follow their voltage, one column each [pu]."""
         ...
 
     def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:

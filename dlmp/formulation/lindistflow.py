@@ -21,7 +21,7 @@ eliminated by one sparse LU for the clearing; the tests solve the whole horizon 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -190,6 +190,11 @@ class LinearPoint:
         at_from = np.where(is_reversed, receiving, sending) + w @ linear.shunt_from.T
         return at_from, np.where(is_reversed, sending, receiving) + w @ linear.shunt_to.T
 
+    def law_power(self) -> ComplexArray:
+        """(t, w) Consumption of the loads that follow their voltage, one column each [pu]."""
+        laws = self.formulation.linear.laws
+        return np.asarray(laws.constant_pu + self.state("squared_voltage") @ laws.by_voltage.T)
+
     def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:
         """Gradient of real and of reactive import, (t, 2, ports) each."""
         blocks = self.formulation.template.blocks
@@ -274,8 +279,10 @@ class LinDistFlow:
         self.limit_rows = sparse.csr_array(sparse.vstack([rows for _, rows in blocks])[:, :first_injection])
 
     @classmethod
-    def of_case(cls, case: MarketCase, settings: Settings) -> "LinDistFlow":
+    def of_case(cls, case: MarketCase, settings: Settings, interval: IntArray) -> "LinDistFlow":
         """Make the model of a case, around its mean load without bids where it has losses.
+
+        Each of its states belongs to an `interval`.
 
         Raises
         ------
@@ -286,6 +293,8 @@ class LinDistFlow:
             linear = losses_around(case.network, -case.load_pu.mean(axis=0), case.law_pu)
         else:
             linear = no_losses(case.network, case.law_pu)
+        if len(linear.law_pu) > 1:
+            linear = replace(linear, law_pu=linear.law_pu[interval])
         return cls(case.network, linear, settings.circle_sides)
 
     def operate(self, injection_pu: ComplexArray, start: LinearPoint | None = None) -> LinearPoint:

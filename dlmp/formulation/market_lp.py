@@ -9,21 +9,69 @@ import numpy.typing as npt
 import pyomo.environ as pyo
 from scipy import sparse
 
-from dlmp.bids import check_reach
+from dlmp.bids import check_reach, injection_range
 from dlmp.errors import Problems
 from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon, second_of_two
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
 from dlmp.penalties import HARD, Penalties
+from dlmp.products.blockbids import block_bounds
 from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
+from dlmp.products.ramps import has_ramps, ramp_bounds
+from dlmp.products.services import REQUIREMENT, SERVICE_VARIABLES, service_bounds
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
+from dlmp.products.substation import IMPORT_RANGE, IMPORT_VARIABLES, import_bounds
+from dlmp.services import SERVICES
 
-BOTH_WAYS_PU = 1e-7
-"""A store that charges and discharges more than this at once goes both ways."""
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
-VARIABLES = ["award", "p", "q", "import_p", "import_q", *STORE_VARIABLES, "import_beyond"]
+VARIABLES = ["award", "block", "q_award", "p", "q", *IMPORT_VARIABLES, *STORE_VARIABLES, *SERVICE_VARIABLES]
+
+
+@dataclass(frozen=True, eq=False)
+class CalledStates:
+    """s network states in which offers of services are called, beside the t states as scheduled.
+
+    Parameters
+    ----------
+    interval
+        (s,) When.
+    calls
+        (s, k) True for the offers whose whole award is called.
+    """
+
+    interval: IntArray
+    calls: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.interval)
+
+    @classmethod
+    def none(cls, case: MarketCase) -> "CalledStates":
+        """No state at all."""
+        return cls(np.zeros(0, dtype=np.int64), np.zeros((0, len(case.service_offers)), bool))
+
+    def only(self, states: IntArray) -> "CalledStates":
+        """Some of them."""
+        return CalledStates(self.interval[states], self.calls[states])
+
+    def joined(self, other: "CalledStates") -> "CalledStates":
+        """These, then those of `other`."""
+        return CalledStates(np.r_[self.interval, other.interval], np.vstack([self.calls, other.calls]))
+
+
+def whole_services(case: MarketCase) -> CalledStates:
+    """One state for each interval and service that is offered there: all of its offers called."""
+    offers, intervals, calls = case.service_offers, [], []
+    for service in SERVICES:
+        own = offers.service == service
+        is_offered = (offers.quantity_kw > 0) & own
+        for interval in np.flatnonzero(is_offered.any(axis=1)).tolist():
+            intervals.append(interval)
+            calls.append(own)
+    shape = (len(intervals), len(offers))
+    return CalledStates(np.array(intervals, dtype=np.int64), np.array(calls, dtype=bool).reshape(shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +88,8 @@ class MarketLp:
         Bounds and costs, (t, width) each.
     bounds
         Bounds (t, i) of the rules whose bounds differ from interval to interval.
+    called
+        Network states beside those as scheduled, which come first; there are ``t + len(called)`` states in all.
     penalties
         What it costs to break a limit.
     """
@@ -48,7 +98,69 @@ class MarketLp:
     template: Template
     columns: Columns
     bounds: Mapping[str, tuple[FloatArray, FloatArray]]
+    called: CalledStates
     penalties: Penalties = HARD
+
+    @cached_property
+    def state_interval(self) -> IntArray:
+        """Interval of each state."""
+        return np.concatenate([np.arange(self.intervals), self.called.interval])
+
+    @cached_property
+    def by_column(self) -> sparse.csr_array:
+        """Real and reactive injection of every resource in every state, (states * 2 * r, columns)."""
+        offers, count = self.case.service_offers, len(self.case.resources)
+        power = self.network_columns[self.state_interval].ravel()
+        state, offer = np.nonzero(self.called.calls)
+        row = (self.intervals + state) * 2 * count + offers.is_reactive[offer] * count + offers.resource[offer]
+        column = self.block("reserve")[self.called.interval[state], offer]
+        entries = np.concatenate([np.ones(len(power)), offers.direction[offer]])
+        places = np.concatenate([np.arange(len(power)), row]), np.concatenate([power, column])
+        return sparse.csr_array((entries, places), shape=(len(power), self.matrix.shape[1]))
+
+    def power(self, x: FloatArray) -> FloatArray:
+        """Injections of all resources in every state at dispatch `x`, (states, 2, r)."""
+        return np.asarray(self.by_column @ x).reshape(len(self.state_interval), 2, len(self.case.resources))
+
+    def call_name(self, state: int) -> str:
+        """What is called in `state`, for people; ``-`` for a state as scheduled."""
+        if state < self.intervals:
+            return "-"
+        offers, calls = self.case.service_offers, self.called.calls[state - self.intervals]
+        names = []
+        for service in SERVICES:
+            own = offers.service == service
+            if (calls & own).any():
+                some = self.case.resources.name[offers.resource[calls & own]].tolist()
+                names.append(service if (calls >= own).all() else f"{service} of {', '.join(some)}")
+        return " and ".join(names)
+
+    def states_of(self, intervals: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(states,) True for the states of the (t,) `intervals`."""
+        return np.asarray(intervals[self.state_interval])
+
+    def intervals_of(self, states: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(t,) True for the intervals with any of the (states,) `states`."""
+        found = np.zeros(self.intervals, bool)
+        found[self.state_interval[states]] = True
+        return found
+
+    def curvature(self, blocks: Mapping[int, FloatArray], wanted: npt.NDArray[np.bool_]) -> sparse.csr_array:
+        """Second derivatives by all columns, of the `blocks` of states by their `wanted` (states, 2, r) injections."""
+        count, size = 2 * len(self.case.resources), self.by_column.shape[0]
+        values, rows, columns = [np.zeros(0)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        for state, block in blocks.items():
+            place = state * count + np.flatnonzero(wanted[state])
+            values.append(block.ravel())
+            rows.append(np.repeat(place, len(place)))
+            columns.append(np.tile(place, len(place)))
+        entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+        by_power = sparse.csr_array(entries, shape=(size, size))
+        return sparse.csr_array(self.by_column.T @ by_power @ self.by_column)
+
+    def with_states(self, called: CalledStates) -> "MarketLp":
+        """The same market with more states in which its network must hold."""
+        return replace(self, called=self.called.joined(called))
 
     @property
     def intervals(self) -> int:
@@ -73,6 +185,11 @@ class MarketLp:
             return sparse.csr_array(own)
         return sparse.csr_array(own + sparse.kron(sparse.eye_array(self.intervals, k=-1), self.template.before))
 
+    @cached_property
+    def is_quadratic(self) -> bool:
+        """True when the price of some segment changes along it."""
+        return bool(self.columns.slope.any())
+
     @property
     def is_coupled(self) -> bool:
         """True when what an interval does changes what the next one can."""
@@ -87,6 +204,14 @@ class MarketLp:
     def together(self, intervals: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """(t,) True for all intervals that share a group with one of the (t,) `intervals`."""
         return np.full_like(intervals, intervals.any()) if self.is_coupled else intervals
+
+    @cached_property
+    def own_rows(self) -> npt.NDArray[np.bool_]:
+        """(rows,) True for what a resource must keep by itself, whatever the others do."""
+        own = np.ones(len(self.row_lower), bool)
+        for rule in (REQUIREMENT, IMPORT_RANGE):
+            own[self.rows_of(rule)] = False
+        return own
 
     def rows_of(self, rule: str) -> IntArray:
         """(t, i) Rows of a Pyomo rule."""
@@ -109,26 +234,25 @@ class MarketLp:
             bounds[:, template.rows_of(rule)] = own[end]
         return bounds.ravel()
 
-    def one_way(self, x: FloatArray) -> "MarketLp | None":
-        """Take away the lesser direction of each store that goes both ways in dispatch `x`.
-
-        None where no store does.  It pays to where the price is negative: the energy lost between both is sold.
-        """
-        charge, discharge = x[self.block("charge")], x[self.block("discharge")]
-        both = np.minimum(charge, discharge) > BOTH_WAYS_PU
-        if not both.any():
-            return None
-        upper = self.columns.upper.copy()
-        for name, is_lesser in (("charge", charge <= discharge), ("discharge", charge > discharge)):
-            block = upper[:, self.template.blocks[name]]
-            block[both & is_lesser] = 0.0
-        return replace(self, columns=replace(self.columns, upper=upper))
+    def with_blocks(self, accepted: npt.NDArray[np.bool_]) -> "MarketLp":
+        """Hold the (b,) `accepted` blocks to at least their least share, and all others to nothing."""
+        lower, upper = self.columns.lower.copy(), self.columns.upper.copy()
+        own = self.template.blocks["block"]
+        upper[:, own] *= accepted
+        lower[:, own] = upper[:, own] * self.case.blocks.least_share
+        return replace(self, columns=replace(self.columns, lower=lower, upper=upper))
 
     @cached_property
-    def feeds(self) -> dict[str, IntArray]:
-        """Resource of each column of the variables that make up real injections."""
-        stores = self.case.stores.resource
-        return {"award": self.case.bids.resource, "charge": stores, "discharge": stores}
+    def feeds(self) -> dict[str, tuple[int, IntArray]]:
+        """What each column of these variables is a part of: real (0) or reactive (1) injection, and whose."""
+        stores, case = self.case.stores.resource, self.case
+        return {
+            "award": (0, case.bids.resource),
+            "block": (0, case.blocks.resource),
+            "q_award": (1, case.reactive_bids.resource),
+            "charge": (0, stores),
+            "discharge": (0, stores),
+        }
 
     @cached_property
     def network_columns(self) -> IntArray:
@@ -149,15 +273,22 @@ class MarketLp:
         rows = gradient.reshape(2 * len(gradient), gradient.shape[2]) @ self._share_of_ports
         return np.asarray(rows).reshape(*gradient.shape[:2], len(self.case.resources))
 
-    def network_rows(self, interval: IntArray, gradient: FloatArray, own: str | None = None) -> sparse.csr_array:
-        """Rows ``gradient (p, q) + own`` at `interval`, (i, columns); `own` is the variable with coefficient 1."""
-        column = self.network_columns[interval].reshape(len(interval), 2 * len(self.case.resources))
-        value = gradient.reshape(len(interval), column.shape[1])
+    def along_columns(self, gradient: FloatArray) -> FloatArray:
+        """Derivatives by all (columns,) of a sum over states with `gradient` (states, 2, ports) by `ports`."""
+        return np.asarray(self.by_column.T @ self.spread(gradient).ravel())
+
+    def network_rows(self, state: IntArray, gradient: FloatArray, own: str | None = None) -> sparse.csr_array:
+        """Rows ``gradient (p, q) + own`` in `state`, (i, columns); `own` is the variable with coefficient 1."""
+        width, count = self.matrix.shape[1], 2 * len(self.case.resources)
+        place = (state[:, None] * count + np.arange(count)).ravel()
+        start = np.arange(len(state) + 1) * count
+        power = sparse.csr_array((gradient.ravel(), place, start), shape=(len(state), self.by_column.shape[0]))
+        rows = power @ self.by_column
         if own is not None:
-            column = np.hstack([column, self.block(own)[interval]])
-            value = np.hstack([value, np.ones((len(interval), 1))])
-        start = np.arange(len(interval) + 1) * column.shape[1]
-        return sparse.csr_array((value.ravel(), column.ravel(), start), shape=(len(interval), self.matrix.shape[1]))
+            column = self.block(own)[self.state_interval[state], 0]
+            ones = (np.ones(len(state)), (np.arange(len(state)), column))
+            rows = rows + sparse.csr_array(ones, shape=(len(state), width))
+        return sparse.csr_array(rows)
 
     @cached_property
     def is_movable(self) -> npt.NDArray[np.bool_]:
@@ -173,26 +304,27 @@ class MarketLp:
     def full_supply(self) -> FloatArray:
         """Dispatch with all supply accepted, for a feeder that cannot carry its load alone."""
         x = self.start.copy()
-        bids = self.case.bids
-        award = self.block("award")
-        x[award] = np.where(bids.is_supply, self.columns.upper.ravel()[award], 0.0)
         offered = np.zeros(self.block("p").shape)
-        np.add.at(offered.T, bids.resource, x[award].T)
+        for name, bids in (("award", self.case.bids), ("block", self.case.blocks)):
+            own = self.block(name)
+            x[own] = np.where(bids.is_supply, self.columns.upper.ravel()[own], self.columns.lower.ravel()[own])
+            np.add.at(offered.T, bids.resource, x[own].T)
         x[self.block("p")] = offered
         return np.clip(x, self.columns.lower.ravel(), self.columns.upper.ravel())
 
     def with_import(self, x: FloatArray, import_pu: ComplexArray) -> FloatArray:
-        """Dispatch `x` with a reactive import that nobody counts as it is, (t,) [pu]."""
+        """Dispatch `x` with a reactive import that nobody counts as it is, (states,) [pu]."""
         if self.case.substation.counts_reactive:
             return x
         x = x.copy()
-        x[self.block("import_q").ravel()] = import_pu.imag
+        x[self.block("import_q").ravel()] = import_pu.imag[: self.intervals]
         return x
 
     def injection(self, x: FloatArray) -> ComplexArray:
-        """(t, p) Complex injections [pu] of resources and constant-power loads at dispatch `x`."""
-        power = x[self.network_columns]
-        return np.asarray((power[:, 0] + 1j * power[:, 1]) @ self.case.resources.share - self.case.load_pu)
+        """(states, p) Complex injections [pu] of resources and constant-power loads at dispatch `x`."""
+        power = self.power(x)
+        fed = (power[:, 0] + 1j * power[:, 1]) @ self.case.resources.share
+        return np.asarray(fed - self.case.load_pu[self.state_interval])
 
 
 def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = HARD) -> MarketLp:
@@ -204,11 +336,14 @@ def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = 
         When a resource must run beyond the polygon inscribed in its rating.
     """
     problems = Problems()
+    low_kw, high_kw = injection_range(case.resources, case.bids)
     for index in np.flatnonzero(np.isfinite(case.resources.s_max_kva)):
         reach_kva = float(case.resources.s_max_kva[index] * np.cos(np.pi / circle_sides))
-        check_reach(case.resources, int(index), reach_kva, problems)
+        check_reach(case.resources, int(index), low_kw[:, index], high_kw[:, index], reach_kva, problems)
     problems.raise_if_any()
-    is_coupled = len(case.stores) > 0 and case.horizon.intervals > 1
+    is_coupled = case.horizon.intervals > 1 and (
+        len(case.stores) > 0 or has_ramps(case) or bool(case.blocks.must_be_level.any())
+    )
     with collector_paused():
         model = pyo.ConcreteModel()
         declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides, penalties)
@@ -216,4 +351,6 @@ def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = 
     if is_coupled:
         template = second_of_two(template)
     columns = over_horizon(template, energy_columns(case, penalties))
-    return MarketLp(case, template, columns, store_bounds(case), penalties)
+    bounds = store_bounds(case) | ramp_bounds(case) | block_bounds(case) | service_bounds(case)
+    bounds |= import_bounds(case.substation, penalties)
+    return MarketLp(case, template, columns, bounds, whole_services(case), penalties)

@@ -18,8 +18,9 @@ from scipy import sparse
 
 from dlmp.formulation.interface import Formulation, Limits, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
-from dlmp.formulation.softness import Slack, Softness, slack_columns
+from dlmp.formulation.softness import Slack, Softness, slack_columns, with_slack
 from dlmp.network.model import FloatArray, IntArray
+from dlmp.solve import LinearProgram
 
 IMPORT_P, IMPORT_Q, LIMIT = 0, 1, 2
 FIRST_LIMIT_KEY = 4 * 2**32
@@ -36,7 +37,7 @@ MOST_PER_INTERVAL = 12
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A block of rows ``lower <= gradient (p, q) + (P0 or Q0) <= upper``, one interval each.
+    """A block of rows ``lower <= gradient (p, q) + (P0 or Q0) <= upper``, one network state each.
 
     Parameters
     ----------
@@ -44,8 +45,8 @@ class Rows:
         `IMPORT_P`, `IMPORT_Q` or `LIMIT`.
     serial
         Number of the block where older blocks of the kind are kept, else 0.
-    interval, limit
-        (i,) Interval, and limit or -1.
+    state, limit
+        (i,) State, the first of which are the intervals as scheduled, and limit or -1.
     gradient
         (i, 2, r) Coefficients of the resources' real and reactive injections [pu/pu].
     lower, upper
@@ -54,7 +55,7 @@ class Rows:
 
     kind: int
     serial: int
-    interval: IntArray
+    state: IntArray
     limit: IntArray
     gradient: FloatArray
     lower: FloatArray
@@ -65,7 +66,7 @@ class Rows:
         return Rows(
             self.kind,
             self.serial,
-            self.interval[keep],
+            self.state[keep],
             self.limit[keep],
             self.gradient[keep],
             self.lower[keep],
@@ -74,7 +75,7 @@ class Rows:
 
     def key(self) -> npt.NDArray[np.int64]:
         """(i,) A number for each row that is the same from pass to pass."""
-        return ((self.limit + 1) * 4 + self.kind) * 2**32 + self.interval * 2**16 + self.serial
+        return ((self.limit + 1) * 4 + self.kind) * 2**32 + self.state * 2**16 + self.serial
 
 
 @dataclass
@@ -88,10 +89,10 @@ class NetworkRows:
     softness
         How far the limits may give way.
     excess
-        (t, k) How far the LP let each limit be above its upper bound, or if negative below its lower, when it was last
-        asked [pu].
+        (states, k) How far the LP let each limit be above its upper bound, or if negative below its lower, when it was
+        last asked [pu].
     watched
-        (t, k) True for the limits that are in the LP.
+        (states, k) True for the limits that are in the LP.
     """
 
     market: MarketLp
@@ -100,7 +101,7 @@ class NetworkRows:
     newest: list[Rows] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        shape = (self.market.intervals, len(self.formulation.limits))
+        shape = (len(self.market.state_interval), len(self.formulation.limits))
         self.softness = Softness.of(self.formulation.limits, self.market.penalties)
         self.excess = np.zeros(shape)
         self.watched = np.zeros(shape, bool)
@@ -109,23 +110,23 @@ class NetworkRows:
 
     def add_point(self, point: OperatingPoint, x: FloatArray) -> None:
         """Take the tangents at `point`, the state of dispatch `x`, into the LP."""
-        power = x[self.market.network_columns]
+        power = self.market.power(x)
         near = worth_watching(self.formulation.limits, point.limit_value - self.excess)
         self.watched |= near
         self._drop_invalid(point, power)
         self._serial += 1
-        real, reactive = (self.market.spread(g) for g in point.import_gradients(self.market.ports))
-        base = point.import_pu.real - (real * power).sum(axis=(1, 2))
         every = np.arange(self.market.intervals)
+        real, reactive = (self.market.spread(g[every]) for g in point.import_gradients(self.market.ports))
+        base = point.import_pu.real[every] - (real * power[every]).sum(axis=(1, 2))
         none = np.full(len(every), -1)
         upper = np.where(self.is_equality, base, np.inf)
         self.kept.append(Rows(IMPORT_P, self._serial, every, none, -real, base, upper))
-        base = point.import_pu.imag - (reactive * power).sum(axis=(1, 2))
+        base = point.import_pu.imag[every] - (reactive * power[every]).sum(axis=(1, 2))
         self.newest = [Rows(IMPORT_Q, 0, every, none, -reactive, base, base)]
         convex = self.formulation.limits.convex
-        interval, limit = np.nonzero(np.where(convex, near, self.watched))
-        gradient = point.limit_gradients(interval, limit, self.market.ports)
-        self._add_tangents(interval, limit, gradient, point.limit_value[interval, limit], power)
+        state, limit = np.nonzero(np.where(convex, near, self.watched))
+        gradient = point.limit_gradients(state, limit, self.market.ports)
+        self._add_tangents(state, limit, gradient, point.limit_value[state, limit], power)
 
     def add_predicted(self, point: OperatingPoint, x: FloatArray) -> bool:
         """Cut off what the LP's solution `x` breaks, to first order at `point`; False when it breaks nothing new."""
@@ -136,37 +137,37 @@ class NetworkRows:
             return False
         self.watched |= broken
         self._serial += 1
-        interval, limit = np.nonzero(broken)
-        gradient = point.predicted_limit_gradients(injection, interval, limit, self.market.ports)
-        power = x[self.market.network_columns]
-        self._add_tangents(interval, limit, gradient, value[interval, limit], power)
+        state, limit = np.nonzero(broken)
+        gradient = point.predicted_limit_gradients(injection, state, limit, self.market.ports)
+        power = self.market.power(x)
+        self._add_tangents(state, limit, gradient, value[state, limit], power)
         return True
 
     def _add_tangents(
-        self, interval: IntArray, limit: IntArray, gradient: FloatArray, value: FloatArray, power: FloatArray
+        self, state: IntArray, limit: IntArray, gradient: FloatArray, value: FloatArray, power: FloatArray
     ) -> None:
-        """Add tangents of limits with `gradient` (i, 2, ports) and `value` (i,) at `power` (t, 2, r)."""
+        """Add tangents of limits with `gradient` (i, 2, ports) and `value` (i,) at `power` (states, 2, r)."""
         limits, gradient = self.formulation.limits, self.market.spread(gradient)
-        base = value - (gradient * power[interval]).sum(axis=(1, 2))
+        base = value - (gradient * power[state]).sum(axis=(1, 2))
         lower, upper = limits.lower[limit] - base, limits.upper[limit] - base
         convex = limits.convex[limit]
-        self.kept.append(Rows(LIMIT, self._serial, interval, limit, gradient, lower, upper).only(convex))
-        self.newest.append(Rows(LIMIT, 0, interval, limit, gradient, lower, upper).only(~convex))
+        self.kept.append(Rows(LIMIT, self._serial, state, limit, gradient, lower, upper).only(convex))
+        self.newest.append(Rows(LIMIT, 0, state, limit, gradient, lower, upper).only(~convex))
 
     def _drop_invalid(self, point: OperatingPoint, power: FloatArray) -> None:
         """Drop old tangents that the new point disproves, and all old import cuts of equality intervals."""
         kept = []
         for rows in self.kept:
-            along = (rows.gradient * power[rows.interval]).sum(axis=(1, 2))
+            along = (rows.gradient * power[rows.state]).sum(axis=(1, 2))
             if rows.kind == IMPORT_P:
-                value, true = rows.lower - along, point.import_pu.real[rows.interval]
-                valid = ~self.is_equality[rows.interval]
+                value, true = rows.lower - along, point.import_pu.real[rows.state]
+                valid = ~self.is_equality[rows.state]
             else:
                 value = along + self.formulation.limits.upper[rows.limit] - rows.upper
-                true = point.limit_value[rows.interval, rows.limit]
+                true = point.limit_value[rows.state, rows.limit]
                 valid = np.ones(len(value), bool)
             kept.append(rows.only(valid & (value <= true + INVALID_PU * (1 + np.abs(true)))))
-        self.kept = [rows for rows in kept if len(rows.interval)]
+        self.kept = [rows for rows in kept if len(rows.state)]
 
     def all_rows(self) -> list[Rows]:
         """Every block of rows now in the LP."""
@@ -176,7 +177,7 @@ class NetworkRows:
         """Coefficients over the market's columns, lower and upper bounds, and the keys of all rows."""
         blocks = self.all_rows()
         own = {IMPORT_P: "import_p", IMPORT_Q: "import_q", LIMIT: None}
-        parts = [self.market.network_rows(rows.interval, rows.gradient, own[rows.kind]) for rows in blocks]
+        parts = [self.market.network_rows(rows.state, rows.gradient, own[rows.kind]) for rows in blocks]
         return (
             sparse.csr_array(sparse.vstack(parts)),
             np.concatenate([rows.lower for rows in blocks]),
@@ -187,26 +188,44 @@ class NetworkRows:
     def slack(self) -> Slack:
         """Columns by which the rows of `matrix` may be broken."""
         blocks = self.all_rows()
-        interval, limit = (np.concatenate([getattr(rows, name) for rows in blocks]) for name in ("interval", "limit"))
+        state, limit = (np.concatenate([getattr(rows, name) for rows in blocks]) for name in ("state", "limit"))
         steepest = np.concatenate([np.abs(rows.gradient).max(axis=(1, 2), initial=0.0) for rows in blocks])
-        return slack_columns(self.softness, interval, limit, steepest)
+        return slack_columns(self.softness, state, limit, steepest)
+
+    def programme(self, cost: FloatArray, slack: Slack) -> LinearProgram:
+        """The market's LP at `cost` (columns,) under all rows, with the columns of `slack` at its end."""
+        network, lower, upper, _ = self.matrix()
+        market = self.market
+        hard = LinearProgram(
+            cost,
+            market.columns.lower.ravel(),
+            market.columns.upper.ravel(),
+            sparse.csr_array(sparse.vstack([market.matrix, network])),
+            np.concatenate([market.row_lower, lower]),
+            np.concatenate([market.row_upper, upper]),
+        )
+        return with_slack(hard, slack)
+
+    def note_excess(self, slack: Slack, amount: FloatArray) -> None:
+        """Remember how far the LP breaks the limits, with the columns of `slack` at `amount` (c,)."""
+        self.excess = slack.excess(amount, self.softness, len(self.excess))
 
     def weights(self, dual: FloatArray) -> Weights:
         """Multipliers by import and limit from the `dual` of every row of `matrix`."""
-        intervals, count = self.watched.shape
-        real, reactive = np.zeros(intervals), np.zeros(intervals)
-        limits = sparse.csr_array((intervals, count))
+        states, count = self.watched.shape
+        real, reactive = np.zeros(states), np.zeros(states)
+        limits = sparse.csr_array((states, count))
         start = 0
         for rows in self.all_rows():
-            own = dual[start : start + len(rows.interval)]
+            own = dual[start : start + len(rows.state)]
             start += len(own)
             if rows.kind == IMPORT_P:
-                np.add.at(real, rows.interval, own)
+                np.add.at(real, rows.state, own)
             elif rows.kind == IMPORT_Q:
-                np.add.at(reactive, rows.interval, own)
+                np.add.at(reactive, rows.state, own)
             else:
                 binding = own != 0
-                entries = (own[binding], (rows.interval[binding], rows.limit[binding]))
+                entries = (own[binding], (rows.state[binding], rows.limit[binding]))
                 limits = limits + sparse.csr_array(entries, shape=limits.shape)
         return Weights(real, reactive, sparse.csr_array(limits))
 

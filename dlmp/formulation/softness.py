@@ -6,8 +6,9 @@ until the next edge, ``0 = c_0 < c_1 < ...``.  It is always at one *level*:
 * level ``2 j``: the quantity lies between ``e_(j-1)`` and ``e_j``, and the multiplier is ``c_j``;
 * level ``2 j + 1``: the quantity is held at ``e_j`` by a multiplier between ``c_j`` and ``c_(j+1)``.
 
-At level 0 it is kept with room, at 1 it binds, and from 2 on it is broken.  A *state* is a level with the sign of
-the bound, negative at the lower one.  A hard limit has ``c_1 = inf`` and stays below level 2.
+At level 0 it is kept with room, at 1 it binds, and from 2 on it is broken.  A *state* of a limit is a level with the
+sign of the bound, negative at the lower one.  A hard limit has ``c_1 = inf`` and stays below level 2.  There is one
+state for each limit in each of the s states of the network.
 """
 
 from dataclasses import dataclass, replace
@@ -72,13 +73,13 @@ class Softness:
         return np.isfinite(self.price[1, 1])
 
     def is_exceeded_by(self, multiplier: sparse.csr_array) -> bool:
-        """True where any of the multipliers (t, k) is above the price of breaking its limit."""
+        """True where any of the multipliers (s, k) is above the price of breaking its limit."""
         entry = multiplier.tocoo()
         price = self.price[(entry.data < 0).astype(int), 1, entry.col]
         return bool((np.abs(entry.data) > price * (1 + AT_PRICE)).any())
 
     def states_of(self, multiplier: FloatArray) -> StateArray:
-        """(t, k) States that go with multipliers (t, k), positive at a lower bound and negative at an upper."""
+        """(s, k) States that go with multipliers (s, k), positive at a lower bound and negative at an upper."""
         size, level = np.abs(multiplier), (multiplier != 0).astype(np.int8)
         for below, above in self.price[:, 1:].transpose(1, 0, 2):
             price = np.where(multiplier > 0, below, above)
@@ -89,7 +90,7 @@ class Softness:
         return np.asarray(-np.sign(multiplier) * level, dtype=np.int8)
 
     def states_at(self, value: FloatArray, slack: float) -> StateArray:
-        """(t, k) States of quantities of these values (t, k), held at the edges that they are within `slack` of."""
+        """(s, k) States of quantities of these values (s, k), held at the edges that they are within `slack` of."""
         side = np.where(value >= self.limits.upper - slack, 1, np.where(value <= self.limits.lower + slack, -1, 0))
         level = np.zeros(value.shape, dtype=np.int8)
         for below, above in self.edge[:, :-1].transpose(1, 0, 2):
@@ -98,11 +99,11 @@ class Softness:
         return np.asarray(side * level, dtype=np.int8)
 
     def _at(self, values: FloatArray, state: StateArray, number: npt.NDArray[np.integer]) -> FloatArray:
-        """(t, k) Edge or price `number` on the side of each state."""
+        """(s, k) Edge or price `number` on the side of each state."""
         return np.asarray(values[(state > 0).astype(int), number, np.arange(state.shape[1])])
 
     def range_at(self, state: StateArray) -> tuple[FloatArray, FloatArray]:
-        """Least and largest value (t, k) of the quantities at these states."""
+        """Least and largest value (s, k) of the quantities at these states."""
         level = np.abs(state)
         near = self._at(self.edge, state, np.maximum(level - 1, 0) // 2)
         far = self._at(self.edge, state, level // 2)
@@ -110,17 +111,17 @@ class Softness:
         return low, np.where(state > 0, far, np.where(state < 0, near, self.limits.upper))
 
     def edge_at(self, state: StateArray) -> FloatArray:
-        """(t, k) Where the quantities are held that are held at these states."""
+        """(s, k) Where the quantities are held that are held at these states."""
         return self._at(self.edge, state, np.abs(state) // 2)
 
     def multiplier_range_at(self, state: StateArray) -> tuple[FloatArray, FloatArray]:
-        """Least and largest multiplier (t, k) at these states."""
+        """Least and largest multiplier (s, k) at these states."""
         level = np.abs(state)
         least, most = (self._at(self.price, state, number) for number in (level // 2, (level + 1) // 2))
         return np.where(state > 0, -most, least), np.where(state > 0, -least, most)
 
     def excess_at(self, state: StateArray, value: FloatArray) -> FloatArray:
-        """(t, k) How far broken limits are above their upper, or if negative below their lower bound [pu].
+        """(s, k) How far broken limits are above their upper, or if negative below their lower bound [pu].
 
         At most as far as their states say.
         """
@@ -129,11 +130,11 @@ class Softness:
         return np.where(np.abs(state) >= BROKEN, over - under, 0.0)
 
     def priced(self, state: StateArray) -> FloatArray:
-        """(t, k) Multipliers of the limits that are broken between two edges; 0 elsewhere."""
+        """(s, k) Multipliers of the limits that are broken between two edges; 0 elsewhere."""
         return np.where(is_held(state), 0.0, self.multiplier_range_at(state)[0])
 
     def cost_of(self, excess: FloatArray) -> FloatArray:
-        """(t, k) Cost of an excess (t, k) as of `excess_at` [currency/MWh x pu]; that of a quantity stands once."""
+        """(s, k) Cost of an excess (s, k) as of `excess_at` [currency/MWh x pu]; that of a quantity stands once."""
         cost = np.zeros(excess.shape)
         for side, beyond in enumerate((-excess, excess)):
             edge = self.edge[side]
@@ -147,12 +148,12 @@ class Softness:
     def corrected(
         self, state: StateArray, multiplier: FloatArray, value: FloatArray, tolerance: float, slack: float
     ) -> StateArray:
-        """(t, k) States after one step of those whose multiplier or value is out of its range.
+        """(s, k) States after one step of those whose multiplier or value is out of its range.
 
         Parameters
         ----------
         state, multiplier, value
-            (t, k) Where the limits stand.
+            (s, k) Where the limits stand.
         tolerance, slack
             How far multipliers [currency/MWh] and values [pu] may be out of their range.
         """
@@ -200,7 +201,7 @@ def _quantities(limits: Limits) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class Slack:
-    """Columns by which rows of soft limits may be broken: one for each quantity, interval, side and tier.
+    """Columns by which rows of soft limits may be broken: one for each quantity, state, side and tier.
 
     They are measured in power where it has the most effect, which keeps cost and coefficients near those of the market.
 
@@ -212,8 +213,8 @@ class Slack:
         (c,) Excess of the quantity that one unit is.
     matrix
         (i, c) Coefficients in the rows.
-    interval, quantity, sign
-        (c,) What may be broken, and 1 above its upper or -1 below its lower bound.
+    state, quantity, sign
+        (c,) What may be broken in which state of the network, and 1 above its upper or -1 below its lower bound.
     key
         (c,) A number for each that is the same from pass to pass.
     """
@@ -222,26 +223,26 @@ class Slack:
     upper: FloatArray
     size: FloatArray
     matrix: sparse.csr_array
-    interval: IntArray
+    state: IntArray
     quantity: IntArray
     sign: IntArray
     key: IntArray
 
-    def excess(self, value: FloatArray, softness: Softness, intervals: int) -> FloatArray:
-        """(intervals, k) How far columns at `value` (c,) let each limit be above (below zero: below) its bound."""
-        total = np.zeros((intervals, len(softness.limits)))
-        np.add.at(total, (self.interval, self.quantity), self.sign * self.size * value)
+    def excess(self, value: FloatArray, softness: Softness, states: int) -> FloatArray:
+        """(states, k) How far columns at `value` (c,) let each limit be above (below zero: below) its bound."""
+        total = np.zeros((states, len(softness.limits)))
+        np.add.at(total, (self.state, self.quantity), self.sign * self.size * value)
         return total[:, softness.quantity]
 
 
-def slack_columns(softness: Softness, interval: IntArray, limit: IntArray, steepest: FloatArray) -> Slack:
-    """Columns that let the rows (i,) of `limit` at `interval` be broken; a row of limit -1 has none.
+def slack_columns(softness: Softness, state: IntArray, limit: IntArray, steepest: FloatArray) -> Slack:
+    """Columns that let the rows (i,) of `limit` in `state` be broken; a row of limit -1 has none.
 
     `steepest` (i,) is the largest coefficient of each row.
     """
     rows = np.flatnonzero((limit >= 0) & softness.is_soft[limit])
     tiers = softness.edge.shape[1] - 1
-    owner = np.stack([interval[rows], softness.quantity[limit[rows]]])
+    owner = np.stack([state[rows], softness.quantity[limit[rows]]])
     pairs, place = np.unique(owner, axis=1, return_inverse=True)
     size = np.zeros(pairs.shape[1])
     np.maximum.at(size, place, steepest[rows])
@@ -261,7 +262,7 @@ def slack_columns(softness: Softness, interval: IntArray, limit: IntArray, steep
             start += int(exists.sum())
     cost, upper, size, *numbers = np.concatenate(parts, axis=1)
     value, row, column = (np.concatenate(part) for part in zip(*entries, strict=True))
-    matrix = sparse.csr_array((value, (row, column)), shape=(len(interval), start))
+    matrix = sparse.csr_array((value, (row, column)), shape=(len(state), start))
     return Slack(cost, upper, size, matrix, *(number.astype(np.int64) for number in numbers))
 
 

@@ -57,7 +57,7 @@ class Template:
 
 
 def compile_template(model: pyo.ConcreteModel, variables: list[str]) -> Template:
-    """Compile a model of one interval whose `variables` are indexed by (interval, item)."""
+    """Compile the rows of a model of one interval whose `variables` are indexed by (interval, item)."""
     blocks, position = {}, {}
     start = 0
     for name in variables:
@@ -65,6 +65,8 @@ def compile_template(model: pyo.ConcreteModel, variables: list[str]) -> Template
         blocks[name] = slice(start, start + len(items))
         position.update({id(item): start + offset for offset, item in enumerate(items)})
         start += len(items)
+    for objective in model.component_objects(pyo.Objective, active=True):
+        objective.deactivate()  # the compiler knows none that is quadratic, and the costs are those of `Columns`
     with collector_paused():
         form = LinearStandardFormCompiler().write(model, mixed_form=True)
     rows = sparse.coo_array(form.A)
@@ -130,4 +132,5 @@ def over_horizon(template: Template, columns: Mapping[str, Columns]) -> Columns:
         lower=np.concatenate([columns[name].lower for name in order], axis=1),
         upper=np.concatenate([columns[name].upper for name in order], axis=1),
         cost=np.concatenate([columns[name].cost for name in order], axis=1),
+        slope=np.concatenate([columns[name].slope for name in order], axis=1),
     )

@@ -15,7 +15,12 @@ import pyomo.environ as pyo
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
 from dlmp.penalties import HARD, Penalties
+from dlmp.products.blockbids import block_columns, declare_blocks
+from dlmp.products.capability import declare_capability
 from dlmp.products.columns import Columns, bounds_of
+from dlmp.products.ramps import declare_ramps
+from dlmp.products.reactive import declare_reactive, reactive_columns
+from dlmp.products.services import SERVICE_VARIABLES, declare_services, service_columns
 from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
 from dlmp.products.substation import IMPORT_VARIABLES, declare_import, import_columns
 from dlmp.units import BASE_KVA
@@ -25,25 +30,31 @@ def energy_columns(case: MarketCase, penalties: Penalties = HARD) -> dict[str, C
     """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.
 
     ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; those of
-    the stores; and ``import_beyond`` by `dlmp.products.substation.Excess`.
+    blocks, of reactive bids, of the stores and of the services; and ``import_beyond`` by
+    `dlmp.products.substation.Excess`.
     """
     resources, bids, substation = case.resources, case.bids, case.substation
     intervals, count = resources.p_max_kw.shape
     nothing = np.zeros((intervals, count))
+    curves = bids.curves(resources.name)
 
     def repeat(values: FloatArray | float, width: int) -> FloatArray:
         return np.tile(np.asarray(values) / BASE_KVA, (intervals, 1)).reshape(intervals, width)
 
     return {
         "award": Columns(
-            lower=np.zeros_like(bids.quantity_kw),
+            lower=np.where(bids.is_self_scheduled, bids.quantity_kw, 0.0) / BASE_KVA,
             upper=bids.quantity_kw / BASE_KVA,
-            cost=np.where(bids.is_supply, 1.0, -1.0) * bids.price_usd_per_mwh,
+            cost=curves.cost,
+            slope=curves.cost_slope * BASE_KVA,
         ),
         "p": Columns(repeat(resources.p_min_kw, count), resources.p_max_kw / BASE_KVA, nothing),
         "q": Columns(repeat(resources.q_min_kvar, count), repeat(resources.q_max_kvar, count), nothing),
         **import_columns(substation, penalties),
+        **reactive_columns(case),
         **store_columns(case),
+        **service_columns(case),
+        **block_columns(case),
     }
 
 
@@ -82,28 +93,28 @@ def declare_energy(
     model.p = pyo.Var(model.INTERVALS, model.RESOURCES, bounds=bounds("p"))
     model.q = pyo.Var(model.INTERVALS, model.RESOURCES, bounds=bounds("q"))
     declare_import(model, case.substation, penalties, columns)
+    declare_reactive(model, case)
     declare_stores(model, case)
+    declare_blocks(model, case)
+    declare_services(model, case)
+    declare_ramps(model, case)
+    declare_capability(model, case, circle_sides)
     segments_of = [np.flatnonzero(bids.resource == r).tolist() for r in range(len(resources))]
+    blocks_of = [np.flatnonzero(case.blocks.resource == r).tolist() for r in range(len(resources))]
     store_of = {int(r): k for k, r in enumerate(case.stores.resource)}
 
     @model.Constraint(model.INTERVALS, model.RESOURCES)
     def injection_is_supply_less_demand(m, t, r):
         if r in store_of:
             return m.p[t, r] == m.discharge[t, store_of[r]] - m.charge[t, store_of[r]]
-        return m.p[t, r] == sum(m.award[t, s] if bids.is_supply[s] else -m.award[t, s] for s in segments_of[r])
-
-    rated = np.flatnonzero(np.isfinite(resources.s_max_kva)).tolist()
-    angle = 2 * np.pi * np.arange(circle_sides) / circle_sides
-    inscribed = resources.s_max_kva / BASE_KVA * np.cos(np.pi / circle_sides)
-
-    @model.Constraint(model.INTERVALS, rated, range(circle_sides))
-    def apparent_power_within_rating(m, t, r, k):
-        return np.cos(angle[k]) * m.p[t, r] + np.sin(angle[k]) * m.q[t, r] <= inscribed[r]
+        segments = sum(m.award[t, s] if bids.is_supply[s] else -m.award[t, s] for s in segments_of[r])
+        return m.p[t, r] == segments + sum(case.blocks.sign[b] * m.block[t, b] for b in blocks_of[r])
 
     @model.Objective()
     def cost(m):
         return sum(
             columns[name].cost[t, i] * getattr(m, name)[t, i]
-            for name in ("award", *IMPORT_VARIABLES, *STORE_VARIABLES)
+            + float(columns[name].slope[t, i]) / 2 * getattr(m, name)[t, i] ** 2
+            for name in ("award", "block", "q_award", *IMPORT_VARIABLES, *STORE_VARIABLES, *SERVICE_VARIABLES)
             for t, i in getattr(m, name)
         )

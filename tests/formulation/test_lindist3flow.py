@@ -457,6 +457,23 @@ def test_loads_that_follow_their_voltage_have_the_slope_of_the_mean_interval():
     np.testing.assert_allclose(point.import_pu, drawn, atol=1e-14)
 
 
+@pytest.mark.parametrize("around", [no_losses, losses_around], ids=["none", "linear"])
+def test_loads_that_follow_their_voltage_draw_what_import_and_branches_leave(around):
+    """Without charging, import is the loads' constant and following power and what the branches take."""
+    network = village(charging=0.0)
+    injection, law_pu = load_of(network)
+    linear = no_losses(network, law_pu) if around is no_losses else losses_around(network, injection[0], law_pu)
+    point = LinDistFlow(network, linear, 16).operate(injection * np.array([[1.0], [0.8]]))
+    taken = sum(power.sum(axis=1) for power in point.branch_power())
+    drawn = point.law_power()
+    assert drawn.shape == (2, 4)
+    np.testing.assert_allclose(point.import_pu, drawn.sum(axis=1) - point.injection_pu.sum(axis=1) + taken, rtol=1e-9)
+    v = np.abs(network.incidence[network.law.port] @ PowerFlow(network, law_pu).solve(injection)[0][0])
+    if around is losses_around:
+        exact = law_pu[0] * (v / network.law.base_pu) ** network.law.exponent
+        np.testing.assert_allclose(drawn[0], exact, rtol=1e-9)
+
+
 def test_around_a_power_flow_loads_outside_their_band_are_what_they_are_there():
     """Constant power above its band's edge of 0.95 is an impedance there; without losses the band is ignored."""
     wires = Wires()

@@ -74,7 +74,7 @@ def test_import_at_a_positive_price_keeps_its_cuts_and_at_a_negative_one_its_new
     add(rows, 0.0)
     add(rows, 5.0)
     cuts = [block for block in rows.all_rows() if block.kind == IMPORT_P]
-    assert np.concatenate([block.interval for block in cuts]).tolist() == [0, 0, 1]
+    assert np.concatenate([block.state for block in cuts]).tolist() == [0, 0, 1]
     newest = cuts[-1]
     assert np.isinf(newest.upper[0])
     assert newest.upper[1] == newest.lower[1]
@@ -84,7 +84,7 @@ def test_import_cuts_touch_the_import_and_lie_below_it(rows: NetworkRows):
     touched = (0.0, 5.0, 12.0)
     for power in touched:
         add(rows, power)
-    cuts = [block for block in rows.all_rows() if block.kind == IMPORT_P and 0 in block.interval]
+    cuts = [block for block in rows.all_rows() if block.kind == IMPORT_P and 0 in block.state]
     assert len(cuts) == len(touched)
     for power in (0.0, 2.5, 5.0, 9.0, 12.0):
         imported = rows.formulation.operate(rows.market.injection(at(rows, power))).import_pu.real[0]
@@ -96,11 +96,11 @@ def test_import_cuts_touch_the_import_and_lie_below_it(rows: NetworkRows):
 def test_a_cut_that_a_later_state_disproves_is_dropped(rows: NetworkRows):
     """The tangent is raised by hand above the import of the next point."""
     add(rows, 0.0)
-    assert sum(len(block.interval) for block in rows.kept if block.kind == IMPORT_P) == 2
+    assert sum(len(block.state) for block in rows.kept if block.kind == IMPORT_P) == 2
     wrong = rows.kept[0]
     object.__setattr__(wrong, "lower", wrong.lower + 0.5)
     add(rows, 5.0)
-    serials = [block.serial for block in rows.kept if block.kind == IMPORT_P and 0 in block.interval]
+    serials = [block.serial for block in rows.kept if block.kind == IMPORT_P and 0 in block.state]
     assert serials == [2]
 
 
@@ -117,17 +117,17 @@ def test_duals_add_up_by_import_and_by_limit(rows: NetworkRows):
     add(rows, 0.0)
     add(rows, 5.0)
     blocks = rows.all_rows()
-    dual = np.arange(1.0, 1.0 + sum(len(block.interval) for block in blocks))
+    dual = np.arange(1.0, 1.0 + sum(len(block.state) for block in blocks))
     weights = rows.weights(dual)
     real, limits = np.zeros(2), np.zeros((2, len(rows.formulation.limits)))
     start = 0
     for block in blocks:
-        for row, interval in enumerate(block.interval):
+        for row, interval in enumerate(block.state):
             if block.kind == IMPORT_P:
                 real[interval] += dual[start + row]
             elif block.kind == LIMIT:
                 limits[interval, block.limit[row]] += dual[start + row]
-        start += len(block.interval)
+        start += len(block.state)
     assert limits.any()
     np.testing.assert_allclose(weights.import_p, real)
     np.testing.assert_allclose(weights.limits.toarray(), limits)
@@ -147,6 +147,6 @@ def test_limits_that_a_step_is_predicted_to_break_are_added_once():
     limit = np.flatnonzero(rows.watched[0])
     assert 0 < len(limit) <= MOST_PER_INTERVAL
     assert "bus 17" in set(rows.formulation.limits.element[limit])
-    (added,) = (block for block in rows.all_rows() if block.kind == LIMIT and len(block.interval))
+    (added,) = (block for block in rows.all_rows() if block.kind == LIMIT and len(block.state))
     broken = (added.gradient[:, 0, 0] * 60.0 > added.upper) | (added.gradient[:, 0, 0] * 60.0 < added.lower)
     assert broken.all()

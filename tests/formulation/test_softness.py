@@ -146,16 +146,16 @@ def test_the_cost_of_an_excess_is_each_tier_s_part_at_its_price(soft: Softness):
 
 def test_rows_of_one_limit_share_their_slack_and_hard_rows_have_none(soft: Softness):
     flow = len(soft.limits) - 1
-    interval, limit = np.array([0, 1, 1, 1, 2]), np.array([flow, flow, flow, -1, 4])
-    slack = slack_columns(soft, interval, limit, np.array([0.0, 0.5, 0.25, 7.0, 0.02]))
+    state, limit = np.array([0, 1, 1, 1, 2]), np.array([flow, flow, flow, -1, 4])
+    slack = slack_columns(soft, state, limit, np.array([0.0, 0.5, 0.25, 7.0, 0.02]))
     above = slack.sign > 0
-    assert list(zip(slack.interval[above], slack.quantity[above], strict=True)) == [
+    assert list(zip(slack.state[above], slack.quantity[above], strict=True)) == [
         (0, flow),
         (1, flow),
         (2, 4),
         (2, 4),
     ]
-    assert (slack.interval[~above] == 2).all(), "a current has no lower bound"
+    assert (slack.state[~above] == 2).all(), "a current has no lower bound"
     dense = slack.matrix.toarray()
     np.testing.assert_array_equal(dense[1], dense[2])
     assert not dense[3].any()

@@ -1,12 +1,15 @@
 """One compiled interval, repeated, is the model of the whole horizon."""
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pyomo.environ as pyo
 import pytest
 from cases import CASES, feeder33
 from scipy import sparse
+from test_ramps import RAMP_CASES
+from test_reactive import REACTIVE_CASES
 
 from dlmp.formulation.lindistflow import INJECTIONS, STATES, declare_lindistflow, losses_around
 from dlmp.formulation.market_lp import VARIABLES, build_market_lp
@@ -87,8 +90,19 @@ def test_one_interval_repeated_is_the_horizon_compiled(declare, variables):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("build", [RAMP_CASES["with_a_battery_33"], REACTIVE_CASES["with_a_battery_33"]])
+def test_two_intervals_repeated_are_the_coupled_horizon_compiled(build):
+    lp, model = build_market_lp(build(), SIDES), pyo.ConcreteModel()
+    assert lp.is_coupled
+    declare_energy(model, build(), range(lp.intervals), SIDES)
+    expected = by_interval(compile_template(model, VARIABLES), lp.intervals)
+    np.testing.assert_array_equal(in_order(lp.matrix.toarray(), lp.row_lower, lp.row_upper), expected)
+
+
 def test_bounds_and_costs_over_the_horizon_are_those_of_the_horizon_s_model():
     case = CASES["day_33"]()
+    rise = np.tile([0.0, 0.0, 4.0, 6.0, 0.0], (3, 1))
+    case = replace(case, bids=replace(case.bids, price_rise_usd_per_mwh=rise))
     lp = build_market_lp(case, SIDES)
     model = pyo.ConcreteModel()
     declare_energy(model, case, range(3), SIDES)
@@ -103,7 +117,8 @@ def test_bounds_and_costs_over_the_horizon_are_those_of_the_horizon_s_model():
     for name in VARIABLES:
         for (interval, item), variable in getattr(model, name).items():
             variable.set_value(values[interval, lp.template.blocks[name].start + item], skip_validation=True)
-    assert (lp.columns.cost * values).sum() == pytest.approx(pyo.value(model.cost), rel=1e-12)
+    cost = lp.columns.cost * values + lp.columns.slope * values**2 / 2
+    assert cost.sum() == pytest.approx(pyo.value(model.cost), rel=1e-12)
 
 
 @pytest.mark.parametrize("was_enabled", [True, False])

@@ -7,10 +7,11 @@ import pytest
 from cases import feeder33, generators33, market
 from scipy import sparse
 
+from dlmp import clear
 from dlmp.formulation.market_lp import build_market_lp
 from dlmp.market import MarketCase
 from dlmp.penalties import HARD, Penalties, Tier
-from dlmp.products.substation import IMPORT_LIMITS, import_excesses
+from dlmp.products.substation import IMPORT_LIMITS, IMPORT_RANGE, import_excesses
 from dlmp.solve import LinearProgram, solve_lp
 
 SOFT = Penalties(substation=(Tier(0.0, 100.0), Tier(50.0, 300.0)))
@@ -40,6 +41,22 @@ def test_a_soft_range_has_a_column_for_each_tier_beyond_each_end_that_it_has(cas
     assert import_excesses(case.substation, HARD) == []
     unlimited = replace(case.substation, p_min_kw=-np.inf, p_max_kw=np.inf, q_max_kvar=np.inf)
     assert import_excesses(unlimited, SOFT) == []
+
+
+def test_a_soft_range_may_differ_between_intervals_and_be_open_in_some(case: MarketCase):
+    """At most 1000 kW in the second interval only, at 1 and then 2 for each MWh more: offers cost more than that."""
+    some = replace(case.substation, p_min_kw=-np.inf, p_max_kw=np.array([np.inf, 1000.0]), q_max_kvar=np.inf)
+    lp = build_market_lp(replace(case, substation=some), 8, SOFT)
+    assert lp.row_upper[lp.rows_of(IMPORT_RANGE)].tolist() == [[np.inf], [10.0]]
+    cheap = Penalties(substation=(Tier(0.0, 1.0), Tier(50.0, 2.0)))
+    found = clear(replace(case, substation=some, penalties=cheap))
+    table = found.broken_limits()
+    assert found.status == "converged"
+    assert (found.import_kw > 1100).all()
+    assert (table.interval.tolist(), table.limit.tolist()) == ([1], [1000.0])
+    assert table["value"].item() == pytest.approx(found.import_kw[1], abs=1e-6)
+    np.testing.assert_allclose(found.prices.scarcity[:, 0], [0, 2], atol=1e-6)
+    assert found.penalty == pytest.approx((50 * 1 + (table.excess.item() - 50) * 2) / 1000, rel=1e-9)
 
 
 @pytest.mark.parametrize(

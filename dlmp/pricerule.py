@@ -1,0 +1,96 @@
+"""Which prices are published where more than one set supports the dispatch: a rule that no order of bids changes.
+
+1. The mean of the real prices over the priced ports stands in the middle of its range: between what less demand
+   everywhere saves and what more costs.  Where one end is open the other counts.  This is how coupled day-ahead
+   markets settle an indeterminate price (EUPHEMIA Public Description, "price indeterminacy").  The penalty of a limit
+   that is kept is no end: what it would cost to break it has no part in the price, but as its bound.
+2. Of the multipliers left, those with the least squares: of what import is worth beyond the substation's price, and
+   of what each limit adds, summed over the real and reactive prices of all ports; and of the values of stored energy.
+   So limits that bind together share what is due to both, and stored energy is worth what one more MWh would save.
+
+Both are stated in prices and the network alone, and the second is strictly convex: the answer is one.
+Multipliers that share no condition (`dlmp.supporting`) are chosen apart; intervals that do, through stores, together.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import sparse
+
+from dlmp.dispatch import Dispatch
+from dlmp.errors import SolverError
+from dlmp.formulation.interface import Weights
+from dlmp.nearest import nearest_point
+from dlmp.network.model import FloatArray, IntArray
+from dlmp.supporting import FARTHEST, IMPORT_P, IMPORT_Q, LIMIT, MARKET, UNSUPPORTED, DualChanges
+
+
+def with_chosen_prices(found: Dispatch) -> Dispatch:
+    """Return `found` with the multipliers that the rule chooses; itself where they are the only ones.
+
+    Raises
+    ------
+    SolverError
+        When the multipliers of `found` do not satisfy their own conditions.
+    """
+    duals = DualChanges(found)
+    change = np.zeros(len(duals))
+    for part in duals.open_parts():
+        change[part] = _chosen(duals, part) * duals.scale[part]
+    if not change.any():
+        return found
+    row_dual, weights = found.row_dual.copy(), found.weights
+    row_dual[duals.row[duals.kind == MARKET]] += change[duals.kind == MARKET]
+    at_limit = duals.kind == LIMIT
+    places = (duals.state[at_limit], duals.limit[at_limit])
+    limits = weights.limits + sparse.csr_array((change[at_limit], places), shape=weights.limits.shape)
+    limits.eliminate_zeros()
+    import_p, import_q = weights.import_p.copy(), weights.import_q.copy()
+    for kind, value in ((IMPORT_P, import_p), (IMPORT_Q, import_q)):
+        value[duals.state[duals.kind == kind]] += change[duals.kind == kind]
+    return replace(found, weights=Weights(import_p, import_q, sparse.csr_array(limits)), row_dual=row_dual)
+
+
+def _chosen(duals: DualChanges, part: IntArray) -> FloatArray:
+    """Scaled changes of the multipliers `part` that the rule chooses."""
+    mean, square, reference = _criteria(duals, part)
+    scale = duals.scale[part]
+    within = duals.polyhedron(part)
+    target = _middle(duals, part, mean * scale)
+    if target is not None:
+        within = replace(
+            within,
+            matrix=sparse.csr_array(sparse.vstack([within.matrix, (mean * scale)[None, :]])),
+            row_lower=np.append(within.row_lower, target),
+            row_upper=np.append(within.row_upper, target),
+        )
+    change = nearest_point(within, square * scale**2, (reference - duals.dual[part]) / scale)
+    if change is None:
+        raise SolverError(UNSUPPORTED)
+    return change
+
+
+def _criteria(duals: DualChanges, part: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """What each of the multipliers `part` adds to the mean price, the weight of its square, and where that is zero."""
+    case = duals.found.market.case
+    kind, interval, ports = duals.kind[part], duals.interval[part], np.flatnonzero(case.network.is_priced)
+    gradient = duals.price_gradients(part, ports)
+    square = (gradient**2).sum(axis=(1, 2)) / len(ports)
+    square[(kind == MARKET) & duals.is_published[part]] = case.horizon.interval_hours**2
+    substation = case.substation
+    reference = np.where(kind == IMPORT_P, substation.price_usd_per_mwh[interval], 0.0)
+    reference = np.where(kind == IMPORT_Q, substation.q_price_usd_per_mvarh[interval], reference)
+    return gradient[:, 0].mean(axis=1), square, reference
+
+
+def _middle(duals: DualChanges, part: IntArray, mean: FloatArray) -> float | None:
+    """Change of the mean price that leads to the middle of its range; None where it has none or no end."""
+    if not mean.any():
+        return None
+    of_price = duals.kind[part] != MARKET
+    hard = duals.ends(part, mean, is_hard=True)
+    bounded = [mean @ end for end in hard if np.abs(end[of_price]).max() < 0.99 * FARTHEST]
+    if not bounded:
+        return None
+    low, high = (float(mean @ end) for end in duals.ends(part, mean))
+    return float(np.clip(np.mean(bounded), low, high))
