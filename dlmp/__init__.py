@@ -12,6 +12,7 @@ from dlmp.clearing import Clearing, clear
 from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
 from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network import Network
+from dlmp.penalties import Penalties, Tier
 from dlmp.rolling import RollingDay, reclear
 from dlmp.services import Requirements, ServiceOffers, behind_branch, everywhere, in_zone
 from dlmp.settings import Settings
@@ -29,6 +30,7 @@ __all__ = [
     "InputError",
     "MarketCase",
     "Network",
+    "Penalties",
     "PowerFlowError",
     "Requirements",
     "RollingDay",
@@ -37,6 +39,7 @@ __all__ = [
     "Settlement",
     "SolverError",
     "Substation",
+    "Tier",
     "behind_branch",
     "clear",
     "correct",

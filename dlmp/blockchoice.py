@@ -22,7 +22,9 @@ from dlmp.errors import InfeasibleError, PowerFlowError
 from dlmp.formulation.interface import Formulation
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import NetworkRows
+from dlmp.formulation.softness import Slack
 from dlmp.network.model import FloatArray
+from dlmp.scarcity import penalties_of
 from dlmp.settings import Settings
 from dlmp.solve import LinearProgram, solve_mip
 from dlmp.timing import PhaseClock
@@ -85,8 +87,8 @@ def dispatch_with_blocks(
 
 
 def _cost(found: Dispatch) -> float:
-    """Cost of a dispatch at its own import [currency/MWh times pu]."""
-    return found.market.columns.total_cost(found.x)
+    """Cost of a dispatch at its own import, with its penalties [currency/MWh times pu]."""
+    return found.market.columns.total_cost(found.x) + float(penalties_of(found).sum())
 
 
 class _Choice:
@@ -122,16 +124,18 @@ class _Choice:
 
     def next(self) -> tuple[BoolArray, float] | None:
         """Return the best choice under what is known and its promised cost; None where there is none."""
-        problem, is_integer = self._programme()
-        x = self._solve(problem, is_integer)
-        for _ in range(MAX_ROUNDS):
-            with self.clock.phase("gradients"):
-                if x is None or not self.rows.add_predicted(self.point, x[: len(self.market.start)]):
-                    break
-            problem, is_integer = self._programme()
+        width, rounds = len(self.market.start), 0
+        while True:
+            slack = self.rows.slack()
+            problem, is_integer = self._programme(slack)
             x = self._solve(problem, is_integer)
-        if x is None:
-            return None
+            if x is None:
+                return None
+            self.rows.note_excess(slack, x[width : width + len(slack.key)])
+            with self.clock.phase("gradients"):
+                if rounds == MAX_ROUNDS or not self.rows.add_predicted(self.point, x[:width]):
+                    break
+            rounds += 1
         cost = float(problem.cost @ x)
         preferred = self._solve(self._preferred(problem, is_integer, cost), is_integer)
         return ((x if preferred is None else preferred)[is_integer] > 0.5, cost)
@@ -152,11 +156,11 @@ class _Choice:
             row_upper=np.append(problem.row_upper, cost + SAME_COST * (1 + abs(cost))),
         )
 
-    def _programme(self) -> tuple[LinearProgram, BoolArray]:
-        """The market's LP under all tangents, with one integer for each block."""
+    def _programme(self, slack: Slack) -> tuple[LinearProgram, BoolArray]:
+        """The market's LP under all tangents, with `slack`, and one integer for each block."""
         market, blocks = self.market, self.market.case.blocks
-        count, width = len(blocks), len(market.start)
-        network, lower, upper, _ = self.rows.matrix()
+        soft = self.rows.programme(market.columns.cost.ravel(), slack)
+        count, width = len(blocks), len(soft.cost)
         own_upper = market.columns.upper[:, market.template.blocks["block"]]
         interval, block = np.nonzero(own_upper > 0)
         most = own_upper[interval, block]
@@ -170,19 +174,18 @@ class _Choice:
         groups = [blocks.group == name for name in dict.fromkeys(blocks.group.tolist()) if name]
         sums = np.array([*groups, *(np.where(no, 1.0, -1.0) for no in self.forbidden)], dtype=float).reshape(-1, count)
         bounds = np.array([1.0] * len(groups) + [no.sum() - 1.0 for no in self.forbidden])
-        known = sparse.csr_array(sparse.vstack([market.matrix, network]))
         problem = LinearProgram(
-            np.append(market.columns.cost.ravel(), np.zeros(count)),
-            np.append(market.columns.lower.ravel(), np.zeros(count)),
-            np.append(market.columns.upper.ravel(), np.ones(count)),
+            np.append(soft.cost, np.zeros(count)),
+            np.append(soft.lower, np.zeros(count)),
+            np.append(soft.upper, np.ones(count)),
             sparse.csr_array(
                 sparse.block_array(
-                    [[known, None], [accepted, by_most], [accepted, by_least], [None, sparse.csr_array(sums)]]
+                    [[soft.matrix, None], [accepted, by_most], [accepted, by_least], [None, sparse.csr_array(sums)]]
                 )
             ),
             np.concatenate(
-                [market.row_lower, lower, np.full(len(row), -np.inf), np.zeros(len(row)), np.full(len(bounds), -np.inf)]
+                [soft.row_lower, np.full(len(row), -np.inf), np.zeros(len(row)), np.full(len(bounds), -np.inf)]
             ),
-            np.concatenate([market.row_upper, upper, np.zeros(len(row)), np.full(len(row), np.inf), bounds]),
+            np.concatenate([soft.row_upper, np.zeros(len(row)), np.full(len(row), np.inf), bounds]),
         )
         return problem, np.arange(width + count) >= width

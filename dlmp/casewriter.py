@@ -17,6 +17,7 @@ from dlmp.curves import Curves
 from dlmp.errors import InputError, Problem, Problems
 from dlmp.network.model import FloatArray, IntArray, Network
 from dlmp.network.tables import write_tables
+from dlmp.penalties import KINDS, Penalties, Tier
 from dlmp.services import Requirements, ServiceOffers, behind_branch
 from dlmp.stores import PROFILED, Stores
 
@@ -66,6 +67,8 @@ def _write_files(case: "MarketCase", folder: Path) -> None:
     write_tables(case.network, folder)
     (folder / "case.toml").write_text(_toml(case.name, case.horizon, case.substation), "utf-8")
     tables = {"import_prices.csv": _prices(case.substation), "load_profile.csv": _loads(case)}
+    if case.penalties != Penalties():
+        tables["penalties.csv"] = _penalties(case.penalties)
     if len(case.resources):
         tables["resources.csv"] = _resources(case.resources, case.network)
         tables["bids.csv"] = _bids(case.bids.curves(case.resources.name))
@@ -206,6 +209,16 @@ def _blocks(blocks: Blocks, resources: Resources) -> pd.DataFrame:
             "exclusive_group": blocks.group,
         }
     )
+
+
+def _penalties(penalties: Penalties) -> pd.DataFrame:
+    """One row per tier; a hard kind has one without a price."""
+    rows = [
+        (kind, tier.beyond, tier.price)
+        for kind, name in KINDS.items()
+        for tier in getattr(penalties, name) or (Tier(0.0, math.nan),)
+    ]
+    return pd.DataFrame(rows, columns=["limit", "beyond", "price"])
 
 
 def _stores(stores: Stores, resources: Resources) -> pd.DataFrame:

@@ -10,21 +10,25 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 
 from dlmp.bids import reactive_share
 from dlmp.dispatch import Dispatch
 from dlmp.errors import InputError, Problem, SolverError
+from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.market import MarketCase
-from dlmp.network.checked import CheckedFlow
+from dlmp.network.checked import CheckedFlow, Told
 from dlmp.network.model import BalancedNetwork, ComplexArray, FloatArray, Network, UnbalancedNetwork
 from dlmp.network.opendss.check import opendss_flow
 from dlmp.network.pandapower_check import pandapower_flow
 from dlmp.prices import Prices
 from dlmp.products.storage import STORE_VARIABLES
+from dlmp.products.substation import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.ramps import ramp_excess, ramp_limited
 from dlmp.reserves import service_awards
 from dlmp.results import Awards, Voltages
+from dlmp.scarcity import IMPORT, broken_names, count_elements, scarcity_of
 from dlmp.solve import LinearProgram, solve_lp
 from dlmp.uniqueness import PriceRange, price_ranges
 from dlmp.units import BASE_KVA, money_per_price_pu
@@ -49,11 +53,13 @@ class Certificate:
         Which one solved the AC power flow.
     ac_converged
         True when it solved every interval.
+    broken_limits
+        Limits that the clearing tells broken in any interval.  All that follows counts from what it tells.
     worst_voltage_violation_pu, worst_voltage
         Largest excursion from a voltage band [pu], and where; 0 and "" when all hold.  Where the voltage
         to ground is not determined, that between phases counts.
     worst_loading_percent, worst_loading
-        Largest loading of a rated conductor [%], and which.
+        Largest loading of a rated conductor [%], and which; what is told above its rating is taken off.
     worst_unbalance_violation_pu, worst_unbalance
         Largest excess over the limit of negative- by positive-sequence voltage, and where; 0 and "" when all hold.
     voltage_mismatch_pu
@@ -76,6 +82,7 @@ class Certificate:
 
     program: str
     ac_converged: bool
+    broken_limits: int
     worst_voltage_violation_pu: float
     worst_voltage: str
     worst_loading_percent: float
@@ -94,7 +101,7 @@ class Certificate:
 
     @property
     def is_feasible(self) -> bool:
-        """True when the AC state at the awards keeps every limit to 1e-6 pu."""
+        """True when the AC state at the awards keeps every limit to 1e-6 pu, those told broken as far as told."""
         return (
             self.ac_converged
             and self.worst_voltage_violation_pu <= FEASIBLE_PU
@@ -114,6 +121,7 @@ class Certificate:
             "program": self.program,
             "ac_converged": self.ac_converged,
             "feasible": self.is_feasible,
+            "broken_limits": self.broken_limits,
             "worst_voltage_violation_pu": self.worst_voltage_violation_pu,
             "worst_voltage": self.worst_voltage,
             "worst_loading_percent": self.worst_loading_percent,
@@ -143,9 +151,11 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
     flow = independent_power_flow(network, awards.injection_kva(), case.law_pu * BASE_KVA)
     gap, traded = bid_gaps(found, prices)
     worst_gap = np.unravel_index(np.argmax(gap), gap.shape) if gap.size else None
-    voltage, where_voltage = flow.worst_voltage()
-    loading, where_loading = flow.worst_loading()
-    unbalance, where_unbalance = flow.worst_unbalance()
+    broken = scarcity_of(found).table
+    told = {cause: told_excess(broken, cause) for cause in (VOLTAGE, CONGESTION, UNBALANCE, IMPORT)}
+    voltage, where_voltage = flow.worst_voltage(told[VOLTAGE])
+    loading, where_loading = flow.worst_loading(told[CONGESTION])
+    unbalance, where_unbalance = flow.worst_unbalance(told[UNBALANCE])
     intervals = case.horizon.intervals
     at_from, at_to = found.point.branch_power()
     loss_pu = (at_from + at_to)[:intervals].real.sum(axis=1)
@@ -153,6 +163,7 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
     return Certificate(
         program=flow.program,
         ac_converged=flow.converged,
+        broken_limits=count_elements(broken),
         worst_voltage_violation_pu=voltage,
         worst_voltage=where_voltage,
         worst_loading_percent=loading,
@@ -167,7 +178,7 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
         traded_usd=traded,
         price_ranges=price_ranges(found, prices),
         negative_import_value=tuple(np.flatnonzero(found.weights.import_p < -NEGATIVE_USD_PER_MWH).tolist()),
-        worst_range_violation_kw=_worst_range(case, awards, flow.import_kva),
+        worst_range_violation_kw=_worst_range(case, awards, flow.import_kva, told[IMPORT]),
     )
 
 
@@ -196,10 +207,29 @@ def independent_power_flow(network: Network, injection_kva: ComplexArray, law_kv
     raise InputError([Problem("certificate", "network", network.name, message)])
 
 
-def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> float:
-    """Largest excursion of awards, resources and import from their ranges [kW]."""
+def told_excess(broken: pd.DataFrame, cause: str) -> Told:
+    """How far the table `broken` tells the limits of a cause to be broken as scheduled, by name and interval.
+
+    In pu for voltages, their unbalance and flows (of the limit, the worse end of two), in kW for the import.
+    """
+    rows = broken[(broken.cause == cause) & (broken.called == "-")]
+    per_unit = {CONGESTION: rows.limit.to_numpy(dtype=float), UNBALANCE: np.full(len(rows), 100.0)}
+    amount = rows.excess.to_numpy(dtype=float) / per_unit.get(cause, np.ones(len(rows)))
+    keys = zip(broken_names(rows), rows.interval.tolist(), strict=True)
+    told: dict[tuple[str, int], float] = {}
+    for key, value in zip(keys, amount, strict=True):
+        told[key] = max(float(value), told.get(key, 0.0))
+    return told
+
+
+def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray, told: Told) -> float:
+    """Largest excursion of awards, resources and import from their ranges, beyond what is `told` of import [kW]."""
     import_kw, import_kvar = import_kva.real, import_kva.imag
     resources, substation = case.resources, case.substation
+    intervals = range(case.horizon.intervals)
+    more_p, more_q = (
+        np.array([told.get((element, t), 0.0) for t in intervals]) for element in (REAL_IMPORT, REACTIVE_IMPORT)
+    )
     scheduled_kw = np.where(case.bids.is_self_scheduled, case.bids.quantity_kw, 0.0)
     share = reactive_share(resources)
     limited = np.flatnonzero(np.isfinite(share))
@@ -216,10 +246,10 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray) -> 
         np.hypot(awards.net_injection_kw, awards.q_kvar) - resources.s_max_kva,
         beyond_share,
         ramp_excess(resources, awards.net_injection_kw, case.horizon.interval_minutes),
-        substation.p_min_kw - import_kw,
-        import_kw - substation.p_max_kw,
-        substation.q_min_kvar - import_kvar,
-        import_kvar - substation.q_max_kvar,
+        substation.p_min_kw - import_kw - more_p,
+        import_kw - substation.p_max_kw - more_p,
+        substation.q_min_kvar - import_kvar - more_q,
+        import_kvar - substation.q_max_kvar - more_q,
     ]
     return max(0.0, *(float(part.max(initial=0.0)) for part in excess))
 

@@ -12,7 +12,6 @@ from dlmp.blockchoice import dispatch_with_blocks
 from dlmp.certificate import Certificate, certify
 from dlmp.directions import dispatch_one_way
 from dlmp.dispatch import Dispatch, PassReport
-from dlmp.elastic import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.errors import InputError, Problem
 from dlmp.formulation import new_formulation
 from dlmp.formulation.interface import Formulation
@@ -20,12 +19,15 @@ from dlmp.formulation.market_lp import MarketLp, build_market_lp
 from dlmp.localsupply import LocalSupply, local_supply
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, Network, UnbalancedNetwork
+from dlmp.penalties import HARD
 from dlmp.pricerule import with_chosen_prices
-from dlmp.prices import Prices, decompose, limit_slopes
+from dlmp.prices import SCARCITY, Prices, decompose, limit_slopes
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
+from dlmp.products.substation import IMPORT_NAMES, REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.reserves import service_awards, unsafe_calls
 from dlmp.results import Awards, BlockAwards, Flows, ServiceAwards, StoreAwards, Voltages
-from dlmp.settings import Settings
+from dlmp.scarcity import Scarcity, count_elements, scarcity_of
+from dlmp.settings import SOFT, Settings
 from dlmp.ties import with_shared_ties
 from dlmp.timing import PhaseClock
 from dlmp.units import BASE_KVA, KW_PER_MW, money_per_price_pu
@@ -44,8 +46,8 @@ class Clearing:
     status
         ``converged`` or ``not_converged``; in the latter case nothing here may be published.
     objective
-        Total cost over the horizon [currency]: import + accepted supply - accepted demand value, real and reactive, and
-        what stores cost.
+        Total cost over the horizon [currency]: import + accepted supply - accepted demand value, real and reactive,
+        what stores and services cost, and the penalties of broken limits.
     import_kw, import_kvar
         (t,) Substation import [kW], [kvar].
     load_kva
@@ -78,6 +80,7 @@ class Clearing:
     error_usd_per_mwh: float
     seconds: dict[str, float]
     _dispatch: Dispatch = field(repr=False)
+    _scarcity: Scarcity = field(repr=False)
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -118,7 +121,7 @@ class Clearing:
             )
         node = self.case.network.node(bus, phase)
         work = self._dispatch
-        weights, limits = work.weights, work.formulation.limits
+        limits, scarce = work.formulation.limits, self._scarcity.weights
         substation = self.case.substation
         energy = (self.prices.energy[interval, node], self.prices.energy_q[interval, node])
         bought = (substation.price_usd_per_mwh[interval], substation.q_price_usd_per_mvarh[interval])
@@ -134,16 +137,21 @@ class Clearing:
             rows.append(("energy", REACTIVE_IMPORT, "-", "-", "-", None, "kvar", 0.0, rest[1]))
         lost = (self.prices.loss[interval, node], self.prices.loss_q[interval, node])
         rows.append(("loss", "network losses", "-", "-", "-", None, "", *lost))
+        rows += self._import_scarcity(node, interval)
         market = work.market
         states = np.flatnonzero(market.state_interval == interval)
-        row = weights.limits[states].tocoo()
+        row = work.weights.limits[states].tocoo()
+        is_scarce = scarce.limits[states].toarray()[row.row, row.col] != 0
         gradient = work.point.limit_gradients(states[row.row], row.col, np.array([node]))[:, :, 0]
         bound = np.where(row.data > 0, limits.lower[row.col], limits.upper[row.col])
         shown = limits.physical(row.col, bound)
         called = [market.call_name(int(state)) for state in states[row.row]]
-        for limit, weight, at, share, call in zip(row.col, row.data, shown, gradient, called, strict=True):
+        component = np.where(is_scarce, SCARCITY, limits.cause[row.col])
+        for limit, weight, at, share, cause, call in zip(
+            row.col, row.data, shown, gradient, component, called, strict=True
+        ):
             label = (
-                str(limits.cause[limit]),
+                str(cause),
                 str(limits.element[limit]),
                 str(limits.phase[limit]),
                 str(limits.end[limit]),
@@ -163,16 +171,63 @@ class Clearing:
         ]
         return pd.DataFrame(rows, columns=columns)
 
+    def _import_scarcity(
+        self, node: int, interval: int
+    ) -> list[tuple[str, str, str, str, str, float, str, float, float]]:
+        """Rows of `explain` for broken ends of the import's range: their shares include the losses of import."""
+        scarce, rows = self._scarcity.weights, []
+        for number, (name, (element, unit)) in enumerate(IMPORT_NAMES.items()):
+            rent = getattr(scarce, name)[interval]
+            broken = self._scarcity.table
+            broken = broken[(broken.element == element) & (broken.interval == interval)]
+            for limit in broken.limit:
+                gradient = self._dispatch.point.import_gradients(np.array([node]))[number][interval, :, 0]
+                rows.append((SCARCITY, element, "-", "-", "-", float(limit), unit, *(-rent * gradient).tolist()))
+        return rows
+
+    def broken_limits(self) -> pd.DataFrame:
+        """Every limit that is broken because that costs less than to keep it, and every requirement that is not met.
+
+        Returns
+        -------
+        Rows with ``interval_start, interval, cause`` (``voltage``, ``congestion``, ``unbalance``, ``import`` or
+        ``service``), ``element, phase, end, called``; ``limit, value, excess`` in `unit`; ``penalty_usd_per_h``, what
+        one more `unit` of excess costs [currency/h]; and ``cost_usd``, what the excess costs in the interval
+        [currency].  ``called`` is that of `explain`.
+        """
+        table = self._scarcity.table.copy()
+        starts = pd.DatetimeIndex(self.case.horizon.starts)
+        table.insert(0, "interval_start", starts[table.interval.to_numpy(dtype=int)])
+        return table
+
+    @property
+    def avoidable(self) -> tuple[int, ...]:
+        """Intervals in which limits are broken though all could be kept: that costs more than their penalties."""
+        return self._scarcity.avoidable
+
+    @property
+    def penalty(self) -> float:
+        """What all that `broken_limits` tells costs over the horizon, as part of the `objective` [currency]."""
+        return float(self._scarcity.table.cost_usd.sum())
+
+    def penalties(self) -> FloatArray:
+        """(t,) `penalty` by interval [currency]."""
+        table = self._scarcity.table
+        cost = np.zeros(self.case.horizon.intervals)
+        np.add.at(cost, table.interval.to_numpy(dtype=int), table.cost_usd.to_numpy())
+        return cost
+
     def binding_limits(self) -> pd.DataFrame:
-        """Every voltage, branch and import limit that binds, with its shadow price.
+        """Every voltage, branch and import limit that is kept and binds, with its shadow price.
 
         Returns
         -------
         Rows with ``interval_start, interval, component, element, phase, end, called, limit, unit`` and
         ``shadow_price_usd_per_h``: what one more `unit` of room would save [currency/h].
         """
-        limits, weights = self._dispatch.formulation.limits, self._dispatch.weights.limits.tocoo()
-        market, limit = self._dispatch.market, weights.col
+        limits, market = self._dispatch.formulation.limits, self._dispatch.market
+        weights = self._dispatch.weights.less(self._scarcity.weights).limits.tocoo()
+        limit = weights.col
         bound = np.where(weights.data > 0, limits.lower[limit], limits.upper[limit])
         shown = limits.physical(limit, bound)
         by_unit = limits.power[limit] * bound / shown
@@ -220,11 +275,12 @@ class Clearing:
         -------
         Rows with ``interval, component, name, called, limit, without, unit`` and ``value_usd_per_h``: the sum over all
         ports of injection times the limit's share of the price [currency/h].  To first order the limited
-        quantity would be `without` if the injections were not there.
+        quantity would be `without` if the injections were not there.  The component of a broken limit is ``scarcity``.
         """
         limits, work = self._dispatch.formulation.limits, self._dispatch
         weights = work.weights.limits.tocoo()
         market, limit = work.market, weights.col
+        is_scarce = work.excess[weights.row, weights.col] != 0
         interval = market.state_interval
         injected_kva: ComplexArray = injection_kva[interval].astype(complex)
         if reserved_kw is not None:
@@ -234,7 +290,7 @@ class Clearing:
         return pd.DataFrame(
             {
                 "interval": interval[weights.row],
-                "component": limits.cause[limit].astype(object),
+                "component": np.where(is_scarce, SCARCITY, limits.cause[limit]).astype(object),
                 "name": [limits.name(index) for index in limit],
                 "called": [market.call_name(int(state)) for state in weights.row],
                 "limit": limits.physical(limit, bound),
@@ -292,6 +348,9 @@ class Clearing:
             **_frozen(self.case.network),
             "passes": len(self.passes),
             "lp_solves": self._dispatch.lp_solves,
+            "broken_limits": count_elements(self._scarcity.table),
+            "penalty": self.penalty,
+            "intervals_of_avoidable_penalties": list(self.avoidable),
             "residuals": {
                 "optimality_usd_per_mwh": _or_none(self.error_usd_per_mwh),
                 "violation_pu": last.violation_pu,
@@ -339,7 +398,7 @@ def clear(
     InputError
         When the formulation does not fit the network.
     InfeasibleError
-        When no dispatch keeps the limits; names the conflicting ones.
+        When limits are hard and no dispatch keeps them; names those that conflict.
     PowerFlowError
         When the feeder cannot carry its load at all.
     SolverError
@@ -353,7 +412,8 @@ def clear(
 def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport], None] | None) -> Clearing:
     clock = PhaseClock()
     with clock.phase("build"):
-        market = build_market_lp(case, settings.circle_sides)
+        penalties = case.penalties if settings.limits == SOFT else HARD
+        market = build_market_lp(case, settings.circle_sides, penalties)
     while True:
         with clock.phase("build"):
             formulation = new_formulation(case, settings, market.state_interval)
@@ -369,8 +429,9 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         market = market.with_states(unsafe)
     market = found.market
     with clock.phase("gradients"):
+        scarcity, interval = scarcity_of(found), market.state_interval
         prices = decompose(
-            case.network, case.horizon, formulation.limits, found.point, found.weights, market.state_interval
+            case.network, case.horizon, formulation.limits, found.point, found.weights, interval, scarcity.weights
         )
     share = case.resources.share
     power = found.x[market.network_columns] * BASE_KVA
@@ -389,7 +450,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         case,
         settings,
         status=CONVERGED if found.converged else NOT_CONVERGED,
-        objective=_objective(found),
+        objective=_objective(found) + scarcity.cost,
         import_kw=import_kva.real,
         import_kvar=import_kva.imag,
         load_kva=np.asarray(
@@ -406,6 +467,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         error_usd_per_mwh=found.error_usd_per_mwh,
         seconds=clock.seconds,
         _dispatch=found,
+        _scarcity=scarcity,
     )
 
 

@@ -26,7 +26,7 @@ from dlmp.output import DAY_FILES, RESULT_FILES, check_folder, check_parquet, wr
 from dlmp.plot import feeder, price_stack
 from dlmp.report import case_rows, clearing_rows, day_rows, limits_table, lines, power_flow_rows, price_table, tap_rows
 from dlmp.rolling import RollingDay, reclear
-from dlmp.settings import LOSS_MODELS, Settings
+from dlmp.settings import HARD, LOSS_MODELS, SOFT, Settings
 from dlmp.shipped import shipped_case, shipped_cases
 from dlmp.taps import TapClearing, clear_with_taps
 
@@ -67,6 +67,10 @@ def clear_command(
     losses: Annotated[
         str, typer.Option(metavar="L", help=f"Losses of lindistflow: {', '.join(LOSS_MODELS)}.")
     ] = Settings.losses,
+    hard: Annotated[
+        bool,
+        typer.Option("--hard", help="Refuse a case in which not all limits can be kept, and name those that conflict."),
+    ] = False,
     max_passes: Annotated[int, typer.Option(metavar="N", help="Most LPs before giving up.")] = Settings.max_passes,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write the tables as Parquet too.")] = False,
     certificate: Annotated[bool, typer.Option(help="Check the result independently.")] = True,
@@ -77,7 +81,8 @@ def clear_command(
 ) -> None:
     """Clear a case into prices, awards, flows and voltages."""
     began = time.perf_counter()
-    settings = Settings(formulation=formulation, losses=losses, max_passes=max_passes)
+    limits = HARD if hard else SOFT
+    settings = Settings(formulation=formulation, losses=losses, limits=limits, max_passes=max_passes)
     check_folder(out, RESULT_FILES)
     if parquet:
         check_parquet()

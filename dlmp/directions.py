@@ -18,6 +18,7 @@ from dlmp.dispatch import MAX_ROUNDS, Dispatch, PassReport, dispatch
 from dlmp.formulation.interface import Formulation
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import NetworkRows
+from dlmp.formulation.softness import Slack
 from dlmp.network.model import FloatArray
 from dlmp.settings import Settings
 from dlmp.solve import LinearProgram, solve_mip
@@ -76,10 +77,13 @@ def choose_directions(
     rows.add_point(found.point, found.x)
     width, rounds = len(found.x), 0
     while True:
-        programme = _with_directions(market, rows, contested, market.columns.marginal_cost(found.x))
-        x = solve_mip(programme, np.arange(len(programme.cost)) >= width, time_limit_s)
+        slack = rows.slack()
+        programme = _with_directions(market, rows, slack, contested, market.columns.marginal_cost(found.x))
+        first = len(programme.cost) - int(contested.sum())
+        x = solve_mip(programme, np.arange(len(programme.cost)) >= first, time_limit_s)
         if x is None:
             return found.x[market.block("charge")] > found.x[market.block("discharge")], contested
+        rows.note_excess(slack, x[width:first])
         both = _both_ways(market, x[:width]) & ~contested
         if both.any():
             contested = contested | both
@@ -87,7 +91,7 @@ def choose_directions(
             rounds += 1
         else:
             charges = np.zeros(contested.shape, bool)
-            charges[contested] = x[width:] > 0.5
+            charges[contested] = x[first:] > 0.5
             return charges, contested
 
 
@@ -96,29 +100,30 @@ def _both_ways(market: MarketLp, x: FloatArray) -> BoolArray:
     return np.minimum(x[market.block("charge")], x[market.block("discharge")]) > BOTH_WAYS_PU
 
 
-def _with_directions(market: MarketLp, rows: NetworkRows, contested: BoolArray, cost: FloatArray) -> LinearProgram:
-    """The market on the network's `rows`, and a further column for each contested one: 1 charges, 0 discharges.
+def _with_directions(
+    market: MarketLp, rows: NetworkRows, slack: Slack, contested: BoolArray, cost: FloatArray
+) -> LinearProgram:
+    """The market on the network's `rows` with their `slack`; then a column for each contested one: 1 charges, 0 not.
 
     `cost` (columns,) is what one more unit of each column costs at the cleared point.
     """
-    network, lower, upper, _ = rows.matrix()
+    soft = rows.programme(cost, slack)
     charge, discharge = market.block("charge")[contested], market.block("discharge")[contested]
     most = market.columns.upper.ravel()
-    count, width = len(charge), len(most)
+    count, width = len(charge), len(soft.cost)
     every, none = np.arange(count), np.zeros(count)
     # charge - most * z <= 0 and discharge + most * z <= most
     own = sparse.csr_array(
         (np.ones(2 * count), (np.r_[every, count + every], np.r_[charge, discharge])), shape=(2 * count, width)
     )
     binary = sparse.csr_array(sparse.vstack([-sparse.diags_array(most[charge]), sparse.diags_array(most[discharge])]))
-    matrix = sparse.block_array([[sparse.vstack([market.matrix, network]), None], [own, binary]])
     return LinearProgram(
-        cost=np.r_[cost, none],
-        lower=np.r_[market.columns.lower.ravel(), none],
-        upper=np.r_[most, np.ones(count)],
-        matrix=sparse.csr_array(matrix),
-        row_lower=np.r_[market.row_lower, lower, np.full(2 * count, -np.inf)],
-        row_upper=np.r_[market.row_upper, upper, none, most[discharge]],
+        cost=np.r_[soft.cost, none],
+        lower=np.r_[soft.lower, none],
+        upper=np.r_[soft.upper, np.ones(count)],
+        matrix=sparse.csr_array(sparse.block_array([[soft.matrix, None], [own, binary]])),
+        row_lower=np.r_[soft.row_lower, np.full(2 * count, -np.inf)],
+        row_upper=np.r_[soft.row_upper, none, most[discharge]],
     )
 
 

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from dlmp.elastic import conflicts, elastic_programme, import_violation, price_scale
-from dlmp.errors import InfeasibleError, PowerFlowError, SolverError
+from dlmp.conflicts import NetworkRowKeys, avoidable, find_conflicts
+from dlmp.elastic import elastic_programme, import_violation, price_scale
+from dlmp.errors import InfeasibleError, LimitConflict, PowerFlowError, SolverError
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
-from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, violation
+from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, limit_of, violation
+from dlmp.formulation.softness import Slack, with_slack
 from dlmp.network.model import FloatArray
 from dlmp.newton import ActiveSet, Multipliers, Optimum, newton_finish
 from dlmp.settings import Settings
@@ -48,7 +50,7 @@ class PassReport:
     step_pu
         Largest change of any resource's power [pu].
     violation_pu
-        Largest violation of any limit in the AC state [pu].
+        Largest violation of any limit in the AC state, beyond what penalties allow [pu].
     mismatch_pu
         Largest difference between the LP's and the AC import, real and reactive [pu].
     finished
@@ -82,6 +84,11 @@ class Dispatch:
         LPs solved; a pass solves one more for each round of limits that it adds.
     error_usd_per_mwh
         Largest error of the optimality conditions at the free variables.
+    excess
+        (states, k) How far each limit is above its upper bound, or if negative below its lower, because that costs less
+        than to keep it [pu].
+    avoidable
+        (t,) True where limits are broken though, to first order, a dearer dispatch keeps them all.
     """
 
     market: MarketLp
@@ -94,6 +101,8 @@ class Dispatch:
     reports: tuple[PassReport, ...]
     lp_solves: int
     error_usd_per_mwh: float
+    excess: FloatArray
+    avoidable: npt.NDArray[np.bool_]
 
 
 def dispatch(
@@ -132,6 +141,9 @@ class _Passes:
         self.last_step = np.zeros(market.network_columns.shape)
         self.unmet: list[float] = []
         self.lp_solves = 0
+        self.slack: Slack | None = None
+        self.slack_keys: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.width = 0
         self.optimum: Optimum | None = None
         self.is_damped = np.zeros(market.intervals, bool)
 
@@ -174,7 +186,7 @@ class _Passes:
                 if optimum is not None and not optimum.is_open.any():
                     self.x, self.point = optimum.x, optimum.point
                     weights, row_dual = optimum.multipliers.weights(), optimum.multipliers.row
-                    error = optimum.error_usd_per_mwh
+                    error, self.rows.excess = optimum.error_usd_per_mwh, optimum.excess
                     report = self._report(number, before, optimum.x)
                     report = replace(report, finished=self._is_exact(report))
                 elif self._has_settled(report):
@@ -187,6 +199,7 @@ class _Passes:
             if report.finished:
                 break
             self._note_invented_losses(solution.x)
+        excess = self.rows.excess
         return Dispatch(
             self.market,
             self.formulation,
@@ -198,6 +211,8 @@ class _Passes:
             tuple(self.reports),
             self.lp_solves,
             error,
+            np.where(np.abs(excess) > self.settings.tolerance_pu, excess, 0.0),
+            self._avoidable(),
         )
 
     def _solve_rounds(self) -> tuple[LpSolution, npt.NDArray[np.int64], bool]:
@@ -213,7 +228,46 @@ class _Passes:
         return solved
 
     def _solve(self) -> tuple[LpSolution, npt.NDArray[np.int64], bool]:
-        """Solve the LP of this pass, and where its limits conflict the elastic one (last value True)."""
+        """Solve the LP of this pass, and where its limits conflict the elastic one (last value True).
+
+        Soft limits are hard until that costs more than to break them: until then the LP is the smaller one.
+        """
+        whole, keys = self._programme()
+        slices = Slices.of(whole, self.market.columns.slope.ravel())
+        problem = slices.cut(whole)
+        width = len(problem.cost)
+        with self.clock.phase("solver"):
+            solution = self._solve_hard(problem, keys) if self.slack is None else None
+        if solution is None and self.rows.softness.is_soft.any():
+            self.slack = self.rows.slack()
+            problem = with_slack(problem, self.slack)
+            with self.clock.phase("solver"):
+                solution = solve_lp(problem, self._carried_basis(keys, width), self.settings.time_limit_s)
+        is_elastic = solution is None
+        if solution is None:
+            with self.clock.phase("solver"):
+                solution = self._solve_elastic(problem, keys)
+        else:
+            self._keep(solution, keys, width)
+        if self.slack is not None:
+            self.rows.note_excess(self.slack, solution.x[width : width + len(self.slack.key)])
+        return slices.joined(solution), keys, is_elastic
+
+    def _solve_hard(self, problem: LinearProgram, keys: npt.NDArray[np.int64]) -> LpSolution | None:
+        """Solve `problem`; None where that is not possible or its multipliers are above the penalties."""
+        solution = solve_lp(problem, self._carried_basis(keys, len(problem.cost)), self.settings.time_limit_s)
+        if solution is None:
+            return None
+        weights = self.rows.weights(solution.row_dual[len(self.market.row_lower) :])
+        return None if self.rows.softness.is_exceeded_by(weights.limits) else solution
+
+    def _keep(self, solution: LpSolution, keys: npt.NDArray[np.int64], width: int) -> None:
+        """Remember the basis of `solution`, with slack behind its first `width` columns."""
+        self.basis, self.keys, self.width = solution.basis, keys, width
+        self.slack_keys = np.zeros(0, dtype=np.int64) if self.slack is None else self.slack.key
+
+    def _programme(self) -> tuple[LinearProgram, npt.NDArray[np.int64]]:
+        """The LP of this pass with all limits hard, and the keys of its network rows."""
         network, lower, upper, keys = self.rows.matrix()
         columns, market = self.market.columns, self.market
         low, high = self._within_radius(columns.lower.ravel(), columns.upper.ravel())
@@ -225,14 +279,7 @@ class _Passes:
             np.concatenate([market.row_lower, lower]),
             np.concatenate([market.row_upper, upper]),
         )
-        slices = Slices.of(problem, columns.slope.ravel())
-        problem = slices.cut(problem)
-        with self.clock.phase("solver"):
-            solution = solve_lp(problem, self._carried_basis(keys), self.settings.time_limit_s)
-            if solution is not None:
-                self.basis, self.keys = solution.basis, keys
-                return slices.joined(solution), keys, False
-            return slices.joined(self._solve_elastic(problem, keys)), keys, True
+        return problem, keys
 
     def _within_radius(self, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Bounds of all columns, tightened around the present dispatch in intervals with a step bound."""
@@ -244,20 +291,29 @@ class _Passes:
         upper[columns] = np.minimum(upper[columns], self.x[columns] + radius)
         return lower, upper
 
-    def _carried_basis(self, keys: npt.NDArray[np.int64]) -> Basis | None:
-        """Give the last basis to the rows that are still there; new rows start inactive."""
-        if self.basis is None:
+    def _carried_basis(self, keys: npt.NDArray[np.int64], width: int) -> Basis | None:
+        """Give the last basis to the rows and slack columns that are still there; new ones start inactive.
+
+        None where there is none, or where there are no longer `width` columns before those of slack.
+        """
+        if self.basis is None or self.width != width:
             return None
         market_rows = len(self.market.row_lower)
         row = np.full(market_rows + len(keys), BASIC, dtype=np.int8)
         row[:market_rows] = self.basis.row[:market_rows]
         _, old, new = np.intersect1d(self.keys, keys, return_indices=True)
         row[market_rows + new] = self.basis.row[market_rows + old]
-        return Basis(self.basis.column, row)
+        column = self.basis.column[:width]
+        if self.slack is not None:
+            slack = np.full(len(self.slack.key), AT_LOWER, dtype=np.int8)
+            _, old, new = np.intersect1d(self.slack_keys, self.slack.key, return_indices=True)
+            slack[new] = self.basis.column[width + old]
+            column = np.concatenate([column, slack])
+        return Basis(column, row)
 
     def _solve_elastic(self, problem: LinearProgram, keys: npt.NDArray[np.int64]) -> LpSolution:
         """Solve with every limit breakable at a penalty."""
-        elastic = elastic_programme(problem, self.market, is_limit=keys >= FIRST_LIMIT_KEY)
+        elastic = elastic_programme(problem, self.market, is_limit=self._is_hard(keys))
         solution = solve_lp(elastic, None, self.settings.time_limit_s)
         if solution is None:
             raise SolverError(
@@ -266,13 +322,50 @@ class _Passes:
             )
         return replace(solution, row_dual=solution.row_dual * price_scale(problem))
 
+    def _avoidable(self) -> npt.NDArray[np.bool_]:
+        """(t,) True where limits are broken though, by the tangents at the present point, all could be kept."""
+        beyond = self.x[self.market.block("import_beyond")].sum(axis=1) > self.settings.tolerance_pu
+        broken = (np.abs(self.rows.excess) > self.settings.tolerance_pu).any(axis=1)
+        breaks = beyond | self.market.intervals_of(np.asarray(broken))
+        if not (breaks.any() and self.reports[-1].finished):
+            return np.zeros_like(breaks)
+        problem, _ = self._present_programme()
+        slack = self.rows.slack()
+        with self.clock.phase("solver"):
+            return breaks & avoidable(with_slack(problem, slack), slack, self.market)
+
+    def _conflicts(self) -> list[LimitConflict]:
+        """The limits that conflict at the present point."""
+        problem, keys = self._present_programme()
+        if self.slack is not None:
+            problem = with_slack(problem, self.rows.slack())
+        state, limit = (
+            np.concatenate([getattr(rows, name) for rows in self.rows.all_rows()]) for name in ("state", "limit")
+        )
+        with self.clock.phase("solver"):
+            of_rows = NetworkRowKeys(state, limit, self._is_hard(keys))
+            return find_conflicts(problem, self.market, self.formulation, of_rows, self.x, self.point)
+
+    def _present_programme(self) -> tuple[LinearProgram, npt.NDArray[np.int64]]:
+        """The LP at the tangents of the present point, of import as an equality, without a bound of steps."""
+        self.radius[:], self.rows.is_equality[:] = np.inf, True
+        with self.clock.phase("gradients"):
+            self.rows.add_point(self.point, self.x)
+        return self._programme()
+
+    def _is_hard(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """True for the rows of limits that may not be broken."""
+        is_hard = keys >= FIRST_LIMIT_KEY
+        is_hard[is_hard] = ~self.rows.softness.is_soft[limit_of(keys[is_hard])]
+        return is_hard
+
     def _give_up_if_stalled(self) -> None:
         """Raise when the elastic LPs of the last passes did not lessen what is broken."""
-        broken = violation(self.formulation.limits, self.point.limit_value).sum()
+        broken = self._violation().sum()
         self.unmet.append(float(broken + import_violation(self.market, self.point).sum()))
         recent = self.unmet[-STALLED_PASSES:]
         if len(recent) == STALLED_PASSES and min(recent[1:]) > (1 - STALLED_SHARE) * recent[0]:
-            raise InfeasibleError(conflicts(self.market, self.formulation, self.point, self.settings.tolerance_pu))
+            raise InfeasibleError(self._conflicts())
 
     def _move(self, x: FloatArray) -> None:
         """Go to dispatch `x`, or part of the way where the AC power flow has no solution there."""
@@ -290,13 +383,17 @@ class _Passes:
                     )
         self.x, self.point, self.is_damped = tried, point, share < 1.0
 
+    def _violation(self) -> FloatArray:
+        """(states, k) How far each limit is broken beyond what the penalties allow [pu]."""
+        return violation(self.formulation.limits, self.point.limit_value - self.rows.excess)
+
     def _report(self, number: int, before: FloatArray, x: FloatArray) -> PassReport:
         columns, x = self.market.network_columns, self.market.with_import(x, self.point.import_pu)
         lp_import = x[self.market.block("import_p").ravel()] + 1j * x[self.market.block("import_q").ravel()]
         return PassReport(
             number,
             float(np.abs(self.x[columns] - before[columns]).max(initial=0.0)),
-            float(violation(self.formulation.limits, self.point.limit_value).max(initial=0.0)),
+            float(self._violation().max(initial=0.0)),
             float(np.abs(lp_import - self.point.import_pu[: len(lp_import)]).max(initial=0.0)),
         )
 
@@ -319,7 +416,7 @@ class _Passes:
         active = ActiveSet(
             self._column_states(solution),
             binding.astype(np.int8),
-            (-np.sign(limit)).astype(np.int8),
+            self.rows.softness.states_of(limit),
         )
         multipliers = Multipliers(solution.row_dual[:rows].copy(), weights.import_p, weights.import_q, limit)
         with self.clock.phase("newton"):

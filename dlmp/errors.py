@@ -52,9 +52,16 @@ class InputError(DlmpError):
 
 @dataclass(frozen=True)
 class LimitConflict:
-    """A limit that no dispatch keeps, and by how much the best one breaks it.
+    """A limit of an irreducible set: no dispatch keeps all of the set, though all but any one of it can be kept.
 
-    `limit` and `attained` are in `unit`; `interval` counts from 0.
+    Parameters
+    ----------
+    element, interval
+        What is limited, and when, from 0.
+    limit, attained
+        The limit, and about what it would have to be for the others of its set to be kept, in `unit`.
+    group
+        Number of the set, from 0; a set of one is a limit that no dispatch keeps, whatever else is broken.
     """
 
     element: str
@@ -62,21 +69,35 @@ class LimitConflict:
     limit: float
     attained: float
     unit: str
+    group: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.element}, interval {self.interval}: limit {self.limit:.6g} {self.unit}, "
-            f"the least violation leaves {self.attained:.6g} {self.unit}"
+            f"within reach {self.attained:.6g} {self.unit}"
         )
 
 
 class InfeasibleError(DlmpError):
-    """No dispatch of the offered resources keeps all limits; `conflicts` names those in the way."""
+    """No dispatch of the offered resources keeps all limits; `conflicts` names irreducible sets of them."""
 
     def __init__(self, conflicts: Iterable[LimitConflict]):
         self.conflicts = tuple(conflicts)
-        lines = [f"  - {conflict}" for conflict in self.conflicts]
-        super().__init__("\n".join(["no dispatch of the offered resources keeps these limits:", *lines]))
+        alone = tuple(members[0] for members in self.sets if len(members) == 1)
+        together = [members for members in self.sets if len(members) > 1]
+        parts = [("these limits:", alone)] if alone else []
+        parts += [("these limits together, though all but any one of them:", members) for members in together]
+        lines: list[str] = []
+        for head, members in parts:
+            begin = "nor" if lines else "no dispatch of the offered resources keeps"
+            lines += [f"{begin} {head}", *(f"  - {conflict}" for conflict in members)]
+        super().__init__("\n".join(lines))
+
+    @property
+    def sets(self) -> list[tuple[LimitConflict, ...]]:
+        """The irreducible sets."""
+        groups = dict.fromkeys(conflict.group for conflict in self.conflicts)
+        return [tuple(conflict for conflict in self.conflicts if conflict.group == group) for group in groups]
 
 
 class PowerFlowError(DlmpError):

@@ -13,6 +13,7 @@ from dlmp.blocks import NO_BLOCKS, Blocks, check_blocks
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
+from dlmp.penalties import DEFAULT_PENALTIES, Penalties
 from dlmp.ramps import check_ramps
 from dlmp.reactive import NO_REACTIVE_BIDS, ReactiveBids, check_reactive_bids, no_reactive_bids
 from dlmp.services import (
@@ -135,6 +136,8 @@ class MarketCase:
         Prices of reactive power; default: all of it is free.
     blocks
         Bids over several intervals that are accepted as a whole or not at all; default: none.
+    penalties
+        What it costs to break a limit, where limits are soft.
 
     Raises
     ------
@@ -155,6 +158,7 @@ class MarketCase:
     requirements: Requirements = NO_REQUIREMENTS
     reactive_bids: ReactiveBids = NO_REACTIVE_BIDS
     blocks: Blocks = NO_BLOCKS
+    penalties: Penalties = DEFAULT_PENALTIES
 
     def __post_init__(self) -> None:
         if not len(self.stores):

@@ -23,6 +23,7 @@ from scipy.sparse.linalg import splu
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Formulation, Limits, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import violation
+from dlmp.formulation.softness import BROKEN, Softness, StateArray, is_held
 from dlmp.network.model import FloatArray
 from dlmp.quadratic import MAX_ROUNDS, Curvature, QuadraticModel
 from dlmp.settings import Settings
@@ -61,12 +62,12 @@ class ActiveSet:
     row
         (r,) -1, 0, 1: binding at its lower bound, inactive, binding at its upper bound.
     limit
-        (states, k) The same for the limits.
+        (states, k) The states of the limits (`dlmp.formulation.softness`).
     """
 
     column: StatusArray
     row: StatusArray
-    limit: npt.NDArray[np.int8]
+    limit: StateArray
 
     def copy(self) -> "ActiveSet":
         """Return a copy."""
@@ -124,6 +125,8 @@ class Optimum:
         (t,) True for the intervals that do not meet the optimality conditions.
     error_usd_per_mwh
         Largest error of those conditions in the others.
+    excess
+        (states, k) How far broken limits are above their upper, or if negative below their lower bound [pu].
     """
 
     x: FloatArray
@@ -132,6 +135,7 @@ class Optimum:
     multipliers: Multipliers
     is_open: npt.NDArray[np.bool_]
     error_usd_per_mwh: float
+    excess: FloatArray
 
 
 def newton_finish(
@@ -189,7 +193,8 @@ def newton_finish(
     search.reopen_saddles()
     search.restore(start, search.is_open)
     error = search.system(~search.is_open).error
-    return Optimum(search.x, search.point, search.active, search.multipliers, search.is_open, error)
+    excess = search.softness.excess_at(search.active.limit, search.point.limit_value)
+    return Optimum(search.x, search.point, search.active, search.multipliers, search.is_open, error, excess)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +231,7 @@ class _Search:
         self.market, self.formulation, self.settings, self.clock = market, formulation, settings, clock
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
         self.curvature = Curvature(market)
+        self.softness = Softness.of(formulation.limits, market.penalties)
         self.is_open = np.ones(market.intervals, bool)
         self.has_failed = np.zeros(market.intervals, bool)
 
@@ -254,6 +260,7 @@ class _Search:
         return _System(
             self.market,
             self.formulation,
+            self.softness,
             self.curvature,
             self.clock,
             self.x,
@@ -321,20 +328,20 @@ class _Search:
         weights = self.multipliers.weights()
         model = QuadraticModel(market, self.formulation, self.x, self.point, weights, self.curvature, self.clock)
         trying = np.flatnonzero(self.is_open & ~self.has_failed)
-        solutions = model.solve_all(trying, self.active.limit != 0, rounds)
+        solutions = model.solve_all(trying, self.active.limit, rounds)
         solved = np.concatenate([np.zeros(0, dtype=np.int64), *(found.intervals for found in solutions)])
         self.has_failed[np.setdiff1d(trying, solved)] = True
         self.curvature.expire(trying)
-        before = self.state()
+        before, multipliers = self.state(), self.multipliers
         shape = (market.intervals, -1)
         for found in solutions:
-            own, multipliers = found.intervals, self.multipliers
+            own = found.intervals
             self.x.reshape(shape)[own], self.active.column.reshape(shape)[own] = found.x, found.column
             self.active.row.reshape(shape)[own], multipliers.row.reshape(shape)[own] = found.row, found.row_dual
             multipliers.import_p[own], multipliers.import_q[own] = found.import_dual.T
-            states = np.isin(market.state_interval, own)
-            multipliers.limit[states] = found.limit_dual
-            self.active.limit[states] = -np.sign(found.limit_dual)
+            multipliers.limit[np.isin(market.state_interval, own)] = found.limit_dual
+        states = np.isin(market.state_interval, solved)[:, None]
+        self.active.limit[:] = np.where(states, self.softness.states_of(multipliers.limit), self.active.limit)
         self._update_or_fail(before)
 
 
@@ -353,6 +360,7 @@ class _System:
         self,
         market: MarketLp,
         formulation: Formulation,
+        softness: Softness,
         curvature: Curvature,
         clock: PhaseClock,
         x: FloatArray,
@@ -362,16 +370,17 @@ class _System:
         is_open: npt.NDArray[np.bool_],
     ):
         self.market, self.formulation, self.curvature, self.clock = market, formulation, curvature, clock
+        self.softness = softness
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
         self.moves = 0
-        limits = formulation.limits
         self.equality = market.row_lower == market.row_upper
         self.fixed = ~market.is_movable
         self.column_interval = np.repeat(np.arange(market.intervals), market.width)
         self.row_interval = np.repeat(np.arange(market.intervals), len(market.template.row_lower))
         self.rows = np.flatnonzero((self.equality | (active.row != 0)) & is_open[self.row_interval])
         self.open, self.open_states = np.flatnonzero(is_open), market.states_of(is_open)
-        self.state, self.limit = np.nonzero((active.limit != 0) & self.open_states[:, None])
+        self.state, self.limit = np.nonzero(is_held(active.limit) & self.open_states[:, None])
+        self.priced = np.where(self.open_states[:, None], softness.priced(active.limit), 0.0)
         self.jacobian = sparse.csr_array(sparse.vstack([market.matrix[self.rows], self._network_rows()]))
         at_limit = (self.state, self.limit)
         self.dual = np.concatenate(
@@ -386,7 +395,7 @@ class _System:
             [self.row_interval[self.rows], self.open, self.open, market.state_interval[self.state]]
         )
         target = np.where(active.row < 0, market.row_lower, market.row_upper)[self.rows]
-        bound = np.where(active.limit[at_limit] < 0, limits.lower[self.limit], limits.upper[self.limit])
+        bound = softness.edge_at(active.limit)[at_limit]
         import_p, import_q = market.block("import_p").ravel()[self.open], market.block("import_q").ravel()[self.open]
         self.residual = np.concatenate(
             [
@@ -396,11 +405,20 @@ class _System:
                 bound - point.limit_value[at_limit],
             ]
         )
-        self.reduced = np.where(
-            is_open[self.column_interval], market.columns.marginal_cost(x) - self.jacobian.T @ self.dual, 0.0
-        )
+        cost = market.columns.marginal_cost(x) - self.jacobian.T @ self.dual
+        self._add_priced(cost)
+        self.reduced = np.where(is_open[self.column_interval], cost, 0.0)
         self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed & is_open[self.column_interval])
         self.error = float(np.abs(self.reduced[self.free]).max(initial=0.0))
+
+    def _add_priced(self, reduced: FloatArray) -> None:
+        """Take the multipliers of limits that are broken between two edges off the `reduced` costs."""
+        if not self.priced.any():
+            return
+        market = self.market
+        with self.clock.phase("gradients"):
+            gradient = self.point.weighted_limit_gradient(sparse.csr_array(self.priced), market.ports)
+        reduced -= market.along_columns(gradient)
 
     def _network_rows(self) -> sparse.csr_array:
         """Gradients of ``P0 - f`` and ``Q0 - f`` of every open interval, and of the active limits."""
@@ -444,7 +462,7 @@ class _System:
         row, real, reactive, limit = np.split(dual, np.cumsum([len(self.rows), len(self.open), len(self.open)]))
         multipliers = self.multipliers.copy()
         multipliers.row[np.isin(self.row_interval, self.open)] = 0.0
-        multipliers.limit[self.open_states] = 0.0
+        multipliers.limit[self.open_states] = self.priced[self.open_states]
         multipliers.row[self.rows], multipliers.limit[self.state, self.limit] = row, limit
         multipliers.import_p[self.open], multipliers.import_q[self.open] = real, reactive
         return x, multipliers
@@ -522,11 +540,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     moved = _correct_rows(
         active.row, multipliers.row, market.matrix @ system.x, bounds, tolerance, slack, system.equality
     )
-    limits = system.formulation.limits
-    bounds = (limits.lower, limits.upper)
-    worst = _worst_of_each_cause(limits, system.point.limit_value)
-    value = np.where(worst, system.point.limit_value, np.clip(system.point.limit_value, *bounds))
-    moved_limits = _correct_rows(active.limit, multipliers.limit, value, bounds, tolerance, slack)
+    moved_limits = _correct_limits(system, tolerance, slack)
     changed = market.intervals_of(np.asarray(moved_limits.any(axis=1)))
     system.moves = int(wrong.sum() + moved.sum() + moved_limits.sum())
     changed[system.column_interval[wrong]] = True
@@ -534,9 +548,24 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     return changed
 
 
-def _worst_of_each_cause(limits: Limits, value: FloatArray) -> npt.NDArray[np.bool_]:
-    """(states, k) True for the most broken voltage and the most broken flow of each state."""
-    broken = violation(limits, value)
+def _correct_limits(system: _System, tolerance: float, slack: float) -> npt.NDArray[np.bool_]:
+    """Move limits to the states that their multipliers and values say; (states, k) where any moved.
+
+    Of the limits that were kept with room, the most broken of each kind only.
+    """
+    softness, limits, value = system.softness, system.formulation.limits, system.point.limit_value
+    state, multiplier = system.active.limit, system.multipliers.limit
+    may_move = (state != 0) | _worst_of_each_cause(limits, value, state)
+    corrected = softness.corrected(state, multiplier, value, tolerance, slack)
+    moved = may_move & (corrected != state)
+    state[moved] = corrected[moved]
+    multiplier[moved] = np.clip(multiplier, *softness.multiplier_range_at(state))[moved]
+    return moved
+
+
+def _worst_of_each_cause(limits: Limits, value: FloatArray, state: StateArray) -> npt.NDArray[np.bool_]:
+    """(states, k) True for the most broken voltage and the most broken flow of each state that may not be broken."""
+    broken = np.where(np.abs(state) < BROKEN, violation(limits, value), 0.0)
     worst = np.zeros(value.shape, bool)
     for cause in (VOLTAGE, CONGESTION, UNBALANCE):
         own = np.flatnonzero(limits.cause == cause)
@@ -552,13 +581,12 @@ def _correct_rows(
     bounds: tuple[FloatArray, FloatArray],
     tolerance: float,
     slack: float,
-    equality: npt.NDArray[np.bool_] | None = None,
+    equality: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.bool_]:
     """Drop rows whose multiplier has the wrong sign, add inactive ones that are broken; True where any moved."""
     drop = (state != 0) & (dual * state > tolerance)
     below, above = (state == 0) & (value < bounds[0] - slack), (state == 0) & (value > bounds[1] + slack)
-    if equality is not None:
-        drop, below, above = drop & ~equality, below & ~equality, above & ~equality
+    drop, below, above = drop & ~equality, below & ~equality, above & ~equality
     state[drop], state[below], state[above] = 0, -1, 1
     dual[drop] = 0.0
     return drop | below | above

@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[[Clearing], pd.DataFrame]] = {
     "flows": lambda clearing: clearing.flows.table(),
     "voltages": lambda clearing: clearing.voltages.table(),
     "binding_limits": lambda clearing: clearing.binding_limits(),
+    "broken_limits": lambda clearing: clearing.broken_limits(),
     "local_supply": lambda clearing: clearing.local_supply.table(),
 }
 """Every table of a clearing by the name of its file."""
@@ -45,7 +46,7 @@ SETTLEMENT_TABLES: dict[str, Callable[[Settlement], pd.DataFrame]] = {
 
 DAY_TABLES = (
     *("prices", "awards", "segments", "stores", "services", "requirements"),
-    *("flows", "voltages", "binding_limits", "local_supply"),
+    *("flows", "voltages", "binding_limits", "broken_limits", "local_supply"),
 )
 """Those that are joined over the steps of a rolling day."""
 UPLIFT = "uplift.csv"

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import Normalize
@@ -31,6 +32,7 @@ COLOURS = {
     "congestion": "#CC79A7",
     "voltage": "#009E73",
     "unbalance": "#56B4E9",
+    "scarcity": "#F0E442",
 }
 """Of the price components: Okabe and Ito's, which the colour-blind can tell apart."""
 BINDING = "#D55E00"
@@ -46,7 +48,7 @@ def feeder(clearing: Clearing, interval: int = 0, component: str = "lmp_usd_per_
     """Draw the feeder at one interval, every bus in the colour of its price, the mean of its phases'.
 
     Sources are squares; a line is as wide as its loading, or in a feeder without ratings as its share of
-    the largest apparent power; limits that bind are marked and named.
+    the largest apparent power; limits that bind or are broken are marked and named.
 
     Parameters
     ----------
@@ -128,19 +130,22 @@ def _figure(width: float, height: float) -> Axes:
 
 @dataclass(frozen=True)
 class _Binding:
-    """What binds at an interval: buses and branches by number, each with its limits as text."""
+    """What binds or is broken at an interval: buses and branches by number, each with its limits as text."""
 
     buses: dict[int, str]
     branches: dict[int, str]
 
     @classmethod
     def at(cls, clearing: Clearing, interval: int) -> "_Binding":
-        network, limits = clearing.case.network, clearing.binding_limits()
+        network, broken = clearing.case.network, clearing.broken_limits()
+        limits = pd.concat(
+            [clearing.binding_limits().assign(value=np.nan), broken.rename(columns={"cause": "component"})]
+        )
         limits = limits[limits.interval == interval]
         buses: dict[int, dict[str, str]] = {}
         branches: dict[int, dict[str, str]] = {}
-        columns = ["component", "element", "phase", "limit", "unit"]
-        for cause, element, phase, limit, unit in limits[columns].itertuples(index=False):
+        columns = ["component", "element", "phase", "limit", "unit", "value"]
+        for cause, element, phase, limit, unit, value in limits[columns].itertuples(index=False):
             if cause in (VOLTAGE, UNBALANCE):
                 place = buses.setdefault(network.bus_number[element.removeprefix("bus ")], {})
             elif cause == CONGESTION:
@@ -148,7 +153,8 @@ class _Binding:
             else:
                 continue
             of_phase = "" if phase == BALANCED_PHASE else f" on {phase}"
-            place.setdefault(f"{limit:.4g} {unit}", of_phase)
+            broken_to = "" if np.isnan(value) else f" broken: {value:.4g}"
+            place.setdefault(f"{limit:.4g} {unit}{broken_to}", of_phase)
         return cls(*({key: _joined(texts) for key, texts in part.items()} for part in (buses, branches)))
 
 
@@ -269,7 +275,9 @@ def _legend(network: Network, binding: _Binding) -> list[Line2D]:
         Line2D([], [], color=GREY, linewidth=3, label=f"width: {width}"),
     ]
     if binding.buses or binding.branches:
-        entries.append(Line2D([], [], color=BINDING, marker="o", markerfacecolor="none", label="limit binds"))
+        entries.append(
+            Line2D([], [], color=BINDING, marker="o", markerfacecolor="none", label="limit binds or is broken")
+        )
     return entries
 
 

@@ -2,7 +2,8 @@
 
 1. The mean of the real prices over the priced ports stands in the middle of its range: between what less demand
    everywhere saves and what more costs.  Where one end is open the other counts.  This is how coupled day-ahead
-   markets settle an indeterminate price (EUPHEMIA Public Description, "price indeterminacy").
+   markets settle an indeterminate price (EUPHEMIA Public Description, "price indeterminacy").  The penalty of a limit
+   that is kept is no end: what it would cost to break it has no part in the price, but as its bound.
 2. Of the multipliers left, those with the least squares: of what import is worth beyond the substation's price, and
    of what each limit adds, summed over the real and reactive prices of all ports; and of the values of stored energy.
    So limits that bind together share what is due to both, and stored energy is worth what one more MWh would save.
@@ -87,5 +88,9 @@ def _middle(duals: DualChanges, part: IntArray, mean: FloatArray) -> float | Non
     if not mean.any():
         return None
     of_price = duals.kind[part] != MARKET
-    bounded = [end for end in duals.ends(part, mean) if np.abs(end[of_price]).max() < 0.99 * FARTHEST]
-    return float(np.mean([mean @ end for end in bounded])) if bounded else None
+    hard = duals.ends(part, mean, is_hard=True)
+    bounded = [mean @ end for end in hard if np.abs(end[of_price]).max() < 0.99 * FARTHEST]
+    if not bounded:
+        return None
+    low, high = (float(mean @ end) for end in duals.ends(part, mean))
+    return float(np.clip(np.mean(bounded), low, high))

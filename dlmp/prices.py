@@ -7,7 +7,9 @@ The price of a node is the derivative of the least cost by demand there.  With t
 
 (Bai et al., IEEE Trans. Smart Grid 9(5), 2018, for the decomposition): ``energy`` is ``w`` itself,
 ``loss`` the rest of the first sum, ``congestion``, ``voltage`` and ``unbalance`` the limits' shares.  Reactive
-prices follow with dQ for dP, their ``energy`` being the marginal cost of reactive import.
+prices follow with dQ for dP, their ``energy`` being the marginal cost of reactive import.  What the multipliers of
+*broken* limits make is ``scarcity`` instead: their shares, and of ``w``, losses included, the part that the broken
+range of the import makes.
 """
 
 from dataclasses import dataclass, field, fields
@@ -20,7 +22,10 @@ from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Limits, O
 from dlmp.market import Horizon
 from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network, frozen
 
-COMPONENTS = ("energy", "loss", "congestion", "voltage", "unbalance")
+SCARCITY = "scarcity"
+COMPONENTS = ("energy", "loss", "congestion", "voltage", "unbalance", SCARCITY)
+RARE = ("unbalance", SCARCITY)
+"""Components that are shown only where they are not zero throughout."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +40,19 @@ class Prices:
     congestion: FloatArray
     voltage: FloatArray
     unbalance: FloatArray
+    scarcity: FloatArray
     lmp_q_usd_per_mvarh: FloatArray
     energy_q: FloatArray
     loss_q: FloatArray
     congestion_q: FloatArray
     voltage_q: FloatArray
     unbalance_q: FloatArray
+    scarcity_q: FloatArray
 
     @property
     def components_in_use(self) -> tuple[str, ...]:
-        """`COMPONENTS`, without that of voltage unbalance where nothing limits it."""
-        return tuple(name for name in COMPONENTS if name != "unbalance" or self.unbalance.any())
+        """`COMPONENTS` without those of `RARE` that are zero."""
+        return tuple(name for name in COMPONENTS if name not in RARE or getattr(self, name).any())
 
     @property
     def ports(self) -> IntArray:
@@ -93,19 +100,24 @@ def decompose(
     point: OperatingPoint,
     weights: Weights,
     interval: IntArray,
+    scarce: Weights | None = None,
 ) -> Prices:
     """Price every port at `point`, whose states each belong to an `interval`, from the multipliers `weights`.
 
-    The total comes from one adjoint of the whole Lagrangian, the components from one adjoint each.  One more kW of
-    demand is there in every state of its interval: their shares add up.
+    Of these, `scarce` is the part of broken limits.  The total comes from one adjoint of the whole Lagrangian, the
+    components from one adjoint each.  One more kW of demand is there in every state of its interval: their shares add
+    up.
     """
     ports = np.arange(network.port_count)
-    imports = import_share(point, weights, ports)
-    energy = np.stack([weights.import_p, weights.import_q], axis=1)[:, :, None] + np.zeros_like(imports)
+    scarce = scarce or Weights.zero(len(interval), len(limits))
+    kept = weights.less(scarce)
+    imports = import_share(point, kept, ports)
+    energy = np.stack([kept.import_p, kept.import_q], axis=1)[:, :, None] + np.zeros_like(imports)
     by_state = {
         "energy": energy,
         "loss": imports - energy,
-        **{cause: limit_share(limits, point, weights, cause, ports) for cause in (CONGESTION, VOLTAGE, UNBALANCE)},
+        **{cause: limit_share(limits, point, kept, cause, ports) for cause in (CONGESTION, VOLTAGE, UNBALANCE)},
+        SCARCITY: import_share(point, scarce, ports) + point.weighted_limit_gradient(scarce.limits, ports),
     }
     parts = {name: by_interval(part, interval, horizon.intervals) for name, part in by_state.items()}
     total = by_interval(-point.lagrangian(weights).gradient(ports), interval, horizon.intervals)

@@ -5,7 +5,7 @@ circles.  Curvature that is not convex (of voltage limits, or at a negative pric
 Newton finish that follows uses the true one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,9 @@ from scipy import sparse
 from dlmp.formulation.interface import Formulation, Lagrangian, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import PREDICTED, worth_watching
+from dlmp.formulation.softness import Slack, Softness, StateArray, slack_columns, with_slack
 from dlmp.network.model import FloatArray, IntArray
-from dlmp.solve import BASIC, LinearProgram, StatusArray, solve_qp
+from dlmp.solve import BASIC, LinearProgram, QpSolution, StatusArray, solve_qp
 from dlmp.timing import PhaseClock
 
 MOST_USES = 4
@@ -41,6 +42,8 @@ class QuadraticSolution:
         (k, 2) Duals of real and reactive import.
     limit_dual
         (s, l) Duals of the limits in the states of these intervals, 0 where they do not bind.
+    excess
+        (s, l) How far limits are above their upper, or if negative below their lower bound [pu].
     """
 
     intervals: IntArray
@@ -50,6 +53,7 @@ class QuadraticSolution:
     row_dual: FloatArray
     import_dual: FloatArray
     limit_dual: FloatArray
+    excess: FloatArray
 
 
 class Curvature:
@@ -148,22 +152,22 @@ class QuadraticModel:
         clock: PhaseClock,
     ):
         self.market, self.formulation, self.x, self.point, self.clock = market, formulation, x, point, clock
+        self.softness = Softness.of(formulation.limits, market.penalties)
         self.curvature = curvature
         self.lagrangian = point.lagrangian(weights)
         self._curved: dict[int, FloatArray] = {}
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
-    def solve_all(
-        self, intervals: IntArray, active: npt.NDArray[np.bool_], rounds: int = MAX_ROUNDS
-    ) -> list[QuadraticSolution]:
+    def solve_all(self, intervals: IntArray, state: StateArray, rounds: int = MAX_ROUNDS) -> list[QuadraticSolution]:
         """Minimise the model of each group of intervals, adding limits until its solution is predicted to keep all.
 
         Parameters
         ----------
         intervals
             Which.
-        active
-            (states, k) Limits to begin with, beside those that are near their bound.
+        state
+            (states, k) States of the limits: the model begins with those that bind or are broken, and those that are
+            near their bound.
         rounds
             How often to solve at most; one is enough far from the optimum.
 
@@ -174,21 +178,23 @@ class QuadraticModel:
         market, limits = self.market, self.formulation.limits
         with self.clock.phase("gradients"):
             self._curved = self.curvature.blocks(self.lagrangian, intervals, self.curvature.likely)
-        watched = active | worth_watching(limits, self.point.limit_value)
+        excess = self.softness.excess_at(state, self.point.limit_value)
+        watched = (state != 0) | worth_watching(limits, self.point.limit_value - excess)
         reached = self._reached(self.x)
         solutions: dict[int, QuadraticSolution] = {}
         x = self.x.copy()
         unsolved = market.groups(intervals)
         for _ in range(rounds):
             for group in unsolved:
-                found = self._solve(group, watched, reached)
+                states = np.isin(market.state_interval, group)
+                found = self._solve(group, watched, reached, is_soft=bool(excess[states].any()))
                 if found is None:
                     solutions.pop(int(group[0]), None)
                     continue
                 solutions[int(group[0])] = found
-                x.reshape(-1, market.width)[group] = found.x
+                x.reshape(-1, market.width)[group], excess[states] = found.x, found.excess
             predicted = self.point.predicted_limits(market.injection(x))
-            new = worth_watching(limits, predicted, margin=-PREDICTED) & ~watched
+            new = worth_watching(limits, predicted - excess, margin=-PREDICTED) & ~watched
             crossed = (self._reached(x, margin=-PREDICTED) & ~reached).reshape(market.intervals, -1)
             is_new = market.intervals_of(np.asarray(new.any(axis=1))) | crossed.any(axis=1)
             unsolved = [found.intervals for found in solutions.values() if is_new[found.intervals].any()]
@@ -205,11 +211,12 @@ class QuadraticModel:
         return np.asarray(np.minimum(value - market.row_lower, market.row_upper - value) <= margin)
 
     def _solve(
-        self, group: IntArray, watched: npt.NDArray[np.bool_], reached: npt.NDArray[np.bool_]
+        self, group: IntArray, watched: npt.NDArray[np.bool_], reached: npt.NDArray[np.bool_], *, is_soft: bool
     ) -> QuadraticSolution | None:
         """Minimise the model of the intervals `group` under the `watched` limits and `reached` rows of the market.
 
-        None if it has no optimum.
+        None if it has no optimum.  Where it has none with all limits hard, or only at more than to break them, they
+        are soft.
         """
         market, limits, count = self.market, self.formulation.limits, len(self.market.template.row_lower)
         columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
@@ -229,24 +236,34 @@ class QuadraticModel:
             np.concatenate([market.row_lower[own], base[: 2 * len(group)], limits.lower[limit] - bound]),
             np.concatenate([market.row_upper[own], base[: 2 * len(group)], limits.upper[limit] - bound]),
         )
+        steepest = abs(rows[2 * len(group) :]).max(axis=1).toarray().ravel()
+        slack = slack_columns(self.softness, place, limit, steepest) if is_soft else None
         with self.clock.phase("solver"):
             slope = sparse.diags_array(market.columns.slope[group].ravel())
-            found = solve_qp(problem, sparse.csc_array(hessian + slope), in_stages=len(group) > 1)
+            curved = sparse.csc_array(hessian + slope)
+            found = _optimum(problem, curved, slack, group, market.state_interval[states])
+        limit_dual, excess = np.zeros((2, len(states), len(limits)))
+        if found is not None:
+            limit_dual[place, limit] = found.row_dual[len(own) + 2 * len(group) :]
+        is_too_dear = found is None or self.softness.is_exceeded_by(sparse.csr_array(limit_dual))
+        if is_too_dear and not is_soft and self.softness.is_soft.any():
+            return self._solve(group, watched, reached, is_soft=True)
         if found is None:
             return None
-        of_rows, of_import, of_limits = np.split(found.row_dual, [len(own), len(own) + 2 * len(group)])
+        if slack is not None:
+            excess = slack.excess(found.x[len(columns) :], self.softness, len(states))
+        of_rows, of_import, _ = np.split(found.row_dual, [len(own), len(own) + 2 * len(group)])
         row, row_dual = np.zeros(len(every), dtype=np.int8), np.zeros(len(every))
         row[kept], row_dual[kept] = found.row[: len(own)], of_rows
-        limit_dual = np.zeros((len(states), len(limits)))
-        limit_dual[place, limit] = of_limits
         return QuadraticSolution(
             group,
-            found.x.reshape(len(group), -1),
-            found.column.reshape(len(group), -1),
+            found.x[: len(columns)].reshape(len(group), -1),
+            found.column[: len(columns)].reshape(len(group), -1),
             row.reshape(len(group), -1),
             row_dual.reshape(len(group), -1),
             of_import.reshape(2, -1).T,
             limit_dual,
+            excess,
         )
 
     def _rows(self, group: IntArray, state: IntArray, limit: IntArray) -> tuple[sparse.csr_array, FloatArray]:
@@ -279,3 +296,30 @@ class QuadraticModel:
         columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
         whole = market.curvature(convex, self.curvature.likely)
         return sparse.csc_array(whole[columns][:, columns])
+
+
+def _optimum(
+    problem: LinearProgram, hessian: sparse.csc_array, slack: Slack | None, group: IntArray, interval: IntArray
+) -> QpSolution | None:
+    """Solve the programme of the intervals `group` with the columns of `slack`, which come back behind all others.
+
+    `interval` (s,) is that of each of its states.
+    """
+    if slack is None:
+        return solve_qp(problem, hessian, in_stages=len(group) > 1)
+    width, count = len(problem.cost) // len(group), len(slack.key)
+    whole = sparse.csc_array(sparse.block_diag([hessian, sparse.csc_array((count, count))]))
+    soft = with_slack(problem, slack)
+    owner = np.concatenate([np.repeat(group, width), interval[slack.state]])
+    by_interval = np.argsort(owner, kind="stable")
+    sorted_by_interval = LinearProgram(
+        soft.cost[by_interval],
+        soft.lower[by_interval],
+        soft.upper[by_interval],
+        soft.matrix[:, by_interval],
+        soft.row_lower,
+        soft.row_upper,
+    )
+    found = solve_qp(sorted_by_interval, whole[by_interval][:, by_interval], in_stages=len(group) > 1)
+    back = np.argsort(by_interval)
+    return None if found is None else replace(found, x=found.x[back], column=found.column[back])

@@ -18,6 +18,7 @@ from dlmp.formulation.interface import UNBALANCE, VOLTAGE
 from dlmp.market import Horizon, MarketCase
 from dlmp.network.model import BALANCED_PHASE, FloatArray, IntArray, Network, UnbalancedNetwork, some_of
 from dlmp.rolling import RollingDay
+from dlmp.scarcity import broken_names, count_elements
 from dlmp.services import REACTIVE
 from dlmp.taps import TapClearing
 from dlmp.units import BASE_KVA
@@ -49,6 +50,7 @@ def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seco
         ("highest price", _price_at(clearing, int(price.argmax()))),
         ("lowest price", _price_at(clearing, int(price.argmin()))),
         ("binding", _binding_counts(clearing)),
+        *broken_rows(clearing),
         ("served locally", _served_locally(clearing)),
     ]
     if len(clearing.case.blocks):
@@ -97,6 +99,26 @@ def _binding_counts(clearing: Clearing) -> str:
         return "no network limit"
     elements, intervals = limits.element.nunique(), limits.interval.nunique()
     return f"{_count(elements, 'network limit')} in {_count(intervals, 'interval')}"
+
+
+def broken_rows(clearing: Clearing) -> Rows:
+    """What is broken: how many limits, at what cost, and the dearest of each kind; no rows where nothing is."""
+    table, currency = clearing.broken_limits(), clearing.case.horizon.currency
+    if not len(table):
+        return []
+    count, intervals = _count(count_elements(table), "limit"), _count(table.interval.nunique(), "interval")
+    told = f"{count} in {intervals}, for {clearing.penalty:,.2f} {currency}"
+    rows = [("broken", f"{told} of penalties")]
+    for cause, own in table.groupby("cause", sort=True):
+        worst = int(own.cost_usd.to_numpy().argmax())
+        name = broken_names(own)[worst]
+        row = own.iloc[worst]
+        at = f"{row['value']:.5g} {row.unit} where {row.limit:.5g} {row.unit} is the limit"
+        rows.append(("", f"- {cause}, worst: {name}, interval {row.interval}: {at}"))
+    if clearing.avoidable:
+        where = f"a dearer dispatch keeps all limits of intervals {_named(clearing.avoidable)}"
+        rows.append(("", f"{where}: raise the penalties, or clear with --hard"))
+    return rows
 
 
 def day_rows(day: RollingDay, wall_seconds: float) -> Rows:
@@ -148,7 +170,10 @@ def verdict(certificate: Certificate, currency: str) -> Rows:
     if not certificate.is_supported:
         gap = f"{certificate.worst_bid_gap_usd:.4g} {currency}"
         faults.append(f"another quantity would earn {gap} more: {certificate.worst_bid}")
-    holds = f"holds: AC-feasible ({certificate.program}), awards best for each bidder"
+    feasible = "AC-feasible"
+    if certificate.broken_limits:
+        feasible += f" but for the {_count(certificate.broken_limits, 'limit')} told broken"
+    holds = f"holds: {feasible} ({certificate.program}), awards best for each bidder"
     rows = [("certificate", "does not hold" if faults else holds)]
     rows += [("", f"- {fault}") for fault in faults]
     if certificate.price_ranges:

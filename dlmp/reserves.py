@@ -6,17 +6,18 @@ import numpy as np
 
 from dlmp.dispatch import Dispatch
 from dlmp.formulation import new_formulation
-from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
+from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Weights
 from dlmp.formulation.market_lp import CalledStates
-from dlmp.formulation.network_rows import violation
 from dlmp.network.model import FloatArray
 from dlmp.prices import limit_share
 from dlmp.products.services import REQUIREMENT
 from dlmp.results import ServiceAwards
+from dlmp.scarcity import scarcity_of
 from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, SERVICES, VAR_DOWN, VAR_UP
 from dlmp.settings import Settings
 from dlmp.units import BASE_KVA
 
+CAUSES = (CONGESTION, VOLTAGE, UNBALANCE)
 CALLED_PU = 1e-7
 """An award of less is not called."""
 UNSAFE_PU = 1e-7
@@ -32,32 +33,38 @@ def service_awards(found: Dispatch) -> ServiceAwards:
     derivative of the least cost by power that is there only when called,
 
         price[k] = sum_i counts[k, i] mu_i + direction[k] sum_(states that call k) sum_m y_m dg_m/dP_k
+
+    What requirements that are not met, and broken limits, make of it is scarcity.
     """
     market, case = found.market, found.market.case
     offers, requirements = case.service_offers, case.requirements
     dual = found.row_dual[market.rows_of(REQUIREMENT)]
     counts = case.resources.share @ requirements.counts.T.astype(float)
     same = offers.service[:, None] == requirements.service
-    worth = dual @ (counts[offers.resource] * same).T
-    parts = {cause: _called_share(found, cause) for cause in (CONGESTION, VOLTAGE, UNBALANCE)}
+    of_offer = (counts[offers.resource] * same).T
+    scarcity = scarcity_of(found)
+    kept, scarce = found.weights.less(scarcity.weights), scarcity.weights
+    parts = {"requirement": np.where(scarcity.is_short, 0.0, dual) @ of_offer}
+    parts |= {cause: _called_share(found, kept, cause) for cause in CAUSES}
+    broken = sum(_called_share(found, scarce, cause) for cause in CAUSES)
+    parts["scarcity"] = np.where(scarcity.is_short, dual, 0.0) @ of_offer + broken
     return ServiceAwards(
         case,
         reserved_kw=found.x[market.block("reserve")] * BASE_KVA,
-        price_usd_per_mw_h=worth + sum(parts.values()),
-        requirement=worth,
+        price_usd_per_mw_h=np.sum(list(parts.values()), axis=0),
         **parts,
         shortage_kw=found.x[market.block("shortage")] * BASE_KVA,
         requirement_usd_per_mw_h=dual,
     )
 
 
-def _called_share(found: Dispatch, cause: str) -> FloatArray:
-    """(t, k) What the limits of a `cause` add to the price of each offer in the states that call it."""
+def _called_share(found: Dispatch, weights: Weights, cause: str) -> FloatArray:
+    """(t, k) What the limits of a `cause`, by `weights`, add to the price of each offer in the states that call it."""
     market, offers = found.market, found.market.case.service_offers
     share = np.zeros(offers.quantity_kw.shape)
     if not len(offers):
         return share
-    by_resource = market.spread(limit_share(found.formulation.limits, found.point, found.weights, cause, market.ports))
+    by_resource = market.spread(limit_share(found.formulation.limits, found.point, weights, cause, market.ports))
     of_offer = by_resource[market.intervals :, offers.is_reactive.astype(int), offers.resource] * offers.direction
     np.add.at(share, market.called.interval, np.where(market.called.calls, of_offer, 0.0))
     return share
@@ -66,23 +73,34 @@ def _called_share(found: Dispatch, cause: str) -> FloatArray:
 def unsafe_calls(found: Dispatch, settings: Settings) -> CalledStates:
     """States of calls that break a limit, the worst of each interval, where the network is not held to them yet.
 
+    A soft limit that is broken in a state to which the network is held may be broken as far in others.
     Tried are the call of each award alone, of all awards of a service, and of all of a capacity together with all of
     a VAR service.  Limits follow calls nearly one way, so that most of these are safe once whole services are.
     """
     case, tried = found.market.case, _calls_to_try(found)
-    broken = np.zeros(len(tried))
+    broken, allowed = np.zeros(len(tried)), _allowed(found)
     for start in range(0, len(tried), STATES_AT_A_TIME):
         part = np.arange(start, min(start + STATES_AT_A_TIME, len(tried)))
         market = replace(found.market, called=tried.only(part))
         injection = market.injection(found.x)[market.intervals :]
         formulation = new_formulation(case, settings, tried.interval[part])
         point = formulation.operate(injection)
-        worst = violation(formulation.limits, point.limit_value).max(axis=1, initial=0.0)
+        beyond = point.limit_value - np.clip(point.limit_value, *allowed[:, tried.interval[part]])
+        worst = np.abs(beyond).max(axis=1, initial=0.0)
         broken[part] = np.where(point.converged, worst, np.inf)
     order = np.argsort(-broken, kind="stable")
     order = order[broken[order] > UNSAFE_PU]
     _, first = np.unique(tried.interval[order], return_index=True)
     return tried.only(np.sort(order[first]))
+
+
+def _allowed(found: Dispatch) -> FloatArray:
+    """(2, t, k) Least and largest value of each limit in the states to which the network is held."""
+    market, limits = found.market, found.formulation.limits
+    under, over = np.zeros((2, market.intervals, len(limits)))
+    np.maximum.at(under, market.state_interval, -found.excess)
+    np.maximum.at(over, market.state_interval, found.excess)
+    return np.stack([limits.lower - under, limits.upper + over])
 
 
 def _calls_to_try(found: Dispatch) -> CalledStates:

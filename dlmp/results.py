@@ -250,8 +250,9 @@ class ServiceAwards:
         Power to hold ready [kW], [kvar] of a VAR service.
     price_usd_per_mw_h
         What one more MW or MVAr held ready there would save [currency/MW, for each hour].
-    requirement, congestion, voltage, unbalance
-        Its parts: what it is worth to the requirements, and what the limits of the network in called states take.
+    requirement, congestion, voltage, unbalance, scarcity
+        Its parts: what it is worth to the requirements, what the limits of the network in called states take, and what
+        requirements that are not met and limits that are broken make of it.
     shortage_kw
         (t, m) What each requirement lacks [kW], [kvar].
     requirement_usd_per_mw_h
@@ -265,6 +266,7 @@ class ServiceAwards:
     congestion: FloatArray
     voltage: FloatArray
     unbalance: FloatArray
+    scarcity: FloatArray
     shortage_kw: FloatArray
     requirement_usd_per_mw_h: FloatArray
 
@@ -304,7 +306,7 @@ class ServiceAwards:
         frame["unit"] = np.tile(np.where(offers.is_reactive, "kvar", "kW").astype(object), intervals)
         frame["offered"], frame["reserved"] = offers.quantity_kw.ravel(), self.reserved_kw.ravel()
         frame["offer_usd_per_mw_h"] = offers.price_usd_per_mw_h.ravel()
-        for name in ("price_usd_per_mw_h", "requirement", "congestion", "voltage", "unbalance"):
+        for name in ("price_usd_per_mw_h", "requirement", "congestion", "voltage", "unbalance", "scarcity"):
             frame[name] = getattr(self, name).ravel()
         return frame
 

@@ -104,8 +104,12 @@ class RollingDay:
 
     @property
     def objective(self) -> float:
-        """Total cost of the day: of what is binding and of the newest plan [currency]."""
-        return float(self.over_day(import_cost).sum() + self.over_day(as_bid_cost).sum())
+        """Total cost of the day: of what is binding and of the newest plan [currency].
+
+        As that of a `Clearing` it is import, as-bid costs and penalties; the last are no cost of any resource.
+        """
+        costs = (import_cost, as_bid_cost, Clearing.penalties)
+        return float(sum(self.over_day(cost).sum() for cost in costs))
 
     @cached_property
     def uplift(self) -> Uplift:
@@ -181,7 +185,7 @@ def reclear(
         The clearing of the whole day, or the day as it was rolled so far.
     case
         The whole day with the new forecast; its intervals before the first are not looked at, nor is the energy
-        at its beginning.  Network places, resources and what is lasting of stores are those of `before`.
+        at its beginning.  Network places, resources, penalties and what is lasting of stores are those of `before`.
     first_interval
         Interval of the day, after that of the step before.
     energy_kwh
@@ -255,6 +259,8 @@ def _check_step(day: RollingDay, case: MarketCase, first_interval: int) -> None:
         if not np.array_equal(getattr(case.network, name), getattr(known.network, name)):
             problems.add("forecast", "network", case.network.name, "must have the buses and phases of the day's")
             break
+    if case.penalties != known.penalties:
+        problems.add("forecast", "penalties", case.penalties, f"must be those of the day: {known.penalties}")
     if len(known.blocks) or len(case.blocks):
         problems.add(
             "reclear", "blocks", len(case.blocks), "block bids hold for a whole day, which is not cleared again"

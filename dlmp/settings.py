@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from dlmp.errors import Problems
 
 LOSS_MODELS = ("linear", "none")
+SOFT, HARD = "soft", "hard"
+LIMITS = (SOFT, HARD)
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,9 @@ class Settings:
         Network model: ``ac_tangent`` or ``lindistflow``.
     losses
         Losses of `lindistflow`: ``linear`` (around the dispatch without bids) or ``none``.
+    limits
+        ``soft``: a limit is broken where that costs less, by the penalties of the case, than to keep it; ``hard``: a
+        case in which not all limits can be kept is refused.
     max_passes
         Most LPs before the clearing ends as ``not_converged``.
     circle_sides
@@ -32,6 +37,7 @@ class Settings:
 
     formulation: str = "ac_tangent"
     losses: str = "linear"
+    limits: str = SOFT
     max_passes: int = 30
     circle_sides: int = 32
     tolerance_pu: float = 1e-8
@@ -40,8 +46,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         problems = Problems()
-        if self.losses not in LOSS_MODELS:
-            problems.add("settings", "losses", self.losses, f"must be one of {', '.join(LOSS_MODELS)}")
+        for name, known in (("losses", LOSS_MODELS), ("limits", LIMITS)):
+            if getattr(self, name) not in known:
+                problems.add("settings", name, getattr(self, name), f"must be one of {', '.join(known)}")
         for name, least in (("max_passes", 1), ("circle_sides", 4)):
             value = getattr(self, name)
             if value < least:

@@ -7,6 +7,7 @@ room is worth its price.  The rest fall apart into parts that share no condition
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from dlmp.dispatch import Dispatch
 from dlmp.errors import SolverError
+from dlmp.formulation.softness import BROKEN, Softness, is_held
 from dlmp.nearest import Polyhedron
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.products.storage import ENERGY_BALANCE
@@ -52,6 +54,11 @@ class DualChanges:
         (i,) Multiplier by unit of a scaled change.
     is_published
         (i,) True for those that prices and values of stored energy are made of.
+
+    Notes
+    -----
+    The multipliers of limits that are broken do not change, but where a tier ends that holds them: between two ends
+    they are its price, of which each side of a polygon has a part.
     """
 
     def __init__(self, found: Dispatch):
@@ -60,9 +67,12 @@ class DualChanges:
         every = np.arange(market.intervals)
         value = market.matrix @ found.x
         rows = np.flatnonzero((value <= market.row_lower + AT_BOUND_PU) | (value >= market.row_upper - AT_BOUND_PU))
-        limits, state = found.formulation.limits, point.limit_value
-        limit_low, limit_high = state <= limits.lower + AT_BOUND_PU, state >= limits.upper - AT_BOUND_PU
-        at_limit = np.nonzero(limit_low | limit_high)
+        softness = Softness.of(found.formulation.limits, market.penalties)
+        soft_state = softness.states_at(point.limit_value, AT_BOUND_PU)
+        weight = found.weights.limits.toarray()
+        has_sides = np.bincount(softness.quantity)[softness.quantity] > 1
+        is_priced = (np.abs(soft_state) >= BROKEN) & ~is_held(soft_state) | (found.excess != 0) & has_sides
+        at_limit = np.nonzero(is_held(soft_state) & ~is_priced)
         at_state, limit = at_limit
         real, reactive = (market.spread(g[every]) for g in point.import_gradients(market.ports))
         bound = market.spread(point.limit_gradients(at_state, limit, market.ports))
@@ -85,21 +95,34 @@ class DualChanges:
         self.limit = np.concatenate([np.full(len(rows), -1), none, limit])
         self.is_published = (self.kind != MARKET) | np.isin(self.row, market.rows_of(ENERGY_BALANCE))
         weights = found.weights
-        limit_dual = weights.limits.toarray()[at_limit]
-        self.dual = np.concatenate([found.row_dual[rows], weights.import_p[every], weights.import_q[every], limit_dual])
+        self.dual = np.concatenate(
+            [found.row_dual[rows], weights.import_p[every], weights.import_q[every], weight[at_limit]]
+        )
         size = np.maximum(abs(jacobian).max(axis=1).toarray().ravel(), 1e-12)
         self.scale = 1 / size
-        free = np.ones(2 * len(every), bool)
-        may_rise = np.concatenate([value[rows] <= market.row_lower[rows] + AT_BOUND_PU, free, limit_low[at_limit]])
-        may_fall = np.concatenate([value[rows] >= market.row_upper[rows] - AT_BOUND_PU, free, limit_high[at_limit]])
-        self.lower = np.where(may_fall, -FARTHEST, -np.maximum(self.dual * size, 0.0))
-        self.upper = np.where(may_rise, FARTHEST, -np.minimum(self.dual * size, 0.0))
-        self._set_columns(jacobian)
+        free = np.full(2 * len(every), np.inf)
+        least, most = (end[at_limit] for end in softness.multiplier_range_at(soft_state))
+        may_fall = value[rows] >= market.row_upper[rows] - AT_BOUND_PU
+        may_rise = value[rows] <= market.row_lower[rows] + AT_BOUND_PU
+        least = np.concatenate([np.where(may_fall, -np.inf, 0.0), -free, least])
+        most = np.concatenate([np.where(may_rise, np.inf, 0.0), free, most])
+        self.lower = -np.clip((self.dual - least) * size, 0.0, FARTHEST)
+        self.upper = np.clip((most - self.dual) * size, 0.0, FARTHEST)
+        kept = np.concatenate([np.zeros(sum(counts[:-1]), dtype=np.int8), soft_state[at_limit]])
+        kept[np.abs(kept) >= BROKEN] = 0
+        self._hard_lower = np.where(kept > 0, -FARTHEST, self.lower)
+        self._hard_upper = np.where(kept < 0, FARTHEST, self.upper)
+        priced = sparse.csr_array(np.where(is_priced, weight, 0.0))
+        self._set_columns(jacobian, market.along_columns(point.weighted_limit_gradient(priced, market.ports)))
 
-    def _set_columns(self, jacobian: sparse.csr_array) -> None:
-        """Write down the condition of each column: row of `by_column` with its bounds."""
-        columns, x = self.found.market.columns, self.found.x
-        reduced = columns.marginal_cost(x) - jacobian.T @ self.dual
+    def _set_columns(self, jacobian: sparse.csr_array, priced: FloatArray) -> None:
+        """Write down the condition of each column: row of `by_column` with its bounds.
+
+        `priced` (columns,) is what the limits whose multipliers do not change take off its reduced cost.
+        """
+        market, x = self.found.market, self.found.x
+        columns = market.columns
+        reduced = columns.marginal_cost(x) - jacobian.T @ self.dual - priced
         at_low, at_high = x <= columns.lower.ravel() + AT_BOUND_PU, x >= columns.upper.ravel() - AT_BOUND_PU
         is_bound = ~(at_low & at_high)
         by_column = sparse.csr_array(-jacobian.T @ sparse.diags_array(self.scale))
@@ -109,19 +132,34 @@ class DualChanges:
         upper = np.where(at_low, np.inf, np.where(at_high, -np.minimum(reduced, 0.0), 0.0))
         self.column_lower, self.column_upper = lower[is_bound], upper[is_bound]
         self.is_free = (~at_low & ~at_high)[is_bound]
+        beyond = market.block("import_beyond")
+        is_penalty = np.zeros(len(x), bool)
+        is_penalty[beyond] = (x[beyond] <= AT_BOUND_PU).all(axis=1, keepdims=True)
+        self._is_penalty = is_penalty[is_bound]
 
     def __len__(self) -> int:
         return len(self.kind)
 
-    def polyhedron(self, own: IntArray) -> Polyhedron:
-        """Scaled changes of the multipliers `own`, which share no condition with others that may change."""
+    def polyhedron(self, own: IntArray, *, is_hard: bool = False) -> Polyhedron:
+        """Scaled changes of the multipliers `own`, which share no condition with others that may change.
+
+        With `is_hard`, those of limits that are kept have no penalty to end at.
+        """
         columns = np.flatnonzero(np.diff(self.by_column[:, own].indptr))
-        return Polyhedron(
+        within = Polyhedron(
             self.lower[own],
             self.upper[own],
             sparse.csr_array(self.by_column[columns][:, own]),
             self.column_lower[columns],
             self.column_upper[columns],
+        )
+        if not is_hard:
+            return within
+        return replace(
+            within,
+            lower=self._hard_lower[own],
+            upper=self._hard_upper[own],
+            row_lower=np.where(self._is_penalty[columns], -np.inf, within.row_lower),
         )
 
     def price_gradients(self, own: IntArray, ports: IntArray) -> FloatArray:
@@ -134,15 +172,17 @@ class DualChanges:
         gradient[at_limit] = point.limit_gradients(state[at_limit], self.limit[own][at_limit], ports)
         return gradient
 
-    def ends(self, own: IntArray, direction: FloatArray) -> list[FloatArray]:
+    def ends(self, own: IntArray, direction: FloatArray, *, is_hard: bool = False) -> list[FloatArray]:
         """Scaled changes of the multipliers `own` that are farthest against and along `direction`.
+
+        With `is_hard` as if limits that are kept had no penalty.
 
         Raises
         ------
         SolverError
             When the multipliers that were found do not satisfy their own conditions.
         """
-        within = vars(self.polyhedron(own))
+        within = vars(self.polyhedron(own, is_hard=is_hard))
         found = [solve_lp(LinearProgram(cost=sign * direction, **within)) for sign in (1.0, -1.0)]
         if any(solution is None for solution in found):
             raise SolverError(UNSUPPORTED)

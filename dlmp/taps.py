@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.dispatch import PassReport
-from dlmp.errors import InfeasibleError, InputError, PowerFlowError, Problem
+from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, Problem
 from dlmp.market import MarketCase
 from dlmp.network.model import UnbalancedNetwork
 from dlmp.network.opendss.check import settle_taps, with_taps
@@ -85,14 +85,15 @@ def clear_with_taps(
     Parameters
     ----------
     case, settings, progress
-        See `dlmp.clear`.  The first clearing is at the taps of the case or, where these leave no dispatch, at those
-        that the controls come to at its loads without awards.
+        See `dlmp.clear`.  The first clearing is at the taps of the case or, where these leave no dispatch that keeps
+        all limits, at those that the controls come to at its loads without awards, if they do.
     max_rounds
         Most clearings.
 
     Returns
     -------
-    The last clearing: when the taps rest, come back to earlier ones or leave no dispatch, or after `max_rounds`.
+    The last clearing: when the taps rest, come back to earlier ones, leave no dispatch or would have it break limits
+    that it keeps now, or after `max_rounds`.
 
     Raises
     ------
@@ -124,8 +125,11 @@ def clear_with_taps(
         obstacle = _obstacle(taps, at_rest, rounds, max_rounds) if interval in moving else ""
         if interval in moving and not obstacle:
             try:
-                clearing = clear_at(with_taps(network, taps))
-                continue
+                following = clear_at(with_taps(network, taps))
+                if not _breaks(following) or _breaks(clearing):
+                    clearing = following
+                    continue
+                obstacle = "at the taps that they move to next, limits would have to be broken"
             except NO_DISPATCH as error:
                 obstacle = f"at the taps that they move to next, {' '.join(str(error).split())}"
         return TapClearing(clearing, tuple(rounds), interval, moving, obstacle)
@@ -143,19 +147,28 @@ def _regulated(case: MarketCase) -> UnbalancedNetwork:
 def _first(
     case: MarketCase, network: UnbalancedNetwork, interval: int, clear_at: Callable[[UnbalancedNetwork], Clearing]
 ) -> Clearing:
-    """Clear at the taps of `network` or, where these leave no dispatch, at those settled at its loads alone."""
+    """Clear at the taps of `network` or, where these do not keep all limits, at those settled at its loads alone."""
     try:
-        return clear_at(network)
+        own: Clearing | DlmpError = clear_at(network)
     except NO_DISPATCH as error:
-        ((taps, at_rest),) = settle_taps(
-            network, -case.load_pu[[interval]] * BASE_KVA, case.law_pu[[interval]] * BASE_KVA
-        )
-        if not at_rest or _same(taps, network.taps):
-            raise
+        own = error
+    if isinstance(own, Clearing) and not _breaks(own):
+        return own
+    ((taps, at_rest),) = settle_taps(network, -case.load_pu[[interval]] * BASE_KVA, case.law_pu[[interval]] * BASE_KVA)
+    if at_rest and not _same(taps, network.taps):
         try:
-            return clear_at(with_taps(network, taps))
+            settled = clear_at(with_taps(network, taps))
+            if not _breaks(settled) or not isinstance(own, Clearing):
+                return settled
         except NO_DISPATCH:
-            raise error from None
+            pass
+    if isinstance(own, Clearing):
+        return own
+    raise own
+
+
+def _breaks(clearing: Clearing) -> bool:
+    return clearing.status == CONVERGED and len(clearing.broken_limits()) > 0
 
 
 def _obstacle(taps: Mapping[str, float], at_rest: bool, rounds: Sequence[Mapping[str, float]], max_rounds: int) -> str:

@@ -99,6 +99,10 @@ def write(name: str, content: str | bytes) -> Edit:
     return lambda folder: (folder / name).write_bytes(data) and None
 
 
+def penalties(rows: str) -> Edit:
+    return write("penalties.csv", f"limit,beyond,price\n{rows}\n")
+
+
 def remove(*names: str) -> Edit:
     def edit(folder: Path) -> None:
         for name in names:
@@ -1116,5 +1120,26 @@ BROKEN_CASES = [
     ),
     BrokenCase("limit twice", append("limits.csv", "BC,300,,,"), "limits.csv line 4", "element", "above already"),
     BrokenCase("band crosses", change("limits.csv", "0.96", "1.06"), "bus A", "v_min_pu, v_max_pu", "v_min_pu <="),
+    # penalties.csv
+    BrokenCase(
+        "penalty of nothing",
+        penalties("current,0,5"),
+        "penalties.csv line 2",
+        "limit",
+        "one of voltage, thermal, unbalance",
+    ),
+    BrokenCase("penalty of words", penalties("thermal,0,dear"), "penalties.csv line 2", "price", "finite number"),
+    BrokenCase("penalty of no tier", penalties("thermal,,5"), "penalties.csv line 2", "beyond", "blank"),
+    BrokenCase("penalty from afar", penalties("thermal,0.1,5"), "penalties of thermal", "beyond", "begins at 0"),
+    BrokenCase("penalty for nothing", penalties("import,0,0"), "penalties of import", "price", "above zero"),
+    BrokenCase(
+        "penalty that falls", penalties("voltage,0,9\nvoltage,0.1,8"), "penalties of voltage", "price", "above 9"
+    ),
+    BrokenCase(
+        "penalty twice", penalties("import,0,9\nimport,0,8"), "penalties.csv line 3", "limit, beyond", "above already"
+    ),
+    BrokenCase(
+        "penalty missing", penalties("import,0,9\nimport,5,"), "penalties.csv line 3", "price", "the only row of import"
+    ),
 ]
 """Every broken case."""

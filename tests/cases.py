@@ -412,6 +412,20 @@ def undervoltage_meshed_cigre() -> MarketCase:
     return market(cigre(meshed=True, v_min_pu=0.985), 30.0, *plants_cigre(), load=0.95)
 
 
+def one_interval(case: MarketCase, interval: int) -> MarketCase:
+    """One interval of `case` as a case of its own."""
+    here = slice(interval, interval + 1)
+    return replace(
+        case,
+        horizon=replace(case.horizon, intervals=1, start=case.horizon.starts[interval]),
+        substation=case.substation.at(here),
+        load_p_kw=case.load_p_kw[here],
+        load_q_kvar=case.load_q_kvar[here],
+        resources=replace(case.resources, p_max_kw=case.resources.p_max_kw[here]),
+        bids=during(case.bids, here),
+    )
+
+
 def without_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the Newton finish from getting anywhere: a clearing stands where its last LP left it."""
     monkeypatch.setattr(newton, "MAX_STEPS", 0)

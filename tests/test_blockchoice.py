@@ -228,6 +228,26 @@ def test_blocks_that_a_limit_cannot_carry_are_cut_off():
     assert accepted(found) == {"good"}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_choice_is_the_best_of_all_combinations_where_limits_are_broken(seed: int):
+    """Bus c falls below its band whatever is accepted: each MWh relieves it by 25,000 USD, or twice that below 0.95."""
+    random = np.random.default_rng(seed)
+    network = feeder([Branch("a", "b", 0.02, 0.04), Branch("b", "c", 0.03, 0.05)], {"b": (80, 20), "c": (150, 30)})
+    network = replace(network, v_min_pu=np.array([0.9, 0.9, 0.97]))
+    case = market(network, [20.0, 30.0], resource("p", "c", supply=[(400, 90_000)]))
+    prices = random.uniform(10_000, 60_000, 4)
+    rows = [
+        block(f"b{index}", "p", random.uniform(10, 40), price, last=index % 2, group="one" if index > 1 else "")
+        for index, price in enumerate(prices)
+    ]
+    case = with_blocks(case, *rows)
+    names, cost = cheapest(case)
+    found = clear(case)
+    assert accepted(found) == names
+    assert found.objective == pytest.approx(cost, rel=1e-7)
+    assert len(found.broken_limits())
+
+
 def test_the_linear_model_chooses_blocks_too():
     case = island(resource("g", "a", supply=[(60, 10), (100, 40)]), bidder("plant", "a", 60))
     found = clear(with_blocks(case, block("B", "plant", 60, 20)), Settings(formulation="lindistflow", losses="none"))

@@ -15,6 +15,7 @@ from broken_cases import (
     also,
     append,
     change,
+    penalties,
     remove,
     source,
     write,
@@ -34,6 +35,7 @@ from dlmp.errors import InputError, Problems
 from dlmp.market import Horizon, MarketCase, Substation, simple_case
 from dlmp.network import Network, read_network
 from dlmp.network.simbench import from_simbench, simbench_profiles
+from dlmp.penalties import Penalties, Tier
 
 SIMBENCH = "1-LV-rural1--0-sw"
 
@@ -67,6 +69,7 @@ def assert_same_case(one: MarketCase, two: MarketCase):
     assert_same_arrays(one.bids, two.bids)
     assert_same_arrays(one.reactive_bids, two.reactive_bids)
     assert_same_arrays(one.stores, two.stores)
+    assert one.penalties == two.penalties
     assert_same_arrays(one.blocks, two.blocks)
     assert_same_arrays(one.service_offers, two.service_offers)
     assert_same_arrays(one.requirements, two.requirements)
@@ -82,6 +85,22 @@ def test_case_toml_gives_name_horizon_and_limits_of_import(folder):
     assert (case.substation.q_min_kvar.tolist(), case.substation.q_max_kvar.tolist()) == ([-np.inf] * 3, [np.inf] * 3)
     assert case.substation.price_usd_per_mwh.tolist() == [20, 50, -5]
     assert case.substation.q_price_usd_per_mvarh.tolist() == [1, 2, 0]
+
+
+def test_penalties_are_built_in_unless_their_kind_has_rows(folder):
+    assert read_case(folder).penalties == Penalties()
+    penalties("thermal,0.2,900\nthermal,0,500\nimport,0,")(folder)
+    expected = Penalties(thermal=(Tier(0.0, 500.0), Tier(0.2, 900.0)), substation=())
+    assert read_case(folder).penalties == expected
+
+
+def test_penalties_are_written_where_they_are_not_the_built_in_ones(folder, tmp_path):
+    case = read_case(folder)
+    case.write(tmp_path / "plain")
+    assert not (tmp_path / "plain" / "penalties.csv").exists()
+    given = Penalties(voltage=(Tier(0.0, 1e4 / 3), Tier(0.01, 1e6)), unbalance=())
+    replace(case, penalties=given).write(tmp_path / "own")
+    assert read_case(tmp_path / "own").penalties == given
 
 
 def test_limits_of_import_by_interval_take_the_place_of_those_of_all(folder):

@@ -7,7 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from acopf import AcOpf, solve_acopf
-from cases import CASES, banded, during, feeder33, feeder69, generators33, market, rated, resource, without_finish
+from cases import (
+    CASES,
+    banded,
+    feeder33,
+    feeder69,
+    generators33,
+    market,
+    one_interval,
+    rated,
+    resource,
+    without_finish,
+)
 from feeders import Branch, feeder
 from scipy import sparse
 
@@ -254,20 +265,6 @@ def test_shorter_intervals_cost_their_share_at_the_same_prices(minutes: int):
     np.testing.assert_allclose(found.prices.lmp_usd_per_mwh, expected.prices.lmp_usd_per_mwh, rtol=1e-12)
 
 
-def one_interval(case: MarketCase, interval: int) -> MarketCase:
-    """One interval of `case` as a case of its own."""
-    here = slice(interval, interval + 1)
-    return replace(
-        case,
-        horizon=replace(case.horizon, intervals=1, start=case.horizon.starts[interval]),
-        substation=case.substation.at(here),
-        load_p_kw=case.load_p_kw[here],
-        load_q_kvar=case.load_q_kvar[here],
-        resources=replace(case.resources, p_max_kw=case.resources.p_max_kw[here]),
-        bids=during(case.bids, here),
-    )
-
-
 def signs_of_price() -> MarketCase:
     """Intervals at a negative price, at none, and at two positive ones, in one horizon."""
     flexible = resource("pool", 29, kind="load", demand=[(400, -4), (500, -15)], q_kvar=(0.0, 200.0))
@@ -464,7 +461,7 @@ def test_nothing_binds_on_a_feeder_that_is_wide_enough():
 
 def conflicts(case: MarketCase, **settings: object) -> list[str]:
     with pytest.raises(InfeasibleError) as caught:
-        clear(case, Settings(**settings))
+        clear(case, Settings(limits="hard", **settings))
     return [conflict.element for conflict in caught.value.conflicts]
 
 
@@ -486,7 +483,7 @@ class TestInfeasible:
     def test_an_import_cap_below_what_is_needed_is_named(self, formulation: str):
         case = market(feeder33(), 20.0, resource("far", 17, supply=[(50, 31)]), p_max_kw=1000.0)
         with pytest.raises(InfeasibleError) as caught:
-            clear(case, Settings(formulation=formulation))
+            clear(case, Settings(formulation=formulation, limits="hard"))
         (conflict,) = caught.value.conflicts
         assert (conflict.element, conflict.interval, conflict.unit) == ("substation import of real power", 0, "kW")
         assert conflict.limit == pytest.approx(1000.0)
@@ -511,7 +508,7 @@ class TestInfeasible:
             load=[0.5, 1.0, 0.5],
         )
         with pytest.raises(InfeasibleError) as caught:
-            clear(case, Settings(formulation=formulation))
+            clear(case, Settings(formulation=formulation, limits="hard"))
         assert {conflict.interval for conflict in caught.value.conflicts} == {1}
 
 

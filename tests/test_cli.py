@@ -78,7 +78,7 @@ def test_the_tables_have_the_documented_columns(run, case: Path, tmp_path: Path)
     run("clear", case, "--out", tmp_path / "out")
     names = (*TABLES, *SETTLEMENT_TABLES)
     columns = {name: list(pd.read_csv(tmp_path / "out" / f"{name}.csv").columns) for name in names}
-    components = ["energy", "loss", "congestion", "voltage", "unbalance"]
+    components = ["energy", "loss", "congestion", "voltage", "unbalance", "scarcity"]
     assert columns["prices"] == [
         *("interval_start", "interval", "bus", "phase", "lmp_usd_per_mwh", *components),
         *("lmp_q_usd_per_mvarh", *(f"{name}_q" for name in components)),
@@ -192,11 +192,27 @@ def test_a_file_in_place_of_the_output_folder_exits_2_and_stays(run, case: Path,
     assert path.read_text() == "mine"
 
 
-def test_an_infeasible_case_exits_3_names_the_limits_and_leaves_the_output_alone(run, case: Path, tmp_path: Path):
+def test_an_infeasible_case_clears_and_tells_what_is_broken(run, case: Path, tmp_path: Path):
+    change("limits.csv", ",,A,0.96,", ",,A,1.02,")(case)
+    code, out, _ = run("clear", case, "--out", tmp_path / "out")
+    assert code == 0
+    assert "broken            1 limit in 3 intervals, for " in out
+    assert "- voltage, worst: bus A, interval 1: " in out
+    assert "holds: AC-feasible but for the 1 limit told broken (pandapower)" in out
+    broken = pd.read_csv(tmp_path / "out" / "broken_limits.csv")
+    assert broken.element.tolist() == ["bus A"] * 3
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["broken_limits"], summary["penalty"]) == (1, pytest.approx(broken.cost_usd.sum()))
+    assert summary["certificate"]["broken_limits"] == 1
+
+
+def test_an_infeasible_case_exits_3_when_hard_names_the_limits_and_leaves_the_output_alone(
+    run, case: Path, tmp_path: Path
+):
     run("clear", case, "--out", tmp_path / "out")
     before = contents(tmp_path / "out")
     change("limits.csv", ",,A,0.96,", ",,A,1.02,")(case)
-    code, out, err = run("clear", case, "--out", tmp_path / "out")
+    code, out, err = run("clear", case, "--out", tmp_path / "out", "--hard")
     assert (code, out) == (3, "")
     assert "  - bus A, interval 0: limit 1.02 pu" in err
     assert contents(tmp_path / "out") == before

@@ -9,10 +9,11 @@ from cases import feeder33, generators33, market, resource
 from feeders import Branch, feeder
 from storecases import Store, with_stores
 
-from dlmp import Clearing, InfeasibleError, InputError, Settings, clear
+from dlmp import Clearing, InfeasibleError, InputError, Penalties, Settings, Tier, clear
 from dlmp.market import MarketCase, simple_case
 
 SEEDS = (20, 34, 8, 10, 29, 32, 39)
+CHEAP = Penalties(substation=(Tier(0.0, 200.0),))
 
 
 def beside_a_load(price: list[float], *stores: Store) -> MarketCase:
@@ -95,6 +96,19 @@ def best_of_all_directions(case: MarketCase) -> float:
     return min(costs)
 
 
+@pytest.mark.parametrize("seed", SEEDS[:1])
+def test_no_other_choice_of_directions_costs_less_where_limits_are_broken(seed: int):
+    """Import of at least 6 MW in the second hour, more than loads and stores can take."""
+    case = two_stores(seed)
+    least = np.array([-np.inf, 6e3, -np.inf])
+    case = replace(case, substation=replace(case.substation, p_min_kw=least), penalties=CHEAP)
+    found = clear(case)
+    assert found.status == "converged"
+    assert not goes_both_ways(found)
+    assert found.broken_limits().interval.tolist() == [1]
+    assert found.objective <= best_of_all_directions(case) + 1e-6
+
+
 @pytest.mark.parametrize(
     "seed", [*SEEDS[:2], *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (*SEEDS[2:], *range(8)))]
 )
@@ -112,7 +126,11 @@ def test_burning_energy_is_no_way_to_keep_a_limit():
     plain = market(feeder([Branch("a", "b", 1e-5, 1e-5)], {"b": (100.0, 0.0)}), [20.0], solar, p_min_kw=0.0)
     full = lossy("battery", charge_kw=300.0, discharge_kw=300.0, initial_kwh=100.0)
     with pytest.raises(InfeasibleError, match="import"):
-        clear(with_stores(plain, full))
+        clear(with_stores(plain, full), Settings(limits="hard"))
+    soft = clear(with_stores(plain, full))
+    assert soft.status == "converged"
+    assert not goes_both_ways(soft)
+    assert soft.broken_limits().excess.item() == pytest.approx(100.0, abs=0.01)
     room = clear(with_stores(plain, replace(full, initial_kwh=10.0)))
     assert room.stores.charge_kw.item() == pytest.approx(100.0, abs=0.01)
 

@@ -42,7 +42,27 @@ def test_a_conflict_tells_limit_and_least_violation_in_its_unit():
     assert error.conflicts[0].attained == 123.4567891
     assert str(error).splitlines() == [
         "no dispatch of the offered resources keeps these limits:",
-        "  - line 3, interval 2: limit 100 A, the least violation leaves 123.457 A",
+        "  - line 3, interval 2: limit 100 A, within reach 123.457 A",
+    ]
+
+
+def test_limits_that_conflict_with_each_other_are_told_set_by_set():
+    members = [("bus 1", 0), ("bus 2", 1), ("bus 3", 1), ("line 4", 2), ("line 5", 2)]
+    error = InfeasibleError(LimitConflict(name, 0, 1.0, 1.5, "pu", group) for name, group in members)
+    assert [[conflict.element for conflict in members] for members in error.sets] == [
+        ["bus 1"],
+        ["bus 2", "bus 3"],
+        ["line 4", "line 5"],
+    ]
+    assert str(error).splitlines() == [
+        "no dispatch of the offered resources keeps these limits:",
+        "  - bus 1, interval 0: limit 1 pu, within reach 1.5 pu",
+        "nor these limits together, though all but any one of them:",
+        "  - bus 2, interval 0: limit 1 pu, within reach 1.5 pu",
+        "  - bus 3, interval 0: limit 1 pu, within reach 1.5 pu",
+        "nor these limits together, though all but any one of them:",
+        "  - line 4, interval 0: limit 1 pu, within reach 1.5 pu",
+        "  - line 5, interval 0: limit 1 pu, within reach 1.5 pu",
     ]
 
 

@@ -9,7 +9,7 @@ import matplotlib.pyplot
 import numpy as np
 import pandapower.networks
 import pytest
-from cases import CASES
+from cases import CASES, feeder33, market, resource
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -77,6 +77,15 @@ def test_a_voltage_that_binds_is_ringed_and_named_with_its_limit(cleared):
     assert len(drawn(ax, "binding").get_offsets()) == 2
     assert {text.get_text() for text in ax.texts if text.get_color() == BINDING} == {"17\n1.03 pu", "32\n1.03 pu"}
     assert len(drawn(feeder(clearing, 0), "binding").get_offsets()) == 0
+
+
+def test_a_voltage_that_is_broken_is_ringed_and_named_with_what_it_is():
+    clearing = clear(market(feeder33(v_min_pu=0.914), 20.0, resource("idle", 3, supply=[(1, 900)])))
+    ax = feeder(clearing)
+    broken = clearing.broken_limits()
+    assert len(drawn(ax, "binding").get_offsets()) == len(broken) > 0
+    (lowest,) = broken[broken.element == "bus 17"].itertuples()
+    assert any(f"0.914 pu broken: {lowest.value:.4g}" in text.get_text() for text in ax.texts)
 
 
 def test_a_branch_that_binds_has_the_colour_of_limits(cleared):

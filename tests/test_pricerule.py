@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storecases import Store, with_stores
 
-from dlmp import Clearing, MarketCase, Settings, clear
+from dlmp import Clearing, MarketCase, Penalties, Settings, Tier, clear
 from dlmp.pricerule import with_chosen_prices
+from dlmp.prices import COMPONENTS
 from dlmp.supporting import DualChanges
 from dlmp.uniqueness import price_ranges
 
@@ -150,7 +151,7 @@ def tied_markets(draw: st.DrawFn) -> tuple[MarketCase, MarketCase, MarketCase, S
 def assert_supported(found: Clearing) -> None:
     """The published prices meet the bids' own conditions, and their components add up."""
     prices = found.prices
-    parts = sum(getattr(prices, name) for name in ("energy", "loss", "congestion", "voltage", "unbalance"))
+    parts = sum(getattr(prices, name) for name in COMPONENTS)
     assert parts == pytest.approx(prices.lmp_usd_per_mwh, abs=1e-9)
     bids, award = found.case.bids, found.awards.segment_kw[0]
     at = prices.lmp_usd_per_mwh[0] @ found.case.resources.share.T
@@ -169,6 +170,28 @@ def test_order_names_and_an_idle_twin_change_no_price(markets: tuple[MarketCase,
         assert other.status == first.status == "converged"
         for field in ("lmp_usd_per_mwh", "lmp_q_usd_per_mvarh", "energy", "congestion"):
             assert getattr(other.prices, field) == pytest.approx(getattr(first.prices, field), abs=1e-6)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(tied_markets())
+def test_penalties_of_limits_that_are_kept_change_no_price(
+    markets: tuple[MarketCase, MarketCase, MarketCase, Settings],
+):
+    case, _, _, how = markets
+    soft, hard = clear(case, how), clear(case, replace(how, limits="hard"))
+    assert soft.prices.lmp_usd_per_mwh == pytest.approx(hard.prices.lmp_usd_per_mwh, abs=1e-6)
+    assert soft.prices.lmp_q_usd_per_mvarh == pytest.approx(hard.prices.lmp_q_usd_per_mvarh, abs=1e-6)
+
+
+def test_a_price_that_would_be_above_the_penalty_is_the_penalty():
+    """All 100 kW offered at 10 and at 5,000 for 100 kW of load, without import: 2,505 the mean of both; at 1,000 less.
+
+    With import at 20 plus 1,000 the price is at most 1,020.
+    """
+    case = island(resource("g", "a", supply=[(100, 10), (100, 5000)]))
+    assert price(clear(case), "a") == pytest.approx(2505, abs=1e-5)
+    capped = replace(case, penalties=Penalties(substation=(Tier(0.0, 1000.0),)))
+    assert price(clear(capped), "a") == pytest.approx(1020, abs=1e-5)
 
 
 @pytest.mark.nightly

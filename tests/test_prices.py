@@ -25,12 +25,14 @@ COLUMNS = [
     "congestion",
     "voltage",
     "unbalance",
+    "scarcity",
     "lmp_q_usd_per_mvarh",
     "energy_q",
     "loss_q",
     "congestion_q",
     "voltage_q",
     "unbalance_q",
+    "scarcity_q",
 ]
 
 

@@ -1,15 +1,17 @@
 """Random small feeders and bids: what must hold of every clearing, whatever the numbers."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
 import pytest
 from cases import Offer, market, resource
 from feeders import Branch, feeder
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from softopf import solve_soft_acopf
 
-from dlmp import InfeasibleError, MarketCase, clear
+from dlmp import InfeasibleError, MarketCase, Settings, clear
 from dlmp.prices import COMPONENTS
 
 
@@ -61,11 +63,7 @@ def cases(draw: st.DrawFn) -> MarketCase:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 def test_every_clearing_is_feasible_supported_and_adds_up(case: MarketCase):
-    try:
-        found = clear(case)
-    except InfeasibleError as error:
-        assert error.conflicts
-        assume(False)
+    found = clear(case)
     prices, certificate = found.prices, found.certificate
     assert found.status == "converged"
     for total, suffix in ((prices.lmp_usd_per_mwh, ""), (prices.lmp_q_usd_per_mvarh, "_q")):
@@ -76,4 +74,39 @@ def test_every_clearing_is_feasible_supported_and_adds_up(case: MarketCase):
     assert certificate.import_mismatch_kw < 1e-4
     cost = case.substation.price_usd_per_mwh[0] * found.import_kw[0]
     cost += np.where(case.bids.is_supply, 1, -1) * case.bids.price_usd_per_mwh[0] @ found.awards.segment_kw[0]
-    assert found.objective == pytest.approx(cost / 1000, rel=1e-7, abs=1e-7)
+    assert found.objective == pytest.approx(cost / 1000 + found.penalty, rel=1e-7, abs=1e-7)
+
+
+def tightened(case: MarketCase) -> MarketCase:
+    """The case with a band from 0.985 pu, half of its ratings, and import of at most 0.8 of its load."""
+    network = case.network
+    narrow = replace(
+        network,
+        v_min_pu=np.full(network.node_count, 0.985),
+        rating_from_pu=network.rating_from_pu / 2,
+        rating_to_pu=network.rating_to_pu / 2,
+    )
+    most = 0.8 * float(case.load_p_kw.sum())
+    return replace(case, network=narrow, substation=replace(case.substation, p_max_kw=most))
+
+
+@given(cases().map(tightened))
+@settings(
+    max_examples=20,
+    derandomize=True,
+    database=None,
+    deadline=timedelta(seconds=20),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+def test_soft_limits_have_the_ac_optimum_and_hard_ones_are_refused_just_where_those_break(case: MarketCase):
+    found, expected = clear(case), solve_soft_acopf(case)
+    assert found.status == "converged"
+    assert found.objective == pytest.approx(expected.cost, rel=1e-6, abs=1e-7)
+    assert found.certificate.is_feasible
+    assert found.certificate.is_supported
+    try:
+        clear(case, Settings(limits="hard"))
+        assert found.broken_limits().empty
+    except InfeasibleError as error:
+        assert error.conflicts
+        assert len(found.broken_limits())

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from settlementcases import with_services
 from storecases import STORE_CASES, Store, with_stores
 
-from dlmp import Clearing, InfeasibleError, InputError, RollingDay, clear, reclear
+from dlmp import Clearing, InfeasibleError, InputError, Penalties, RollingDay, Settings, clear, reclear
 from dlmp.market import MarketCase, simple_case
 from dlmp.output import TABLES
 
@@ -230,6 +230,7 @@ def test_new_segments_of_a_curve_hold_from_their_step_on():
             "q_min_kvar",
         ),
         (lambda case: {"case": STORE_CASES["arbitrage_33"]()}, "forecast", "network"),
+        (lambda case: {"case": replace(case, penalties=Penalties(voltage=()))}, "forecast", "penalties"),
     ],
 )
 def test_a_step_that_does_not_belong_to_the_day_is_refused(change, element: str, field: str):
@@ -269,8 +270,27 @@ def test_limits_that_conflict_are_named_by_the_interval_of_the_day():
     least = np.array([-np.inf, -np.inf, 500.0, -np.inf])
     capped = replace(case, substation=replace(case.substation, p_min_kw=least))
     with pytest.raises(InfeasibleError) as caught:
-        reclear(clear(case), capped, 1)
+        reclear(clear(case, Settings(limits="hard")), capped, 1)
     assert [conflict.interval for conflict in caught.value.conflicts] == [2]
+
+
+def test_penalties_are_a_cost_of_the_day_and_of_no_resource():
+    """100 kW of 200 may be imported in the second and third hour, and the engine has 30; then only 80 of them."""
+    network = feeder([Branch("a", "b", 1e-5, 1e-5)], {"b": (200.0, 0.0)})
+    cap = np.array([np.inf, 100.0, 100.0])
+    case = market(network, [20.0] * 3, resource("engine", "b", supply=[(30.0, 50.0)]), p_max_kw=cap)
+    begun = RollingDay.begin(clear(case))
+    assert begun.objective == pytest.approx(begun.clearing.objective, rel=1e-9)
+    tighter = replace(case, substation=replace(case.substation, p_max_kw=np.array([np.inf, 100.0, 80.0])))
+    day = reclear(begun, tighter, 2)
+    table = day.table(TABLES["broken_limits"])
+    assert table[["interval", "cleared_from"]].to_numpy().tolist() == [[1, 0], [2, 2]]
+    np.testing.assert_allclose(table.excess, [70, 90], atol=0.1)
+    excess = table.excess.sum()
+    plain = (20 * (200 + 170 + 170) + 50 * 60) / 1000
+    assert day.objective == pytest.approx(plain + 4.0 * excess, rel=1e-4)
+    assert day.uplift.as_bid_cost_usd.item() == pytest.approx(50 * 0.06, abs=1e-6)
+    assert day.uplift.uplift_usd.item() == 0.0
 
 
 def test_metered_energy_beyond_the_band_is_refused_with_the_interval_it_counts_from():

@@ -5,13 +5,14 @@ from dataclasses import fields
 import pytest
 
 from dlmp.errors import InputError
-from dlmp.settings import LOSS_MODELS, Settings
+from dlmp.settings import LIMITS, LOSS_MODELS, SOFT, Settings
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"losses": "quadratic"}, "must be one of linear, none"),
+        ({"limits": "firm"}, "must be one of soft, hard"),
         ({"max_passes": 0}, "must be at least 1"),
         ({"circle_sides": 3}, "must be at least 4"),
         ({"tolerance_pu": 0.0}, "must be above zero"),
@@ -38,6 +39,11 @@ def test_all_bad_settings_are_reported_at_once():
 @pytest.mark.parametrize("losses", LOSS_MODELS)
 def test_every_loss_model_is_a_valid_setting(losses: str):
     assert Settings(losses=losses).losses == losses
+
+
+def test_limits_are_soft_unless_asked_otherwise():
+    assert Settings().limits == SOFT
+    assert [Settings(limits=limits).limits for limits in LIMITS] == list(LIMITS)
 
 
 @pytest.mark.parametrize("change", [{"max_passes": 1}, {"circle_sides": 4}, {"tolerance_pu": 1e-300}])

@@ -23,6 +23,7 @@ from dlmp.shipped import shipped_case
 from dlmp.taps import clear_with_taps
 from dlmp.units import BASE_KVA
 
+HARD = Settings(limits="hard")
 HEAVY = ("1,1.3", "1,3.2")
 """A second hour of two and a half times the load: the regulators as they were read leave its voltages low."""
 LOOSE = ("v_min_pu = 0.94\nv_max_pu = 1.06", "options = {ratings = false}\nv_min_pu = 0.85\nv_max_pu = 1.2")
@@ -114,9 +115,9 @@ def test_taps_that_leave_no_dispatch_are_settled_at_the_loads_first(heavy):
     case = with_least(heavy, 0.91)
     network = case.network
     with pytest.raises(InfeasibleError, match=r"interval 1: limit 0\.91 pu"):
-        clear(case)
+        clear(case, HARD)
     settled = settle_taps(network, -case.load_pu * BASE_KVA, case.law_pu * BASE_KVA)[1][0]
-    found = clear_with_taps(case)
+    found = clear_with_taps(case, HARD)
     assert found.rounds[0] == settled != network.taps
     assert found.settled
     assert found.clearing.status == CONVERGED
@@ -124,12 +125,38 @@ def test_taps_that_leave_no_dispatch_are_settled_at_the_loads_first(heavy):
     assert found.clearing.certificate.is_feasible
 
 
+def test_taps_at_which_limits_would_be_broken_are_settled_at_the_loads_first(heavy):
+    """Limits are soft: the same taps as when they are hard, and the same clearing."""
+    case = with_least(heavy, 0.91)
+    assert len(clear(case).broken_limits())
+    found, expected = clear_with_taps(case), clear_with_taps(case, HARD)
+    assert found.rounds == expected.rounds
+    assert found.clearing.broken_limits().empty
+    assert found.clearing.objective == pytest.approx(expected.clearing.objective, rel=1e-9)
+
+
+def test_where_no_taps_keep_all_limits_those_of_the_case_are_cleared_with_what_they_break(heavy):
+    case = with_least(heavy, 0.98)
+    found = clear_with_taps(case)
+    assert found.rounds[0] == case.network.taps
+    assert len(found.clearing.broken_limits())
+    assert found.clearing.certificate.is_feasible
+
+
+def test_taps_that_would_break_limits_end_it_unsettled_at_the_last_that_do_not(heavy, monkeypatch):
+    low = dict.fromkeys(heavy.network.taps, 0.9)
+    monkeypatch.setattr(taps, "settle_taps", lambda network, *power: [(low, True)] * 3)
+    found = clear_with_taps(with_least(heavy, 0.85))
+    assert (found.rounds, found.settled) == ((heavy.network.taps,), False)
+    assert "at the taps that they move to next, limits would have to be broken" in found.obstacle
+
+
 def test_where_settled_taps_leave_no_dispatch_either_the_limits_are_those_at_the_taps_of_the_case(heavy):
     case = with_least(heavy, 0.98)
     with pytest.raises(InfeasibleError) as alone:
-        clear(case)
+        clear(case, HARD)
     with pytest.raises(InfeasibleError) as found:
-        clear_with_taps(case)
+        clear_with_taps(case, HARD)
     assert str(found.value) == str(alone.value)
 
 
@@ -137,13 +164,13 @@ def test_where_the_controls_rest_at_the_loads_nothing_is_cleared_twice(heavy, mo
     monkeypatch.setattr(taps, "with_taps", None)
     monkeypatch.setattr(taps, "settle_taps", lambda network, *power: [(network.taps, True)])
     with pytest.raises(InfeasibleError, match=r"interval 1: limit 0\.91 pu"):
-        clear_with_taps(with_least(heavy, 0.91))
+        clear_with_taps(with_least(heavy, 0.91), HARD)
 
 
 def test_taps_that_leave_no_dispatch_end_it_unsettled_at_the_last_that_do(heavy, monkeypatch):
     low = dict.fromkeys(heavy.network.taps, 0.9)
     monkeypatch.setattr(taps, "settle_taps", lambda network, *power: [(low, True)] * 3)
-    found = clear_with_taps(with_least(heavy, 0.85))
+    found = clear_with_taps(with_least(heavy, 0.85), HARD)
     assert (found.rounds, found.settled) == ((heavy.network.taps,), False)
     assert found.clearing.status == CONVERGED
     assert "at the taps that they move to next, no dispatch" in found.obstacle

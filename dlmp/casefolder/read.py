@@ -7,6 +7,7 @@ import numpy as np
 from dlmp.casefolder.blocks import read_blocks
 from dlmp.casefolder.limits import apply_limits
 from dlmp.casefolder.offers import read_offers
+from dlmp.casefolder.penalties import read_penalties
 from dlmp.casefolder.reactive import read_reactive_bids
 from dlmp.casefolder.rows import Places, numbered
 from dlmp.casefolder.series import (
@@ -36,8 +37,8 @@ def read_case(folder: Path | str) -> MarketCase:
     folder
         Holds ``case.toml``, ``import_prices.csv`` and, as needed, ``load_profile.csv``, ``resources.csv``,
         ``availability.csv``, ``bids.csv``, ``blocks.csv``, ``reactive_bids.csv``, ``stores.csv``,
-        ``store_profile.csv``, ``service_offers.csv``, ``requirements.csv``, ``zones.csv``, ``limits.csv`` and the files
-        of the network.
+        ``store_profile.csv``, ``service_offers.csv``, ``requirements.csv``, ``zones.csv``, ``limits.csv``,
+        ``penalties.csv`` and the files of the network.
 
     Raises
     ------
@@ -66,6 +67,7 @@ def read_case(folder: Path | str) -> MarketCase:
     blocks = read_blocks(folder, resources, stores, offers.names, settings.intervals, problems)
     service_offers = read_service_offers(folder, resources, offers.names, settings.intervals, hours, problems)
     requirements = read_requirements(folder, network, places, settings.intervals, problems)
+    penalties = read_penalties(folder, problems)
     if network is not None:
         dispatched = dispatched_elements(network, resources, problems)
     if problems.found or network is None or settings.horizon is None:
@@ -88,6 +90,7 @@ def read_case(folder: Path | str) -> MarketCase:
         blocks=blocks,
         service_offers=service_offers,
         requirements=requirements,
+        penalties=penalties,
     )
 
 

@@ -164,6 +164,8 @@ class AcPoint:
 
     def weighted_limit_gradient(self, weights: sparse.csr_array, ports: IntArray) -> FloatArray:
         """Gradient of the weighted sum of each interval's limits, (t, 2, ports)."""
+        if not weights.nnz:
+            return np.zeros((len(self.state_pu), 2, len(ports)))
         return self.sensitivity.gradient(np.arange(len(self.state_pu)), self._weighted_adjoint(weights), ports)
 
     def lagrangian(self, weights: Weights) -> "AcLagrangian":

@@ -107,6 +107,12 @@ class Weights:
         """No cost at all."""
         return cls(np.zeros(intervals), np.zeros(intervals), sparse.csr_array((intervals, limits)))
 
+    def less(self, part: "Weights") -> "Weights":
+        """Those without the `part`."""
+        limits = sparse.csr_array(self.limits - part.limits)
+        limits.eliminate_zeros()
+        return Weights(self.import_p - part.import_p, self.import_q - part.import_q, limits)
+
 
 class OperatingPoint(Protocol):
     """A network state for every interval, with derivatives by the injections at the ports.

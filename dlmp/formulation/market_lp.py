@@ -14,17 +14,19 @@ from dlmp.errors import Problems
 from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon, second_of_two
 from dlmp.market import MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
+from dlmp.penalties import HARD, Penalties
 from dlmp.products.blockbids import block_bounds
 from dlmp.products.columns import Columns
 from dlmp.products.energy import declare_energy, energy_columns
 from dlmp.products.ramps import has_ramps, ramp_bounds
 from dlmp.products.services import REQUIREMENT, SERVICE_VARIABLES, service_bounds
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
+from dlmp.products.substation import IMPORT_RANGE, IMPORT_VARIABLES, import_bounds
 from dlmp.services import SERVICES
 
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
-VARIABLES = ["award", "block", "q_award", "p", "q", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES]
+VARIABLES = ["award", "block", "q_award", "p", "q", *IMPORT_VARIABLES, *STORE_VARIABLES, *SERVICE_VARIABLES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,8 @@ class MarketLp:
         Bounds (t, i) of the rules whose bounds differ from interval to interval.
     called
         Network states beside those as scheduled, which come first; there are ``t + len(called)`` states in all.
+    penalties
+        What it costs to break a limit.
     """
 
     case: MarketCase
@@ -95,6 +99,7 @@ class MarketLp:
     columns: Columns
     bounds: Mapping[str, tuple[FloatArray, FloatArray]]
     called: CalledStates
+    penalties: Penalties = HARD
 
     @cached_property
     def state_interval(self) -> IntArray:
@@ -211,7 +216,8 @@ class MarketLp:
     def own_rows(self) -> npt.NDArray[np.bool_]:
         """(rows,) True for what a resource must keep by itself, whatever the others do."""
         own = np.ones(len(self.row_lower), bool)
-        own[self.rows_of(REQUIREMENT)] = False
+        for rule in (REQUIREMENT, IMPORT_RANGE):
+            own[self.rows_of(rule)] = False
         return own
 
     def rows_of(self, rule: str) -> IntArray:
@@ -274,6 +280,10 @@ class MarketLp:
         rows = gradient.reshape(2 * len(gradient), gradient.shape[2]) @ self._share_of_ports
         return np.asarray(rows).reshape(*gradient.shape[:2], len(self.case.resources))
 
+    def along_columns(self, gradient: FloatArray) -> FloatArray:
+        """Derivatives by all (columns,) of a sum over states with `gradient` (states, 2, ports) by `ports`."""
+        return np.asarray(self.by_column.T @ self.spread(gradient).ravel())
+
     def network_rows(self, state: IntArray, gradient: FloatArray, own: str | None = None) -> sparse.csr_array:
         """Rows ``gradient (p, q) + own`` in `state`, (i, columns); `own` is the variable with coefficient 1."""
         width, count = self.matrix.shape[1], 2 * len(self.case.resources)
@@ -324,7 +334,7 @@ class MarketLp:
         return np.asarray(fed - self.case.load_pu[self.state_interval])
 
 
-def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
+def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = HARD) -> MarketLp:
     """Write the market of one interval in Pyomo, compile it and repeat it over the horizon.
 
     Raises
@@ -343,9 +353,11 @@ def build_market_lp(case: MarketCase, circle_sides: int) -> MarketLp:
     )
     with collector_paused():
         model = pyo.ConcreteModel()
-        declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides)
+        declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides, penalties)
         template = compile_template(model, VARIABLES)
     if is_coupled:
         template = second_of_two(template)
+    columns = over_horizon(template, energy_columns(case, penalties))
     bounds = store_bounds(case) | ramp_bounds(case) | block_bounds(case) | service_bounds(case)
-    return MarketLp(case, template, over_horizon(template, energy_columns(case)), bounds, whole_services(case))
+    bounds |= import_bounds(case.substation, penalties)
+    return MarketLp(case, template, columns, bounds, whole_services(case), penalties)

@@ -18,7 +18,9 @@ from scipy import sparse
 
 from dlmp.formulation.interface import Formulation, Limits, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
+from dlmp.formulation.softness import Slack, Softness, slack_columns, with_slack
 from dlmp.network.model import FloatArray, IntArray
+from dlmp.solve import LinearProgram
 
 IMPORT_P, IMPORT_Q, LIMIT = 0, 1, 2
 FIRST_LIMIT_KEY = 4 * 2**32
@@ -84,6 +86,11 @@ class NetworkRows:
     ----------
     is_equality
         (t,) True where the import follows its newest tangent exactly.
+    softness
+        How far the limits may give way.
+    excess
+        (states, k) How far the LP let each limit be above its upper bound, or if negative below its lower, when it was
+        last asked [pu].
     watched
         (states, k) True for the limits that are in the LP.
     """
@@ -95,6 +102,8 @@ class NetworkRows:
 
     def __post_init__(self) -> None:
         shape = (len(self.market.state_interval), len(self.formulation.limits))
+        self.softness = Softness.of(self.formulation.limits, self.market.penalties)
+        self.excess = np.zeros(shape)
         self.watched = np.zeros(shape, bool)
         self._serial = 0
         self.is_equality = self.market.columns.cost[:, self.market.template.blocks["import_p"]].ravel() < 0
@@ -102,7 +111,7 @@ class NetworkRows:
     def add_point(self, point: OperatingPoint, x: FloatArray) -> None:
         """Take the tangents at `point`, the state of dispatch `x`, into the LP."""
         power = self.market.power(x)
-        near = worth_watching(self.formulation.limits, point.limit_value)
+        near = worth_watching(self.formulation.limits, point.limit_value - self.excess)
         self.watched |= near
         self._drop_invalid(point, power)
         self._serial += 1
@@ -123,7 +132,7 @@ class NetworkRows:
         """Cut off what the LP's solution `x` breaks, to first order at `point`; False when it breaks nothing new."""
         limits, injection = self.formulation.limits, self.market.injection(x)
         value = point.predicted_limits(injection)
-        broken = worth_watching(limits, value, margin=-PREDICTED) & (limits.convex | ~self.watched)
+        broken = worth_watching(limits, value - self.excess, margin=-PREDICTED) & (limits.convex | ~self.watched)
         if not broken.any():
             return False
         self.watched |= broken
@@ -176,6 +185,31 @@ class NetworkRows:
             np.concatenate([rows.key() for rows in blocks]),
         )
 
+    def slack(self) -> Slack:
+        """Columns by which the rows of `matrix` may be broken."""
+        blocks = self.all_rows()
+        state, limit = (np.concatenate([getattr(rows, name) for rows in blocks]) for name in ("state", "limit"))
+        steepest = np.concatenate([np.abs(rows.gradient).max(axis=(1, 2), initial=0.0) for rows in blocks])
+        return slack_columns(self.softness, state, limit, steepest)
+
+    def programme(self, cost: FloatArray, slack: Slack) -> LinearProgram:
+        """The market's LP at `cost` (columns,) under all rows, with the columns of `slack` at its end."""
+        network, lower, upper, _ = self.matrix()
+        market = self.market
+        hard = LinearProgram(
+            cost,
+            market.columns.lower.ravel(),
+            market.columns.upper.ravel(),
+            sparse.csr_array(sparse.vstack([market.matrix, network])),
+            np.concatenate([market.row_lower, lower]),
+            np.concatenate([market.row_upper, upper]),
+        )
+        return with_slack(hard, slack)
+
+    def note_excess(self, slack: Slack, amount: FloatArray) -> None:
+        """Remember how far the LP breaks the limits, with the columns of `slack` at `amount` (c,)."""
+        self.excess = slack.excess(amount, self.softness, len(self.excess))
+
     def weights(self, dual: FloatArray) -> Weights:
         """Multipliers by import and limit from the `dual` of every row of `matrix`."""
         states, count = self.watched.shape
@@ -194,6 +228,11 @@ class NetworkRows:
                 entries = (own[binding], (rows.state[binding], rows.limit[binding]))
                 limits = limits + sparse.csr_array(entries, shape=limits.shape)
         return Weights(real, reactive, sparse.csr_array(limits))
+
+
+def limit_of(key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Limits of rows with these keys (`Rows.key`)."""
+    return key // FIRST_LIMIT_KEY - 1
 
 
 def violation(limits: Limits, value: FloatArray) -> FloatArray:

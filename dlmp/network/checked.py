@@ -3,11 +3,15 @@
 The programs are asked by `dlmp.network.pandapower_check` and `dlmp.network.opendss.check`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from dlmp.network.model import BALANCED_PHASE, PHASES, ComplexArray, FloatArray, Network, UnbalancedNetwork
+
+Told = Mapping[tuple[str, int], float]
+"""How far a limit is told to be broken, by the name of its element, with its phase, and by interval [pu]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +52,8 @@ class CheckedFlow:
         """(t, p) Voltage magnitude of every port: to ground, or between two phases over 1.73 [pu]."""
         return np.abs((self.network.incidence @ self.v_pu.T).T) * self.network.port_scale
 
-    def worst_voltage(self) -> tuple[float, str]:
-        """Largest excursion from a voltage band [pu], and where; between phases at nodes that float."""
+    def worst_voltage(self, told: Told | None = None) -> tuple[float, str]:
+        """Largest excursion from a voltage band beyond what is `told` [pu], and where; between phases."""
         network = self.network
         ports = np.flatnonzero(network.is_priced)
         ports = ports[~np.isin(ports, network.source)]
@@ -57,10 +61,10 @@ class CheckedFlow:
         size = self.port_voltage()[:, ports]
         broken = np.maximum(network.v_min_pu[node] - size, size - network.v_max_pu[node])
         names = [_at(f"bus {network.port_bus[port]}", str(network.port_phase[port])) for port in ports]
-        return _worst(broken, names)
+        return _worst(broken - _of(told, names, len(broken)), names)
 
-    def worst_unbalance(self) -> tuple[float, str]:
-        """Largest excess of negative over positive sequence above the network's limit [pu], and where."""
+    def worst_unbalance(self, told: Told | None = None) -> tuple[float, str]:
+        """Largest excess of negative over positive sequence above the limit and what is `told` [pu], and where."""
         network = self.network
         if not isinstance(network, UnbalancedNetwork) or not np.isfinite(network.v_unbalance_max):
             return 0.0, ""
@@ -73,10 +77,11 @@ class CheckedFlow:
                 ratio = np.abs(a + turn**2 * b + turn * c) / np.abs(a + turn * b + turn**2 * c)
                 excess.append(ratio - network.v_unbalance_max)
                 names.append(f"bus {bus}")
-        return _worst(np.array(excess).reshape(len(names), len(self.v_pu)).T, names)
+        broken = np.array(excess).reshape(len(names), len(self.v_pu)).T
+        return _worst(broken - _of(told, names, len(broken)), names)
 
-    def worst_loading(self) -> tuple[float, str]:
-        """Largest loading of a rated conductor [%], and which."""
+    def worst_loading(self, told: Told | None = None) -> tuple[float, str]:
+        """Largest loading of a rated conductor less what is `told` above its rating [%], and which."""
         network = self.network
         at_from, at_to = np.abs(self.current_from_pu), np.abs(self.current_to_pu)
         power = ~network.rating_is_current
@@ -84,11 +89,20 @@ class CheckedFlow:
         at_to[:, power] *= np.abs(self.v_pu[:, network.to_node[power]])
         loading = 100 * np.maximum(at_from / network.rating_from_pu, at_to / network.rating_to_pu)
         phases = network.phase[network.from_node]
-        return _worst(loading, [_at(str(name), str(at)) for name, at in zip(network.branch, phases, strict=True)])
+        names = [_at(str(name), str(at)) for name, at in zip(network.branch, phases, strict=True)]
+        return _worst(loading - 100 * _of(told, names, len(loading)), names)
 
 
 def _at(element: str, phase: str) -> str:
     return element if phase == BALANCED_PHASE else f"{element}.{phase}"
+
+
+def _of(told: Told | None, names: list[str], intervals: int) -> FloatArray:
+    """(t, k) What is told of each name."""
+    amount = np.zeros((intervals, len(names)))
+    for (name, interval), value in (told or {}).items():
+        amount[interval, [index for index, known in enumerate(names) if known == name]] = value
+    return amount
 
 
 def _worst(value: FloatArray, names: list[str]) -> tuple[float, str]:

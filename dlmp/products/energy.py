@@ -14,6 +14,7 @@ import pyomo.environ as pyo
 
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
+from dlmp.penalties import HARD, Penalties
 from dlmp.products.blockbids import block_columns, declare_blocks
 from dlmp.products.capability import declare_capability
 from dlmp.products.columns import Columns, bounds_of
@@ -21,14 +22,16 @@ from dlmp.products.ramps import declare_ramps
 from dlmp.products.reactive import declare_reactive, reactive_columns
 from dlmp.products.services import SERVICE_VARIABLES, declare_services, service_columns
 from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
+from dlmp.products.substation import IMPORT_VARIABLES, declare_import, import_columns
 from dlmp.units import BASE_KVA
 
 
-def energy_columns(case: MarketCase) -> dict[str, Columns]:
+def energy_columns(case: MarketCase, penalties: Penalties = HARD) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.
 
-    ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; and those
-    of blocks, of reactive bids, of the stores and of the services.
+    ``award`` by bid segment, ``p`` and ``q`` by resource, ``import_p`` and ``import_q`` once per interval; those of
+    blocks, of reactive bids, of the stores and of the services; and ``import_beyond`` by
+    `dlmp.products.substation.Excess`.
     """
     resources, bids, substation = case.resources, case.bids, case.substation
     intervals, count = resources.p_max_kw.shape
@@ -47,16 +50,7 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
         ),
         "p": Columns(repeat(resources.p_min_kw, count), resources.p_max_kw / BASE_KVA, nothing),
         "q": Columns(repeat(resources.q_min_kvar, count), repeat(resources.q_max_kvar, count), nothing),
-        "import_p": Columns(
-            substation.p_min_kw[:, None] / BASE_KVA,
-            substation.p_max_kw[:, None] / BASE_KVA,
-            substation.price_usd_per_mwh[:, None],
-        ),
-        "import_q": Columns(
-            substation.q_min_kvar[:, None] / BASE_KVA,
-            substation.q_max_kvar[:, None] / BASE_KVA,
-            substation.q_price_usd_per_mvarh[:, None],
-        ),
+        **import_columns(substation, penalties),
         **reactive_columns(case),
         **store_columns(case),
         **service_columns(case),
@@ -64,7 +58,13 @@ def energy_columns(case: MarketCase) -> dict[str, Columns]:
     }
 
 
-def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequence[int], circle_sides: int) -> None:
+def declare_energy(
+    model: pyo.ConcreteModel,
+    case: MarketCase,
+    intervals: Sequence[int],
+    circle_sides: int,
+    penalties: Penalties = HARD,
+) -> None:
     """Add the energy market of `intervals` to `model`.
 
     Parameters
@@ -77,13 +77,14 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
         Intervals of the horizon to write down.
     circle_sides
         Sides of the polygon inscribed in each apparent-power circle.
+    penalties
+        What it costs to break the range of the import.
     """
-    columns = energy_columns(case)
+    columns = energy_columns(case, penalties)
     bids, resources = case.bids, case.resources
     model.INTERVALS = pyo.Set(initialize=list(intervals))
     model.SEGMENTS = pyo.RangeSet(0, len(bids) - 1)
     model.RESOURCES = pyo.RangeSet(0, len(resources) - 1)
-    model.SUBSTATION = pyo.RangeSet(0, 0)
 
     def bounds(name):
         return bounds_of(columns[name])
@@ -91,9 +92,7 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
     model.award = pyo.Var(model.INTERVALS, model.SEGMENTS, bounds=bounds("award"))
     model.p = pyo.Var(model.INTERVALS, model.RESOURCES, bounds=bounds("p"))
     model.q = pyo.Var(model.INTERVALS, model.RESOURCES, bounds=bounds("q"))
-    model.import_p = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_p"))
-    model.import_q = pyo.Var(model.INTERVALS, model.SUBSTATION, bounds=bounds("import_q"))
-
+    declare_import(model, case.substation, penalties, columns)
     declare_reactive(model, case)
     declare_stores(model, case)
     declare_blocks(model, case)
@@ -116,6 +115,6 @@ def declare_energy(model: pyo.ConcreteModel, case: MarketCase, intervals: Sequen
         return sum(
             columns[name].cost[t, i] * getattr(m, name)[t, i]
             + float(columns[name].slope[t, i]) / 2 * getattr(m, name)[t, i] ** 2
-            for name in ("award", "block", "q_award", "import_p", "import_q", *STORE_VARIABLES, *SERVICE_VARIABLES)
+            for name in ("award", "block", "q_award", *IMPORT_VARIABLES, *STORE_VARIABLES, *SERVICE_VARIABLES)
             for t, i in getattr(m, name)
         )

@@ -3,15 +3,16 @@ r"""The operator's surplus, split by cause.
 With the net consumption ``c_n`` of port n (loads less injections) and the import ``P0``, both real and reactive,
 the operator takes in and pays out
 
-    surplus = sum_n price_n c_n - pi P0,       price_n = w + loss_n + congestion_n + voltage_n + unbalance_n
+    surplus = sum_n price_n c_n - pi P0,   price_n = w + loss_n + congestion_n + voltage_n + unbalance_n + scarcity_n
 
-at the substation's price ``pi``, ``w`` being the marginal cost of import (`dlmp.prices`).  The network loses
+at the substation's price ``pi``, ``w`` being the marginal cost of import without what its broken range makes of it,
+which is scarcity (`dlmp.prices`).  The network loses
 ``L = P0 - sum_n c_n``, its shunts included.  Putting that in for ``w sum_n c_n`` splits the surplus without a rest
 (for lossless networks: Wu, Varaiya, Spiller and Oren, J. Regulatory Economics 10(1), 1996):
 
     import_limit = (w - pi) P0
     loss         = sum_n loss_n c_n - w L                    collected at marginal losses, less what is lost
-    congestion   = sum_n congestion_n c_n                    voltage and unbalance alike
+    congestion   = sum_n congestion_n c_n                    voltage, unbalance and scarcity alike
 
 Offers k of services are paid ``price_k r_k`` for what they hold ready, and ``price_k = requirement_k + congestion_k +
 voltage_k + unbalance_k`` (`dlmp.reserves`).  A limit may bind in the state in which they are called, where they inject
@@ -32,6 +33,9 @@ quantity would be without any net consumption or call, to first order: ``|y|`` t
 * Losses: ``w (dL - L)``, ``dL`` their derivative along the net consumption.  Of a square it is ``w L``; no-load losses
   and a negative price make it negative.
 * A limit that forces import, or export, pays for that.
+* Scarcity: a broken limit collects ``|y|`` times the room between what its quantity would be without net consumption
+  and what it is; the penalty itself is paid to nobody.  A broken voltage pays where the sources alone would break its
+  band, and a broken range of import where the least import, or the most export, is what is broken.
 
 `Surplus.table` says which it is.
 """
@@ -47,6 +51,7 @@ import pandas as pd
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
 from dlmp.market import Horizon
 from dlmp.network.model import ComplexArray, FloatArray
+from dlmp.prices import SCARCITY
 from dlmp.settlement.lines import Lines
 from dlmp.settlement.money import ZERO, MoneyArray, money, total, totals
 from dlmp.settlement.stage import Stage
@@ -187,6 +192,12 @@ def _why_limits(cause: str) -> Callable[[Stage], list[str]]:
     return reason
 
 
+def _why_scarcity(stage: Stage) -> list[str]:
+    """Name the broken limits of the network whose own rent is negative, else what else is short."""
+    forced = "import is below its least, export beyond its most, or a requirement short: relief is paid its penalty"
+    return [text or forced for text in _why_limits(SCARCITY)(stage)]
+
+
 @dataclass(frozen=True)
 class Cause:
     """A part of the surplus.
@@ -214,6 +225,7 @@ CAUSES = (
     Cause(CONGESTION, limit_rent(CONGESTION), _why_limits(CONGESTION)),
     Cause(VOLTAGE, limit_rent(VOLTAGE), _why_limits(VOLTAGE)),
     Cause(UNBALANCE, limit_rent(UNBALANCE), _why_limits(UNBALANCE), always=False),
+    Cause(SCARCITY, limit_rent(SCARCITY), _why_scarcity, always=False),
     Cause("import_limit", import_limit_rent, _why_import_limit),
     Cause("services", service_rent, _why_services, always=False),
     Cause("make_whole", make_whole_rent, _why_make_whole, always=False),

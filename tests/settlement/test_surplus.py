@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from acopf import solve_acopf
 from cases import CASES, feeder33, generators33, market, rated, resource
+from infeasible import DAYS
 from settlementcases import amounts, chp, readings, settled_by_hand, two_buses
 from test_acopf_phases import priced
 from unbalanced import unbalanced
@@ -214,6 +215,51 @@ def test_each_limit_s_share_adds_up_to_the_rent_of_its_cause(name: str):
         assert parts[cause] == pytest.approx(total, rel=1e-9, abs=1e-7)
 
 
+@pytest.mark.parametrize("name", [name for name in DAYS if "33" not in name])
+def test_the_parts_add_up_where_limits_are_broken_and_say_why_they_are_negative(name: str):
+    found = clear(DAYS[name].build())
+    settlement = settle(found)
+    parts = rents(settlement)
+    assert "scarcity" in parts
+    residue = parts.pop("residue")
+    assert sum(parts.values()) == pytest.approx(left_over(settlement), rel=1e-9, abs=1e-9)
+    assert abs(residue) <= ROUNDED * (len(settlement.table()) + len(settlement.surplus)) + 1e-9 * abs(
+        left_over(settlement)
+    )
+    table = settlement.surplus
+    is_negative = np.array([amount < Decimal(0) for amount in table.amount])
+    assert (table.explanation[is_negative].str.len() > 1).all()
+    assert (table.explanation[~is_negative] == "-").all()
+
+
+def test_a_broken_line_collects_its_penalty_for_all_that_it_carries():
+    """2 pu through a line of 1.5 without losses: everything at b pays what one more MW in the line costs."""
+    case = clear(DAYS["overloaded_line"].build()).case
+    found = clear(case, Settings(formulation="lindistflow", losses="none"))
+    (row,) = found.broken_limits().itertuples()
+    parts = rents(settle(found))
+    assert parts["scarcity"] == pytest.approx(row.penalty_usd_per_h * row.value, rel=1e-3)
+    assert not any(amount for name, amount in parts.items() if name not in ("scarcity", "residue"))
+    values = found.limit_values(found.awards.injection_kva())
+    assert values.component.tolist() == ["scarcity"]
+    assert parts["scarcity"] == pytest.approx(-values.value_usd_per_h.item(), rel=1e-9)
+
+
+def test_a_voltage_that_stays_broken_costs_money_where_the_source_alone_breaks_it_and_says_so():
+    """At 1.05 without load and a limit of 1.02: what little there is to draw is paid, and the rest is broken."""
+    eater = resource("eater", "b", kind="load", demand=[(10, 10)])
+    settlement = settle(clear(two_buses(eater, load=(0.0, 0.0), band=(0.9, 1.02), source=1.05)))
+    assert rents(settlement)["scarcity"] < -1.0
+    assert why(settlement, "scarcity") == "bus b: 1.05 pu without any net consumption, limit 1.02 pu"
+
+
+def test_export_beyond_its_most_is_paid_by_who_makes_it():
+    settlement = settle(clear(DAYS["export_cap_below_what_must_run"].build()))
+    assert rents(settlement)["scarcity"] > 100.0, "the sun pays 4000 for each MWh"
+    forced = two_buses(resource("eater", "b", kind="load", demand=[(10, 10)]), load=(5.0, 0.0), p_min_kw=100.0)
+    assert why(settle(clear(forced)), "scarcity").startswith("import is below its least")
+
+
 def by_phase() -> MarketCase:
     """Three phases, pairs, loads that follow their voltage, and two prices."""
     return priced(unbalanced(), 40.0, 25.0)
@@ -264,5 +310,5 @@ def test_deviations_split_by_the_same_causes_at_real_time_prices():
 
 
 def test_components_of_the_surplus_are_those_of_the_price():
-    assert {"loss", "congestion", "voltage", "unbalance"} == set(COMPONENTS) - {"energy"}
+    assert {"loss", "congestion", "voltage", "unbalance", "scarcity"} == set(COMPONENTS) - {"energy"}
     assert set(rents(settle(settled_by_hand()))) == {"loss", "congestion", "voltage", "import_limit", "residue"}
