@@ -162,7 +162,7 @@ def with_stores(case: MarketCase, spec: Spec, random: np.random.Generator, nodes
 
 
 def with_capacity(case: MarketCase, random: np.random.Generator) -> MarketCase:
-    """Let every resource offer capacity up and down for an hour, and require a tenth of the highest load of each."""
+    """Let every resource offer capacity for one interval, and require a tenth of the highest load each way."""
     services, intervals, count = (CAPACITY_UP, CAPACITY_DOWN), case.horizon.intervals, len(case.resources)
     reach_kw = case.resources.p_max_kw.max(axis=0) - case.resources.p_min_kw
     price = random.uniform(1.0, 8.0, len(services) * count)
@@ -171,7 +171,7 @@ def with_capacity(case: MarketCase, random: np.random.Generator) -> MarketCase:
         service=np.repeat(services, count),
         quantity_kw=np.tile(reach_kw, (intervals, len(services))),
         price_usd_per_mw_h=np.tile(price, (intervals, 1)),
-        duration_hours=np.full(len(services) * count, 1.0),
+        duration_hours=np.full(len(services) * count, 24 / intervals),
     )
     required_kw = 0.1 * case.load_p_kw.sum(axis=1).max()
     requirements = Requirements(

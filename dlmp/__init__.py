@@ -14,6 +14,7 @@ from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network import Network
 from dlmp.penalties import Penalties, Tier
 from dlmp.rolling import RollingDay, reclear
+from dlmp.services import Requirements, ServiceOffers, behind_branch, everywhere, in_zone
 from dlmp.settings import Settings
 from dlmp.settlement import Correction, CostRecovery, Settlement, correct, settle
 from dlmp.shipped import shipped_case
@@ -31,14 +32,19 @@ __all__ = [
     "Network",
     "Penalties",
     "PowerFlowError",
+    "Requirements",
     "RollingDay",
+    "ServiceOffers",
     "Settings",
     "Settlement",
     "SolverError",
     "Substation",
     "Tier",
+    "behind_branch",
     "clear",
     "correct",
+    "everywhere",
+    "in_zone",
     "read_case",
     "reclear",
     "settle",

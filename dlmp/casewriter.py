@@ -8,19 +8,23 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dlmp.bids import Resources
 from dlmp.blocks import Blocks
 from dlmp.curves import Curves
 from dlmp.errors import InputError, Problem, Problems
-from dlmp.network.model import FloatArray, Network
+from dlmp.network.model import FloatArray, IntArray, Network
 from dlmp.network.tables import write_tables
 from dlmp.penalties import KINDS, Penalties, Tier
+from dlmp.services import Requirements, ServiceOffers, behind_branch
 from dlmp.stores import PROFILED, Stores
 
 if TYPE_CHECKING:
     from dlmp.market import Horizon, MarketCase, Substation
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 def write_case(case: "MarketCase", folder: Path | str) -> None:
@@ -73,6 +77,8 @@ def _write_files(case: "MarketCase", folder: Path) -> None:
         tables["availability.csv"] = _availability(case.resources)
         tables["stores.csv"] = _stores(case.stores, case.resources)
         tables["store_profile.csv"] = _store_profile(case.stores, case.resources)
+        tables["service_offers.csv"] = _service_offers(case.service_offers, case.resources)
+    tables |= _requirements(case.requirements, case.network)
     for name, table in tables.items():
         if len(table) or name == "bids.csv":
             table.to_csv(folder / name, index=False)
@@ -171,17 +177,12 @@ def _availability(resources: Resources) -> pd.DataFrame:
 
 def _bids(curves: Curves) -> pd.DataFrame:
     """One row for a segment that never changes, else one for each interval that offers it."""
-    steady = (curves.quantity == curves.quantity[0]).all(axis=0)
-    for values in (curves.price, curves.rise, curves.is_fixed):
-        steady &= (values == values[0]).all(axis=0)
-    written = (curves.quantity != 0) | (curves.price != 0)
-    written[:, steady] = np.arange(len(written))[:, None] == 0
-    column, interval = np.nonzero(written.T)
+    column, interval, label = _changing(curves.quantity, curves.price, curves.rise, curves.is_fixed)
     is_fixed = curves.is_fixed[interval, column]
     table = pd.DataFrame(
         {
             "resource": curves.owner[curves.resource[column]],
-            "interval": np.where(steady[column], "", interval.astype(str)),
+            "interval": label,
             "side": np.where(curves.is_into[column], curves.words.into, curves.words.out),
             "segment": curves.segment[column],
             curves.words.quantity: curves.quantity[interval, column],
@@ -238,3 +239,64 @@ def _store_profile(stores: Stores, resources: Resources) -> pd.DataFrame:
     column, interval = np.nonzero(np.any([np.isfinite(value) for value in changed.values()], axis=0).T)
     table = pd.DataFrame({"resource": resources.name[stores.resource[column]], "interval": interval})
     return table.assign(**{name: value[interval, column] for name, value in changed.items()}).dropna(axis=1, how="all")
+
+
+def _service_offers(offers: ServiceOffers, resources: Resources) -> pd.DataFrame:
+    """One row for an offer that never changes, else one for each interval that has it."""
+    column, interval, label = _changing(offers.quantity_kw, offers.price_usd_per_mw_h)
+    return pd.DataFrame(
+        {
+            "resource": resources.name[offers.resource[column]],
+            "service": offers.service[column],
+            "interval": label,
+            "quantity_kw": offers.quantity_kw[interval, column],
+            "price_usd_per_mw_h": offers.price_usd_per_mw_h[interval, column],
+            "duration_hours": offers.duration_hours[column],
+        }
+    )
+
+
+def _requirements(requirements: Requirements, network: Network) -> dict[str, pd.DataFrame]:
+    """One row for a requirement that never changes, else one for each interval that has it; and its zones."""
+    places, zones = [], dict[str, BoolArray]()
+    for name, place, counts in zip(requirements.name, requirements.place, requirements.counts, strict=True):
+        kind, _, element = str(place).partition(" ")
+        if not _is_place(kind, element, counts, network):
+            kind, element = "zone", element if kind == "zone" and element else str(name)
+            while (zones.setdefault(element, counts) != counts).any():
+                element = f"{element} of {name}"
+        places.append((kind, element))
+    column, interval, label = _changing(requirements.quantity_kw)
+    place, element = np.array(places, dtype=object).reshape(-1, 2)[column].T
+    table = pd.DataFrame(
+        {
+            "name": requirements.name[column],
+            "service": requirements.service[column],
+            "place": place,
+            "element": element,
+            "interval": label,
+            "quantity_kw": requirements.quantity_kw[interval, column],
+            "shortage_usd_per_mw_h": _blank_where_infinite(requirements.shortage_usd_per_mw_h[column]),
+        }
+    )
+    rows = [(zone, bus) for zone, counts in zones.items() for bus in dict.fromkeys(network.port_bus[counts].tolist())]
+    return {"requirements.csv": table, "zones.csv": pd.DataFrame(rows, columns=["zone", "bus"])}
+
+
+def _is_place(kind: str, element: str, counts: BoolArray, network: Network) -> bool:
+    """True where a place that is no zone is what the requirement counts."""
+    if kind == "substation" and not element:
+        return bool(counts.all())
+    try:
+        return kind == "branch" and bool((behind_branch(network, element) == counts).all())
+    except InputError:
+        return False
+
+
+def _changing(*profiles: FloatArray | BoolArray) -> tuple[IntArray, IntArray, npt.NDArray[np.str_]]:
+    """Column, interval and label of the interval of every row that tells (t, k) profiles; no row is all 0."""
+    steady = np.all([(values == values[0]).all(axis=0) for values in profiles], axis=0)
+    written = np.any([values != 0 for values in profiles], axis=0)
+    written[:, steady] = np.arange(len(written))[:, None] == 0
+    column, interval = np.nonzero(written.T)
+    return column, interval, np.where(steady[column], "", interval.astype(str))

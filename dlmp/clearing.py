@@ -1,7 +1,7 @@
 """Clear a market case: the one function that users call, and the record it returns."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -260,31 +260,39 @@ class Clearing:
         columns, x = self.market.columns, self._dispatch.x.reshape(self.market.intervals, self.market.width)
         return columns.cost * x + columns.slope * x**2 / 2
 
-    def limit_values(self, injection_kva: ComplexArray) -> pd.DataFrame:
-        """What each binding limit's share of the prices pays for injections.
+    def limit_values(self, injection_kva: ComplexArray, reserved_kw: FloatArray | None = None) -> pd.DataFrame:
+        """What each binding limit's share of the prices pays for injections and for power held ready.
 
         Parameters
         ----------
         injection_kva
             (t, p) Complex power into each port [kVA].
+        reserved_kw
+            (t, k) Power of each offer of a service [kW], [kvar], which is injected too in the states that call it;
+            default: none.
 
         Returns
         -------
-        Rows with ``interval, component, name, limit, without, unit`` and ``value_usd_per_h``: the sum over all
+        Rows with ``interval, component, name, called, limit, without, unit`` and ``value_usd_per_h``: the sum over all
         ports of injection times the limit's share of the price [currency/h].  To first order the limited
         quantity would be `without` if the injections were not there.  The component of a broken limit is ``scarcity``.
         """
         limits, work = self._dispatch.formulation.limits, self._dispatch
         weights = work.weights.limits.tocoo()
+        market, limit = work.market, weights.col
         is_scarce = work.excess[weights.row, weights.col] != 0
-        interval, limit = work.market.state_interval[weights.row], weights.col
-        slope = limit_slopes(work.point, weights, injection_kva[work.market.state_interval] / BASE_KVA)
+        interval = market.state_interval
+        injected_kva: ComplexArray = injection_kva[interval].astype(complex)
+        if reserved_kw is not None:
+            injected_kva[market.intervals :] += market.called_kva(reserved_kw)
+        slope = limit_slopes(work.point, weights, injected_kva / BASE_KVA)
         bound = np.where(weights.data > 0, limits.lower[limit], limits.upper[limit])
         return pd.DataFrame(
             {
-                "interval": interval,
+                "interval": interval[weights.row],
                 "component": np.where(is_scarce, SCARCITY, limits.cause[limit]).astype(object),
                 "name": [limits.name(index) for index in limit],
+                "called": [market.call_name(int(state)) for state in weights.row],
                 "limit": limits.physical(limit, bound),
                 "without": limits.physical(limit, work.point.limit_value[weights.row, limit] - slope),
                 "unit": limits.unit[limit].astype(object),
@@ -335,6 +343,7 @@ class Clearing:
             "nodes": self.case.network.node_count,
             "resources": len(self.case.resources),
             "local_supply": self.local_supply.totals(),
+            "services": {service: asdict(total) for service, total in self.services.totals().items()},
             "formulation": self.settings.formulation,
             **_frozen(self.case.network),
             "passes": len(self.passes),

@@ -25,7 +25,7 @@ from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import violation
 from dlmp.formulation.softness import BROKEN, Softness, StateArray, is_held
 from dlmp.network.model import FloatArray
-from dlmp.quadratic import Curvature, QuadraticModel
+from dlmp.quadratic import MAX_ROUNDS, Curvature, QuadraticModel
 from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray
 from dlmp.timing import PhaseClock
@@ -38,11 +38,13 @@ NEAR_PRICE = 0.03
 """A bid this near to its price may be accepted in part, relative to the dearest price."""
 PROXIMAL = 1e-9
 """Damping of both blocks, which vanishes at the solution: keeps the system regular."""
-MORE_MOVES, FEW_MOVES = 4, 10
+MORE_MOVES, FEW_MOVES = 4, 30
 """Corrections of a coupled horizon's sets may grow by this factor, or be so few: a step is cheaper than its quadratic
 programme."""
 DAMPING_BY_ERROR, MOST_DAMPING = 100.0, 1e-2
 """Damping of columns in a coupled horizon, per error of the optimality conditions, and its largest value."""
+ROW_DAMPING_BY_ERROR, MOST_ROW_DAMPING = 1e-2, 1e-4
+"""The same of its rows, per broken pu."""
 RANK_TOLERANCE = 1e-9
 SYMMETRIC = {"SymmetricMode": True}
 CONSTRAINING = 1e4
@@ -179,6 +181,8 @@ def newton_finish(
     if not (many_reactive or market.is_coupled):
         search.settle(MAX_STEPS)
     search.restore(start, search.is_open)
+    if market.is_coupled:
+        search.quadratic_step(rounds=1)
     for _ in range(MAX_QUADRATIC_STEPS):
         if not (search.is_open & ~search.has_failed).any():
             break
@@ -318,13 +322,13 @@ class _Search:
         self.has_failed |= lost
         self.restore(before, lost)
 
-    def quadratic_step(self) -> None:
+    def quadratic_step(self, rounds: int = MAX_ROUNDS) -> None:
         """Replace open intervals by the optimum of their quadratic model; one that has none is given up."""
         market = self.market
         weights = self.multipliers.weights()
         model = QuadraticModel(market, self.formulation, self.x, self.point, weights, self.curvature, self.clock)
         trying = np.flatnonzero(self.is_open & ~self.has_failed)
-        solutions = model.solve_all(trying, self.active.limit)
+        solutions = model.solve_all(trying, self.active.limit, rounds)
         solved = np.concatenate([np.zeros(0, dtype=np.int64), *(found.intervals for found in solutions)])
         self.has_failed[np.setdiff1d(trying, solved)] = True
         self.curvature.expire(trying)
@@ -442,8 +446,8 @@ class _System:
     def step(self) -> tuple[FloatArray, Multipliers] | None:
         """Take one Newton step on the free columns; None when the system is singular."""
         here = self.jacobian[:, self.free]
-        damping = self._damping() * sparse.eye_array(len(self.free))
-        corner = -PROXIMAL * sparse.eye_array(len(self.dual))
+        of_columns, of_rows = self._damping()
+        damping, corner = of_columns * sparse.eye_array(len(self.free)), -of_rows * sparse.eye_array(len(self.dual))
         system = sparse.csc_array(sparse.block_array([[self.hessian(), here.T], [here, None]]))
         right = np.concatenate([-self.reduced[self.free], self.residual])
         try:
@@ -463,14 +467,19 @@ class _System:
         multipliers.import_p[self.open], multipliers.import_q[self.open] = real, reactive
         return x, multipliers
 
-    def _damping(self) -> float:
-        """Damping of the free columns, which vanishes with the error.
+    def _damping(self) -> tuple[float, float]:
+        """Damping of the free columns and of the rows, which vanish with the errors of either.
 
-        Two stores at one bus can trade places for nothing: without more damping the least error sends them far away.
+        Two stores at one bus can trade places for nothing, and rows that say the same can share a multiplier in any
+        way: without more damping the least error sends them far away.
         """
         if not self.market.is_coupled:
-            return PROXIMAL
-        return max(PROXIMAL, min(MOST_DAMPING, DAMPING_BY_ERROR * self.error))
+            return PROXIMAL, PROXIMAL
+        broken = float(np.abs(self.residual).max(initial=0.0))
+        return (
+            max(PROXIMAL, min(MOST_DAMPING, DAMPING_BY_ERROR * self.error)),
+            max(PROXIMAL, min(MOST_ROW_DAMPING, ROW_DAMPING_BY_ERROR * broken)),
+        )
 
     def hessian(self) -> sparse.csr_array:
         """Second derivatives of the Lagrangian by the free columns."""

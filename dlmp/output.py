@@ -27,6 +27,8 @@ TABLES: dict[str, Callable[[Clearing], pd.DataFrame]] = {
     "reactive_segments": lambda clearing: clearing.awards.reactive_segment_table(),
     "stores": lambda clearing: clearing.stores.table(),
     "blocks": lambda clearing: clearing.blocks.table(),
+    "services": lambda clearing: clearing.services.table(),
+    "requirements": lambda clearing: clearing.services.requirement_table(),
     "flows": lambda clearing: clearing.flows.table(),
     "voltages": lambda clearing: clearing.voltages.table(),
     "binding_limits": lambda clearing: clearing.binding_limits(),
@@ -43,8 +45,9 @@ SETTLEMENT_TABLES: dict[str, Callable[[Settlement], pd.DataFrame]] = {
 """Every table of a settlement by the name of its file; only what has converged is settled."""
 
 DAY_TABLES = (
-    "prices", "awards", "segments", "stores", "flows", "voltages", "binding_limits", "broken_limits", "local_supply"
-)  # fmt: skip
+    *("prices", "awards", "segments", "stores", "services", "requirements"),
+    *("flows", "voltages", "binding_limits", "broken_limits", "local_supply"),
+)
 """Those that are joined over the steps of a rolling day."""
 UPLIFT = "uplift.csv"
 SUMMARY = "summary.json"

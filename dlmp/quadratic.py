@@ -158,7 +158,7 @@ class QuadraticModel:
         self._curved: dict[int, FloatArray] = {}
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
-    def solve_all(self, intervals: IntArray, state: StateArray) -> list[QuadraticSolution]:
+    def solve_all(self, intervals: IntArray, state: StateArray, rounds: int = MAX_ROUNDS) -> list[QuadraticSolution]:
         """Minimise the model of each group of intervals, adding limits until its solution is predicted to keep all.
 
         Parameters
@@ -168,6 +168,8 @@ class QuadraticModel:
         state
             (states, k) States of the limits: the model begins with those that bind or are broken, and those that are
             near their bound.
+        rounds
+            How often to solve at most; one is enough far from the optimum.
 
         Returns
         -------
@@ -182,7 +184,7 @@ class QuadraticModel:
         solutions: dict[int, QuadraticSolution] = {}
         x = self.x.copy()
         unsolved = market.groups(intervals)
-        for _ in range(MAX_ROUNDS):
+        for _ in range(rounds):
             for group in unsolved:
                 states = np.isin(market.state_interval, group)
                 found = self._solve(group, watched, reached, is_soft=bool(excess[states].any()))

@@ -19,6 +19,7 @@ from dlmp.market import Horizon, MarketCase
 from dlmp.network.model import BALANCED_PHASE, FloatArray, IntArray, Network, UnbalancedNetwork, some_of
 from dlmp.rolling import RollingDay
 from dlmp.scarcity import broken_names, count_elements
+from dlmp.services import REACTIVE
 from dlmp.taps import TapClearing
 from dlmp.units import BASE_KVA
 
@@ -27,6 +28,8 @@ Rows = list[tuple[str, str]]
 
 LABEL_WIDTH = 16
 LONGEST_DAY = timedelta(hours=25)
+SMALLEST_SHORTAGE = 0.05
+"""Less is shown as none [kW h]."""
 SMALLEST_MONEY = 0.005
 """Less than this is shown as nothing [currency]."""
 
@@ -54,9 +57,27 @@ def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seco
         accepted, paid = int(clearing.blocks.is_accepted.sum()), clearing.blocks.payment().sum()
         total = _count(len(clearing.case.blocks), "block")
         rows.append(("blocks", f"{accepted} of {total} accepted, {paid:,.2f} {currency} to make them whole"))
+    rows += service_rows(clearing)
     if clearing.status != CONVERGED:
         rows.insert(2, ("", "these results may not be published"))
     return rows if certificate is None else rows + verdict(certificate, currency)
+
+
+def service_rows(clearing: Clearing) -> Rows:
+    """How much of each service is held ready, what that costs and at which nodal prices, and what is lacking."""
+    currency = clearing.case.horizon.currency
+    rows: Rows = []
+    for service, figures in clearing.services.totals().items():
+        unit, price_unit = ("kvar-h", "MVAr-h") if service in REACTIVE else ("kW-h", "MW-h")
+        text = f"{figures.reserved_kw_h:,.1f} {unit} of {service.replace('_', ' ')}"
+        text += f" for {figures.paid_usd:,.2f} {currency} (offered at {figures.as_offered_usd:,.2f})"
+        if figures.price_range_usd_per_mw_h is not None:
+            low, high = (f"{price:.2f}" for price in figures.price_range_usd_per_mw_h)
+            text += f", {low if low == high else f'{low} to {high}'} {currency}/{price_unit}"
+        if figures.shortage_kw_h >= SMALLEST_SHORTAGE:
+            text += f"; {figures.shortage_kw_h:,.1f} {unit} short"
+        rows.append(("services" if not rows else "", text))
+    return rows
 
 
 def _price_at(clearing: Clearing, flat: int) -> str:
@@ -215,12 +236,18 @@ def case_rows(case: MarketCase) -> Rows:
         ("fixed generation", _fixed(network, "generation", -1.0)),
         *([("fixed storage", _fixed(network, "storage", -1.0))] if "storage" in network.element_kind else []),
         ("resources", f"{_by_kind(case.resources.kind)}; {segments}" if len(case.resources) else "none"),
+        *([("services", _services(case))] if len(case.service_offers) or len(case.requirements) else []),
         ("horizon", f"{horizon.intervals} x {horizon.interval_minutes} min from {horizon.start:%Y-%m-%dT%H:%M:%SZ}"),
         ("load in horizon", f"{p_kw.min():,.1f} to {p_kw.max():,.1f} kW"),
     ]
     if isinstance(network, UnbalancedNetwork):
         rows += [("taps", _taps(network.taps)), *(("note", note) for note in network.notes)]
     return rows
+
+
+def _services(case: MarketCase) -> str:
+    offers, requirements = len(case.service_offers), len(case.requirements)
+    return f"{_count(offers, 'offer')}; {_count(requirements, 'requirement')}"
 
 
 def _by_kind(kinds: Iterable[str], plural: str = "") -> str:

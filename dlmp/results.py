@@ -10,12 +10,15 @@ from dlmp.bids import Resources
 from dlmp.market import Horizon, MarketCase
 from dlmp.network.model import ComplexArray, FloatArray, Network
 from dlmp.prices import interval_keys, port_keys
+from dlmp.services import SERVICES
 from dlmp.units import BASE_KVA, KW_PER_MW
 
 ACCEPTED_SHARE = 1e-6
 """A block of which less is accepted is rejected."""
 SMALLEST_PAYMENT = 1e-6
 """A loss below this is that of a block at its own price [currency]."""
+SMALLEST_RESERVE_KW = 1e-4
+"""An offer of a service of which less is reserved has no award."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +217,27 @@ class BlockAwards:
         return table.loc[table.payment_usd > SMALLEST_PAYMENT, columns].reset_index(drop=True)
 
 
+@dataclass(frozen=True)
+class ServiceTotal:
+    """A service over the horizon.
+
+    Parameters
+    ----------
+    reserved_kw_h, shortage_kw_h
+        Power held ready, and what requirements lack, times hours [kW h], [kvar h].
+    as_offered_usd, paid_usd
+        Cost at the prices of the offers, and at the nodal prices [currency].
+    price_range_usd_per_mw_h
+        Least and highest nodal price of an award [currency/MW, for each hour]; None without any.
+    """
+
+    reserved_kw_h: float
+    shortage_kw_h: float
+    as_offered_usd: float
+    paid_usd: float
+    price_range_usd_per_mw_h: tuple[float, float] | None
+
+
 @dataclass(frozen=True, eq=False)
 class ServiceAwards:
     """What every offer of a service was awarded, each (t, k), and the price of each requirement.
@@ -245,6 +269,30 @@ class ServiceAwards:
     scarcity: FloatArray
     shortage_kw: FloatArray
     requirement_usd_per_mw_h: FloatArray
+
+    def payment(self) -> FloatArray:
+        """(t, k) What each offer is paid for what it reserves [currency]."""
+        return self.reserved_kw * self.price_usd_per_mw_h * self.case.horizon.interval_hours / KW_PER_MW
+
+    def totals(self) -> dict[str, ServiceTotal]:
+        """What became of each service that is offered or required."""
+        case, hours = self.case, self.case.horizon.interval_hours
+        offers, requirements = case.service_offers, case.requirements
+        payment, figures = self.payment(), {}
+        for service in SERVICES:
+            own, required = offers.service == service, requirements.service == service
+            if not (own.any() or required.any()):
+                continue
+            reserved = self.reserved_kw[:, own]
+            price = self.price_usd_per_mw_h[:, own][reserved > SMALLEST_RESERVE_KW]
+            figures[service] = ServiceTotal(
+                reserved_kw_h=float(reserved.sum()) * hours,
+                shortage_kw_h=float(self.shortage_kw[:, required].sum()) * hours,
+                as_offered_usd=float((reserved * offers.price_usd_per_mw_h[:, own]).sum()) * hours / KW_PER_MW,
+                paid_usd=float(payment[:, own].sum()),
+                price_range_usd_per_mw_h=(float(price.min()), float(price.max())) if len(price) else None,
+            )
+        return figures
 
     def table(self) -> pd.DataFrame:
         """One row per interval and offer."""

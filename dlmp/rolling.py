@@ -22,7 +22,7 @@ from dlmp.network.model import FloatArray
 from dlmp.reactive import ReactiveBids
 from dlmp.settings import Settings
 from dlmp.stores import PROFILED
-from dlmp.uplift import Uplift, as_bid_cost, import_cost, uplift
+from dlmp.uplift import Uplift, as_bid_cost, import_cost, service_payment, uplift
 
 Curved = TypeVar("Curved", Bids, ReactiveBids)
 
@@ -121,6 +121,7 @@ class RollingDay:
             q_kvar=self.over_day(lambda clearing: clearing.awards.q_kvar),
             lmp_usd_per_mwh=self.over_day(lambda clearing: clearing.awards.lmp_usd_per_mwh),
             lmp_q_usd_per_mvarh=self.over_day(lambda clearing: clearing.awards.lmp_q_usd_per_mvarh),
+            service_usd=self.over_day(service_payment).sum(axis=0),
             circle_sides=self.clearing.settings.circle_sides,
         )
 

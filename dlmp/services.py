@@ -172,6 +172,16 @@ def check_services(
     problems: Problems,
 ) -> None:
     """Add to `problems` everything that is wrong with services whose arrays have the right shapes."""
+    before = len(problems.found)
+    check_offers(offers, resources, interval_hours, problems)
+    check_requirements(requirements, problems)
+    if len(problems.found) == before:
+        for index in range(len(requirements)):
+            _check_supply(offers, requirements, resources, index, problems)
+
+
+def check_offers(offers: ServiceOffers, resources: Resources, interval_hours: float, problems: Problems) -> None:
+    """Add to `problems` everything that is wrong with `offers` of `resources`."""
     outside = (offers.resource < 0) | (offers.resource >= len(resources))
     for row in np.flatnonzero(outside):
         problems.add(f"service offer {row}", "resource", int(offers.resource[row]), "is no resource of the case")
@@ -189,13 +199,18 @@ def check_services(
             problems.add(element, "duration_hours", duration, f"must be at least one interval, {interval_hours:g} h")
         _check_profile(element, "quantity_kw", offers.quantity_kw[:, index], problems, least=0.0)
         _check_profile(element, "price_usd_per_mw_h", offers.price_usd_per_mw_h[:, index], problems, least=0.0)
+
+
+def check_requirements(requirements: Requirements, problems: Problems) -> None:
+    """Add to `problems` everything that is wrong with `requirements` by themselves."""
     for index, name in enumerate(requirements.name.tolist()):
         element = f"requirement {name}"
         _check_service(element, str(requirements.service[index]), problems)
         if (requirements.name[:index] == name).any():
             problems.add(element, "name", name, "stands more than once")
+        if not requirements.counts[index].any():
+            problems.add(element, "place", str(requirements.place[index]), "has no bus whose resources could count")
         _check_profile(element, "quantity_kw", requirements.quantity_kw[:, index], problems, least=0.0)
-        _check_supply(offers, requirements, resources, index, problems)
         price = float(requirements.shortage_usd_per_mw_h[index])
         if not price > 0:
             remedy = "must be above zero; leave it blank where the requirement must be met"

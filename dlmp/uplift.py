@@ -6,11 +6,12 @@ every amount in currency,
 
     uplift = max(0, (as-bid cost - revenue) - own needs)
 
-*As-bid cost* is that of accepted supply less the value of accepted demand, at the bids' prices; for a store that of
-cycling and of shortfall, less the worth of the energy in it at the end.  *Revenue* is what real and reactive power earn
-at the binding prices.  *Own needs* is ``as-bid cost - revenue`` of a resource that exchanges with the grid only what it
-cannot help: what must run, what a firm band of energy needs, at the binding prices of the cheapest intervals for that.
-It is zero for a resource that may stay at zero, and for a battery the worth of the energy that it would keep.
+*As-bid cost* is that of accepted supply less the value of accepted demand, at the bids' prices, and of services at
+those of their offers; for a store that of cycling and of shortfall, less the worth of the energy in it at the end.
+*Revenue* is what real and reactive power and services earn at the binding prices.  *Own needs* is ``as-bid cost -
+revenue`` of a resource that exchanges with the grid only what it cannot help: what must run, what a firm band of energy
+needs, at the binding prices of the cheapest intervals for that.  It is zero for a resource that may stay at zero, and
+for a battery the worth of the energy that it would keep.
 
 Nobody is paid for profit missed.  In a single clearing of the whole day there is no uplift: its prices support what it
 awards, and own needs are one of the other choices that a resource has (a choice between directions of a store at
@@ -47,7 +48,7 @@ class Uplift:
     as_bid_cost_usd
         Cost of what was dispatched, at the resource's own prices.
     revenue_usd
-        What its real and reactive power earn at the prices; negative where it pays.
+        What its real and reactive power and its services earn at the prices; negative where it pays.
     own_needs_usd
         Cost less revenue, had it exchanged no more than it cannot help.
     """
@@ -78,6 +79,13 @@ def _money(case: MarketCase) -> float:
     return money_per_price_pu(case.horizon.interval_hours)
 
 
+def service_payment(clearing: Clearing) -> FloatArray:
+    """(t, r) What resources are paid for the power that they hold ready [currency]."""
+    paid = np.zeros_like(clearing.awards.net_injection_kw)
+    np.add.at(paid.T, clearing.case.service_offers.resource, clearing.services.payment().T)
+    return paid
+
+
 def import_cost(clearing: Clearing) -> FloatArray:
     """(t,) What is paid upstream [currency]."""
     substation = clearing.case.substation
@@ -94,6 +102,7 @@ def uplift(
     q_kvar: FloatArray,
     lmp_usd_per_mwh: FloatArray,
     lmp_q_usd_per_mvarh: FloatArray,
+    service_usd: FloatArray,
     circle_sides: int,
 ) -> Uplift:
     """Find the make-whole payments of a day.
@@ -108,11 +117,13 @@ def uplift(
         (t, r) Dispatch [kW], [kvar].
     lmp_usd_per_mwh, lmp_q_usd_per_mvarh
         (t, r) Prices where each stands [currency/MWh], [currency/MVArh].
+    service_usd
+        (r,) What each is paid for services [currency].
     circle_sides
         As in `dlmp.Settings`.
     """
     earned = net_injection_kw * lmp_usd_per_mwh + q_kvar * lmp_q_usd_per_mvarh
-    revenue = earned.sum(axis=0) * case.horizon.interval_hours / KW_PER_MW
+    revenue = earned.sum(axis=0) * case.horizon.interval_hours / KW_PER_MW + service_usd
     return Uplift(case, cost_usd, revenue, _own_needs(case, lmp_usd_per_mwh, circle_sides))
 
 

@@ -160,6 +160,33 @@ STORE_PROFILE = write(
 """A car that is driven from the second interval on, and leaves in the third."""
 
 
+SERVICES = also(
+    write(
+        "service_offers.csv",
+        "resource,service,interval,quantity_kw,price_usd_per_mw_h,duration_hours\n"
+        "pv,capacity_down,,30,2,\n"
+        "pv,var_up,0,20,1.5,2\n"
+        "pv,var_up,2,10,1.25,2\n"
+        "flex,capacity_up,,25,4,1\n",
+    ),
+    write(
+        "requirements.csv",
+        "name,service,place,element,interval,quantity_kw,shortage_usd_per_mw_h\n"
+        "reserve,capacity_up,substation,,,5,\n"
+        "relief,capacity_down,branch,BC,1,8,500\n"
+        "relief,capacity_down,branch,BC,2,6,500\n"
+        "support,var_up,zone,end,0,7,80\n",
+    ),
+    write("zones.csv", "zone,bus\nend,B\nend,C\nnear,A\n"),
+)
+"""Three services in the good case: for all, behind a line and in a zone."""
+
+
+def serving(*edits: Edit) -> Edit:
+    """What breaks the good case with its services."""
+    return also(SERVICES, *edits)
+
+
 def stored(*edits: Edit) -> Edit:
     """What breaks the good case with its stores."""
     return also(STORES, STORE_PROFILE, *edits)
@@ -857,6 +884,217 @@ BROKEN_CASES = [
         "resources.csv line 5",
         "bus",
         "is no bus",
+    ),
+    # service_offers.csv, requirements.csv, zones.csv
+    BrokenCase(
+        "service of nobody",
+        serving(append("service_offers.csv", "pw,var_up,,1,1,")),
+        "service_offers.csv line 6",
+        "resource",
+        "is no resource of resources.csv",
+    ),
+    BrokenCase(
+        "service of no kind",
+        serving(append("service_offers.csv", "pv,inertia,,1,1,")),
+        "service_offers.csv line 6",
+        "service",
+        "capacity_up, capacity_down, var_up, var_down",
+    ),
+    BrokenCase(
+        "service twice",
+        serving(append("service_offers.csv", "pv,var_up,2,1,1,2")),
+        "service_offers.csv line 6",
+        "resource, service, interval",
+        "above already",
+    ),
+    BrokenCase(
+        "service of all and of one",
+        serving(append("service_offers.csv", "flex,capacity_up,1,1,1,1")),
+        "service_offers.csv line 6",
+        "interval",
+        "the offer can have no other row",
+    ),
+    BrokenCase(
+        "service too late",
+        serving(append("service_offers.csv", "flex,var_up,3,1,1,1")),
+        "service_offers.csv line 6",
+        "interval",
+        "0 to 2",
+    ),
+    BrokenCase(
+        "service of two durations",
+        serving(change("service_offers.csv", "1.25,2", "1.25,3")),
+        "service_offers.csv line 4",
+        "duration_hours",
+        "differs from 2.0 in a row above",
+    ),
+    BrokenCase(
+        "service shorter than an interval",
+        serving(change("service_offers.csv", "25,4,1", "25,4,0.5")),
+        "service offer of flex",
+        "duration_hours",
+        "at least one interval",
+    ),
+    BrokenCase(
+        "service of less than nothing",
+        serving(change("service_offers.csv", "25,4,1", "-25,4,1")),
+        "service offer of flex, interval 0",
+        "quantity_kw",
+        ">= 0",
+    ),
+    BrokenCase(
+        "service for a negative price",
+        serving(change("service_offers.csv", "20,1.5", "20,-1.5")),
+        "service offer of pv, interval 0",
+        "price_usd_per_mw_h",
+        ">= 0",
+    ),
+    BrokenCase(
+        "service without a price",
+        serving(change("service_offers.csv", "25,4,1", "25,,1")),
+        "service_offers.csv line 5",
+        "price_usd_per_mw_h",
+        "not be blank",
+    ),
+    BrokenCase(
+        "services without resources",
+        also(SERVICES, remove("resources.csv", "availability.csv", "bids.csv")),
+        "resources.csv",
+        "file",
+        "does not exist",
+    ),
+    BrokenCase(
+        "service of a broken resource",
+        serving(change("resources.csv", "flex,B", "flex,Z")),
+        "resources.csv line 3",
+        "bus",
+        "is no bus",
+    ),
+    BrokenCase(
+        "requirement of no kind",
+        serving(change("requirements.csv", "support,var_up", "support,vars")),
+        "requirements.csv line 5",
+        "service",
+        "must be one of",
+    ),
+    BrokenCase(
+        "requirement nowhere",
+        serving(change("requirements.csv", "zone,end", "area,end")),
+        "requirements.csv line 5",
+        "place",
+        "substation, branch, zone",
+    ),
+    BrokenCase(
+        "requirement of a part of the substation",
+        serving(change("requirements.csv", "substation,,", "substation,A,")),
+        "requirements.csv line 2",
+        "element",
+        "must be blank",
+    ),
+    BrokenCase(
+        "requirement of no zone",
+        serving(change("requirements.csv", "zone,end", "zone,")),
+        "requirements.csv line 5",
+        "element",
+        "must name",
+    ),
+    BrokenCase(
+        "requirement of a strange zone",
+        serving(change("requirements.csv", "zone,end", "zone,End")),
+        "requirements.csv line 5",
+        "element",
+        "it is spelled end",
+    ),
+    BrokenCase(
+        "requirement behind no branch",
+        serving(change("requirements.csv", "branch,BC,1", "branch,BD,1")),
+        "requirements.csv line 3",
+        "element",
+        "is no line or transformer",
+    ),
+    BrokenCase(
+        "requirement in a loop",
+        serving(append("lines.csv", "CA,C,A,0.5,0.25,,,")),
+        "requirements.csv line 3",
+        "element",
+        "is in a loop",
+    ),
+    BrokenCase(
+        "requirement twice",
+        serving(append("requirements.csv", "relief,capacity_down,branch,BC,2,1,500")),
+        "requirements.csv line 6",
+        "name, interval",
+        "above already",
+    ),
+    BrokenCase(
+        "requirement of all and of one",
+        serving(append("requirements.csv", "reserve,capacity_up,substation,,1,1,")),
+        "requirements.csv line 6",
+        "interval",
+        "the requirement can have no other row",
+    ),
+    BrokenCase(
+        "requirement at two prices",
+        serving(change("requirements.csv", "2,6,500", "2,6,600")),
+        "requirements.csv line 4",
+        "shortage_usd_per_mw_h",
+        "differs from 500.0",
+    ),
+    BrokenCase(
+        "requirement at two places",
+        serving(change("requirements.csv", "branch,BC,2", "branch,AB,2")),
+        "requirements.csv line 4",
+        "element",
+        "differs from BC",
+    ),
+    BrokenCase(
+        "requirement of less than nothing",
+        serving(change("requirements.csv", "0,7,80", "0,-7,80")),
+        "requirement support, interval 0",
+        "quantity_kw",
+        ">= 0",
+    ),
+    BrokenCase(
+        "shortage for nothing",
+        serving(change("requirements.csv", "0,7,80", "0,7,0")),
+        "requirement support",
+        "shortage_usd_per_mw_h",
+        "above zero",
+    ),
+    BrokenCase(
+        "requirement of more than is offered",
+        serving(change("requirements.csv", "substation,,,5", "substation,,,26")),
+        "requirement reserve, interval 0",
+        "quantity_kw",
+        "only 25 is offered at substation",
+    ),
+    BrokenCase(
+        "requirement of words",
+        serving(change("requirements.csv", "0,7,80", "0,some,80")),
+        "requirements.csv line 5",
+        "quantity_kw",
+        "finite number",
+    ),
+    BrokenCase(
+        "zone of no bus",
+        serving(append("zones.csv", "end,D")),
+        "zones.csv line 5",
+        "bus",
+        "is no bus",
+    ),
+    BrokenCase(
+        "zone twice",
+        serving(append("zones.csv", "end,B")),
+        "zones.csv line 5",
+        "zone, bus",
+        "above already",
+    ),
+    BrokenCase(
+        "zone without buses",
+        serving(write("zones.csv", "zone,bus\nend,\n")),
+        "zones.csv line 2",
+        "bus",
+        "not be blank",
     ),
     # limits.csv
     BrokenCase(

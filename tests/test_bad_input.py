@@ -1,7 +1,17 @@
 """Bad input: one error that names every problem, and no other exception."""
 
 import pytest
-from broken_cases import BROKEN_CASES, STORE_PROFILE, STORES, BrokenCase, append, change, remove, write_good_case
+from broken_cases import (
+    BROKEN_CASES,
+    SERVICES,
+    STORE_PROFILE,
+    STORES,
+    BrokenCase,
+    append,
+    change,
+    remove,
+    write_good_case,
+)
 
 from dlmp.casefolder import read_case
 from dlmp.errors import InputError
@@ -114,3 +124,38 @@ def test_a_folder_in_place_of_a_table_is_reported(tmp_path):
     (folder / "bids.csv").mkdir()
     with pytest.raises(InputError, match=r"bids\.csv, file"):
         read_case(folder)
+
+
+def test_mistakes_in_the_tables_of_services_come_back_with_those_of_the_network(tmp_path):
+    folder = write_good_case(tmp_path / "case")
+    for edit in (
+        SERVICES,
+        change("lines.csv", "0.493,0.2511", "0,0"),
+        change("service_offers.csv", "25,4,1", "25,4,0.5"),
+        change("requirements.csv", "0,7,80", "0,7,0"),
+        append("requirements.csv", "relief,capacity_down,branch,BD,0,1,500"),
+        append("zones.csv", "end,D"),
+    ):
+        edit(folder)
+    with pytest.raises(InputError) as caught:
+        read_case(folder)
+    assert [(problem.element, problem.field) for problem in caught.value.problems] == [
+        ("line AB", "r_ohm, x_ohm"),
+        ("service offer of flex", "duration_hours"),
+        ("zones.csv line 5", "bus"),
+        ("requirements.csv line 6", "element"),
+        ("requirement support", "shortage_usd_per_mw_h"),
+    ]
+
+
+def test_tables_of_services_without_a_header_are_told_and_no_more(tmp_path):
+    folder = write_good_case(tmp_path / "case")
+    SERVICES(folder)
+    for name in ("service_offers.csv", "zones.csv"):
+        (folder / name).write_text("", "utf-8")
+    with pytest.raises(InputError) as caught:
+        read_case(folder)
+    assert [(problem.element, problem.field) for problem in caught.value.problems] == [
+        ("service_offers.csv", "file"),
+        ("zones.csv", "file"),
+    ]

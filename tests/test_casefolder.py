@@ -8,6 +8,7 @@ import pytest
 from broken_cases import (
     BLOCKS,
     REACTIVE,
+    SERVICES,
     STORE_PROFILE,
     STORES,
     TOML,
@@ -27,8 +28,10 @@ from unbalanced import unbalanced
 from dlmp import clear
 from dlmp.bids import Bids, Resources
 from dlmp.casefolder import read_case
+from dlmp.casefolder.rows import Places
+from dlmp.casefolder.services import read_requirements
 from dlmp.casewriter import write_case
-from dlmp.errors import InputError
+from dlmp.errors import InputError, Problems
 from dlmp.market import Horizon, MarketCase, Substation, simple_case
 from dlmp.network import Network, read_network
 from dlmp.network.simbench import from_simbench, simbench_profiles
@@ -68,6 +71,8 @@ def assert_same_case(one: MarketCase, two: MarketCase):
     assert_same_arrays(one.stores, two.stores)
     assert one.penalties == two.penalties
     assert_same_arrays(one.blocks, two.blocks)
+    assert_same_arrays(one.service_offers, two.service_offers)
+    assert_same_arrays(one.requirements, two.requirements)
     np.testing.assert_array_equal(two.load_p_kw, one.load_p_kw)
     np.testing.assert_array_equal(two.load_q_kvar, one.load_q_kvar)
 
@@ -259,6 +264,67 @@ def test_a_case_with_blocks_comes_back(folder, tmp_path):
     case = read_case(folder)
     case.write(tmp_path / "out")
     assert_same_case(case, read_case(tmp_path / "out"))
+
+
+def test_services_have_blank_cells_as_defaults_and_none_where_there_is_no_row(folder):
+    SERVICES(folder)
+    case = read_case(folder)
+    offers, required = case.service_offers, case.requirements
+    assert case.resources.name[offers.resource].tolist() == ["pv", "pv", "flex"]
+    assert offers.service.tolist() == ["capacity_down", "var_up", "capacity_up"]
+    assert offers.quantity_kw.tolist() == [[30, 20, 25], [30, 0, 25], [30, 10, 25]]
+    assert offers.price_usd_per_mw_h.tolist() == [[2, 1.5, 4], [2, 0, 4], [2, 1.25, 4]]
+    assert offers.duration_hours.tolist() == [1, 2, 1]
+    assert required.name.tolist() == ["reserve", "relief", "support"]
+    assert required.service.tolist() == ["capacity_up", "capacity_down", "var_up"]
+    assert required.place.tolist() == ["substation", "branch BC", "zone end"]
+    assert required.counts.tolist() == [[1, 1, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1]]
+    assert required.quantity_kw.tolist() == [[5, 0, 7], [5, 8, 0], [5, 6, 0]]
+    assert required.shortage_usd_per_mw_h.tolist() == [np.inf, 500, 80]
+
+
+def test_a_case_with_services_comes_back(folder, tmp_path):
+    SERVICES(folder)
+    case = read_case(folder)
+    case.write(tmp_path / "out")
+    assert_same_case(case, read_case(tmp_path / "out"))
+    for name in ("service_offers.csv", "requirements.csv"):
+        written, given = ((place / name).read_text().splitlines() for place in (tmp_path / "out", folder))
+        assert len(written) == len(given), "a row for what never changes, else one for each interval that has it"
+    assert (tmp_path / "out" / "zones.csv").read_text() == "zone,bus\nend,B\nend,C\n"
+
+
+def test_places_that_no_table_can_name_come_back_as_zones(folder, tmp_path):
+    """Ports in any pattern, under a place that says something else, or the zone of another requirement."""
+    SERVICES(folder)
+    case = read_case(folder)
+    place = np.array(["branch west", "zone relief", "zone relief"])
+    counts = np.array([[0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 1]], bool)
+    odd = replace(case, requirements=replace(case.requirements, place=place, counts=counts))
+    odd.write(tmp_path / "out")
+    back = read_case(tmp_path / "out")
+    np.testing.assert_array_equal(back.requirements.counts, counts)
+    assert back.requirements.place.tolist() == ["zone reserve", "zone relief", "zone relief of support"]
+
+
+def test_a_requirement_may_stand_where_nobody_offers(folder):
+    SERVICES(folder)
+    remove("resources.csv", "availability.csv", "bids.csv", "service_offers.csv")(folder)
+    change("requirements.csv", "reserve,capacity_up,substation,,,5,", "reserve,capacity_up,substation,,,5,90")(folder)
+    case = read_case(folder)
+    assert (len(case.service_offers), len(case.requirements)) == (0, 3)
+    np.testing.assert_allclose(clear(case).services.shortage_kw, case.requirements.quantity_kw, atol=1e-6)
+
+
+def test_a_zone_of_phases_has_all_ports_of_its_buses(tmp_path):
+    network = unbalanced()
+    bus = str(network.buses[-1])
+    table = "name,service,place,element,quantity_kw,shortage_usd_per_mw_h\nr,var_up,zone,z,5,9\n"
+    also(write("requirements.csv", table), write("zones.csv", f"zone,bus\nz,{bus}\n"))(tmp_path)
+    problems = Problems()
+    found = read_requirements(tmp_path, network, Places(network.bus_number, network.branch_number), 2, problems)
+    assert problems.found == []
+    np.testing.assert_array_equal(found.counts, [network.port_bus == bus])
 
 
 def test_stores_need_no_bids(folder):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from cases import CASES
 from pandas.testing import assert_frame_equal
+from settlementcases import capacity_by_hand
 
 from dlmp import output
 from dlmp.clearing import Clearing, clear
@@ -34,13 +35,49 @@ def table_of(name: str, clearing: Clearing) -> pd.DataFrame:
     return TABLES[name](clearing) if name in TABLES else SETTLEMENT_TABLES[name](settle(clearing))
 
 
+@pytest.fixture(scope="module")
+def served() -> Clearing:
+    """A clearing that holds capacity ready."""
+    return clear(capacity_by_hand())
+
+
+@pytest.fixture(scope="module")
+def served_folder(served: Clearing, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    write_results(served, folder, parquet=True, wall_seconds=1.5)
+    return folder
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", [*TABLES, *SETTLEMENT_TABLES])
 def test_a_csv_file_read_back_equals_the_table_to_the_last_digit(name: str, clearing: Clearing, folder: Path):
-    table = table_of(name, clearing)
+    assert_reads_back(table_of(name, clearing), folder, name)
+
+
+@pytest.mark.parametrize("name", ["services", "requirements", "settlement", "statements"])
+def test_services_read_back_equal_their_tables(name: str, served: Clearing, served_folder: Path):
+    table = table_of(name, served)
+    assert len(table) > 0
+    assert_reads_back(table, served_folder, name)
+    assert_frame_equal(pd.read_parquet(served_folder / f"{name}.parquet"), table, check_exact=True)
+
+
+def test_the_summary_says_how_much_of_each_service_is_held_ready_and_what_it_costs(served_folder: Path):
+    """50 kW for an hour, offered at 5 and priced at 5, of which the requirement's 7 pays for what the line takes."""
+    summary = json.loads((served_folder / "summary.json").read_text())
+    own = summary["services"].pop("capacity_up")
+    assert summary["services"] == {}
+    assert own["price_range_usd_per_mw_h"] == pytest.approx([5.0, 5.0], rel=1e-6)
+    assert (own["reserved_kw_h"], own["shortage_kw_h"]) == pytest.approx((50.0, 0.0), abs=1e-6)
+    assert (own["as_offered_usd"], own["paid_usd"]) == pytest.approx((0.25, 0.25), rel=1e-6)
+    requirement = pd.read_csv(served_folder / "requirements.csv").iloc[0]
+    assert requirement.price_usd_per_mw_h == pytest.approx(7.0, rel=1e-6)
+
+
+def assert_reads_back(table: pd.DataFrame, folder: Path, name: str) -> None:
     dates = [column for column in ("interval_start",) if column in table]
     columns = ("bus", "from_bus", "to_bus", "phase", "from_phase", "to_phase", "amount")
     text = dict.fromkeys(columns, str)

@@ -8,6 +8,7 @@ import pytest
 from cases import CASES, feeder33
 from rich.console import Console
 from rich.table import Table
+from settlementcases import capacity_by_hand, with_services
 
 from dlmp.certificate import Certificate
 from dlmp.clearing import NOT_CONVERGED, Clearing, clear
@@ -48,6 +49,23 @@ def test_a_clearing_is_summed_up_with_its_extreme_prices_and_where_they_are(clea
     assert rows["highest price"] == f"{price} at bus {dearest.bus}, 2026-01-01 {hour} UTC (interval {dearest.interval})"
     assert rows["binding"] == "2 network limits in 1 interval"
     assert rows["certificate"].startswith("holds")
+
+
+def test_services_are_summed_up_with_what_is_short(clearing: Clearing):
+    assert "services" not in dict(clearing_rows(clearing, None, 0.0))
+    rows = clearing_rows(clear(capacity_by_hand()), None, 0.0)
+    text = "50.0 kW-h of capacity up for 0.25 USD (offered at 0.25), 5.00 USD/MW-h"
+    assert rows[-1] == ("services", text)
+    case = with_services(capacity_by_hand(), ("chp", "var_up", 0.0, 1.0), shortage=9.0, capacity_up=5.0, var_up=7.0)
+    assert clearing_rows(clear(case), None, 0.0)[-2:] == [
+        ("services", "0.0 kW-h of capacity up for 0.00 USD (offered at 0.00); 5.0 kW-h short"),
+        ("", "0.0 kvar-h of var up for 0.00 USD (offered at 0.00); 7.0 kvar-h short"),
+    ]
+
+
+def test_a_case_with_services_says_how_many():
+    assert dict(case_rows(capacity_by_hand()))["services"] == "2 offers; 1 requirement"
+    assert "services" not in dict(case_rows(CASES["day_33"]()))
 
 
 def test_a_clearing_that_did_not_converge_says_so(clearing: Clearing):

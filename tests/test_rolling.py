@@ -9,6 +9,7 @@ import pytest
 from cases import CASES, market, resource
 from feeders import Branch, feeder
 from numpy.typing import ArrayLike
+from settlementcases import with_services
 from storecases import STORE_CASES, Store, with_stores
 
 from dlmp import Clearing, InfeasibleError, InputError, Penalties, RollingDay, Settings, clear, reclear
@@ -297,3 +298,24 @@ def test_metered_energy_beyond_the_band_is_refused_with_the_interval_it_counts_f
     with pytest.raises(InputError, match="count from it") as caught:
         reclear(clear(case), case, 2, energy_kwh={"battery": 150.0})
     assert "store of battery, interval 0" in [problem.element for problem in caught.value.problems]
+
+
+def with_reserve(case: MarketCase, kw: ArrayLike) -> MarketCase:
+    """The same case with a battery that offers capacity up, of which some is required."""
+    return with_services(case, ("battery", "capacity_up", 30.0, 4.0), shortage=300.0, capacity_up=kw)
+
+
+def test_a_day_with_services_rolled_with_the_same_forecast_is_the_whole_day():
+    """The binding awards keep what they hold ready, and what that earns counts for who needs uplift."""
+    case = with_reserve(beside_a_load([20.0, 30.0, 60.0, 25.0], battery(final=22.0)), [0.0, 20.0, 20.0, 10.0])
+    found = clear(case)
+    day = reclear(found, case, 2)
+    assert found.services.reserved_kw.sum() == pytest.approx(50.0, rel=1e-6)
+    reserved = day.over_day(lambda clearing: clearing.services.reserved_kw)
+    np.testing.assert_allclose(reserved, found.services.reserved_kw, atol=1e-5)
+    assert day.objective == pytest.approx(found.objective, rel=1e-8)
+    np.testing.assert_allclose(day.uplift.uplift_usd, 0.0, atol=1e-6)
+    earned = found.awards.net_injection_kw * found.awards.lmp_usd_per_mwh + reserved * found.services.price_usd_per_mw_h
+    np.testing.assert_allclose(day.uplift.revenue_usd, earned.sum(axis=0) / 1000, rtol=1e-5)
+    assert day.table(TABLES["services"]).cleared_from.tolist() == [0, 0, 2, 2]
+    assert day.table(TABLES["requirements"]).required.tolist() == [0, 20, 20, 10]

@@ -12,7 +12,8 @@ place, and its output is the availability unless the table has the resource.
 ``bids.csv``: ``resource, interval, side, segment, quantity_kw, price_usd_per_mwh, price_end_usd_per_mwh,
 is_self_scheduled``; a blank interval is all of them, and a segment that has such a row has no other.  A blank price at
 the end is that at the beginning.  A self-scheduled block (1) has no price.
-The table may be missing where there is a ``reactive_bids.csv``, a ``stores.csv`` or a ``blocks.csv``.
+The table may be missing where there is a ``reactive_bids.csv``, a ``stores.csv``, a ``blocks.csv`` or a
+``service_offers.csv``.
 """
 
 from collections.abc import Mapping
@@ -68,6 +69,7 @@ FILES = (
     "reactive_bids.csv",
     "stores.csv",
     "store_profile.csv",
+    "service_offers.csv",
 )
 """Tables of which none may stand without ``resources.csv``."""
 
@@ -122,7 +124,7 @@ def read_offers(
     path = folder / "availability.csv"
     availability_table = read_csv(path, AVAILABILITY_COLUMNS, problems) if path.exists() else None
     path = folder / "bids.csv"
-    others = ("reactive_bids.csv", "stores.csv", "blocks.csv")
+    others = ("reactive_bids.csv", "stores.csv", "blocks.csv", "service_offers.csv")
     needs_bids = path.exists() or not any((folder / name).exists() for name in others)
     bid_table = read_csv(path, BID_COLUMNS, problems) if needs_bids else None
     if resource_table is None:

@@ -19,6 +19,7 @@ from dlmp.casefolder.series import (
     read_substation,
     within_shares,
 )
+from dlmp.casefolder.services import read_requirements, read_service_offers
 from dlmp.casefolder.settings import Settings, in_case_toml, read_settings
 from dlmp.casefolder.stores import read_stores
 from dlmp.errors import InputError, Problem, Problems
@@ -36,7 +37,8 @@ def read_case(folder: Path | str) -> MarketCase:
     folder
         Holds ``case.toml``, ``import_prices.csv`` and, as needed, ``load_profile.csv``, ``resources.csv``,
         ``availability.csv``, ``bids.csv``, ``blocks.csv``, ``reactive_bids.csv``, ``stores.csv``,
-        ``store_profile.csv``, ``limits.csv``, ``penalties.csv`` and the files of the network.
+        ``store_profile.csv``, ``service_offers.csv``, ``requirements.csv``, ``zones.csv``, ``limits.csv``,
+        ``penalties.csv`` and the files of the network.
 
     Raises
     ------
@@ -63,6 +65,8 @@ def read_case(folder: Path | str) -> MarketCase:
     stores = read_stores(folder, resources, bids, offers.names, settings.intervals, hours, problems)
     reactive = read_reactive_bids(folder, resources, offers.names, settings.intervals, problems)
     blocks = read_blocks(folder, resources, stores, offers.names, settings.intervals, problems)
+    service_offers = read_service_offers(folder, resources, offers.names, settings.intervals, hours, problems)
+    requirements = read_requirements(folder, network, places, settings.intervals, problems)
     penalties = read_penalties(folder, problems)
     if network is not None:
         dispatched = dispatched_elements(network, resources, problems)
@@ -84,6 +88,8 @@ def read_case(folder: Path | str) -> MarketCase:
         stores=stores,
         reactive_bids=reactive,
         blocks=blocks,
+        service_offers=service_offers,
+        requirements=requirements,
         penalties=penalties,
     )
 

@@ -1,6 +1,6 @@
 """What the tables of a case have in common: intervals, references to names, and rows that must stand once."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 
 from dlmp.csvfile import Table
 from dlmp.errors import Problems
-from dlmp.network.model import Network, some_of
+from dlmp.network.model import FloatArray, Network, some_of
 
 ALL_INTERVALS = -(2**62)
 """Interval of a row whose interval is blank; no user's number, for those are exact as floats."""
@@ -45,6 +45,40 @@ def once(
         value = ", ".join("all" if cell == ALL_INTERVALS else str(cell) for cell in cells)
         problems.add(table.line(line), ", ".join(shown), value, "stands in a row above already")
     return rows[~rows.duplicated(keys)]
+
+
+def by_interval_or_all(
+    table: Table, rows: pd.DataFrame, keys: list[str], what: str, intervals: int, problems: Problems
+) -> pd.DataFrame:
+    """Rows in the horizon of whatever `keys` name, each of `what` once in an interval or once with a blank one.
+
+    The others are problems.
+    """
+    rows = once(table, rows, [*keys, "interval"], problems)
+    of_all = (rows.interval == ALL_INTERVALS).groupby([rows[key] for key in keys]).transform("any")
+    mixed = of_all & rows.duplicated(keys)
+    for line, interval in rows.interval[mixed].items():
+        value = "all" if interval == ALL_INTERVALS else interval
+        message = f"a blank interval is all of them: the {what} can have no other row"
+        problems.add(table.line(line), "interval", value, message)
+    return in_horizon(table, rows[~mixed], intervals, problems)
+
+
+def over_intervals(
+    rows: pd.DataFrame, keys: list[str], intervals: int, fields: Sequence[str]
+) -> tuple[pd.DataFrame, list[FloatArray]]:
+    """First row of each of the k that `keys` name, and their `fields` by interval, (t, k) each; 0 without a row."""
+    column = rows.groupby(keys, sort=False).ngroup().to_numpy()
+    firsts = rows.drop_duplicates(keys)
+    always = (rows.interval == ALL_INTERVALS).to_numpy()
+    interval = rows.interval.to_numpy()[~always]
+    arrays = []
+    for field in fields:
+        values, target = rows[field].to_numpy(), np.zeros((intervals, len(firsts)))
+        target[:, column[always]] = values[always]
+        target[interval, column[~always]] = values[~always]
+        arrays.append(target)
+    return firsts, arrays
 
 
 def check_complete(table: Table, rows: pd.DataFrame, intervals: int, problems: Problems) -> None:

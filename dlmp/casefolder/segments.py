@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dlmp.bids import Resources
-from dlmp.casefolder.rows import ALL_INTERVALS, in_horizon, known, once
+from dlmp.casefolder.rows import by_interval_or_all, known, over_intervals
 from dlmp.csvfile import Table
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray
@@ -49,14 +49,7 @@ def good_segments(
         for line, value in rows.loc[~good, field].items():
             problems.add(table.line(line), field, value, message)
         kept &= good
-    rows = once(table, rows[kept], [*SEGMENT, "interval"], problems)
-    of_all = (rows.interval == ALL_INTERVALS).groupby([rows[key] for key in SEGMENT]).transform("any")
-    mixed = of_all & rows.duplicated(SEGMENT)
-    for line, interval in rows.interval[mixed].items():
-        value = "all" if interval == ALL_INTERVALS else interval
-        message = "a blank interval is all of them: the segment can have no other row"
-        problems.add(table.line(line), "interval", value, message)
-    return in_horizon(table, rows[~mixed], intervals, problems)
+    return by_interval_or_all(table, rows[kept], SEGMENT, "segment", intervals, problems)
 
 
 def segment_arrays(
@@ -64,15 +57,5 @@ def segment_arrays(
 ) -> tuple[IntArray, pd.DataFrame, list[FloatArray]]:
     """Resource (s,) and first row of every segment of `resources`, and its `fields` by interval, (t, s) each."""
     index = {name: number for number, name in enumerate(resources.name.tolist())}
-    rows = rows[rows.resource.isin(index)]
-    column = rows.groupby(SEGMENT, sort=False).ngroup().to_numpy()
-    segments = rows.drop_duplicates(SEGMENT)
-    always = (rows.interval == ALL_INTERVALS).to_numpy()
-    interval = rows.interval.to_numpy()[~always]
-    arrays = []
-    for field in fields:
-        values, target = rows[field].to_numpy(), np.zeros((intervals, len(segments)))
-        target[:, column[always]] = values[always]
-        target[interval, column[~always]] = values[~always]
-        arrays.append(target)
+    segments, arrays = over_intervals(rows[rows.resource.isin(index)], SEGMENT, intervals, fields)
     return segments.resource.map(index).to_numpy(np.int64), segments, arrays

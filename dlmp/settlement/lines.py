@@ -1,11 +1,11 @@
 """The lines of a settlement: one per participant, resource, interval and product.
 
-A quantity counts what enters the grid, so an amount is positive where the participant is paid and negative where
-it pays.  A product is a function of a `Stage` to raw lines; a further one is a function more and an entry of
-`PRODUCTS`.
+A quantity counts what enters the grid, or is held ready to, so an amount is positive where the participant is paid and
+negative where it pays.  A product is a function of a `Stage` to raw lines; a further one is a function more and an
+entry of `PRODUCTS`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,11 +15,12 @@ from dlmp.bids import LOAD, SUBSTATION, freeze_arrays
 from dlmp.errors import SolverError
 from dlmp.market import Horizon
 from dlmp.network.model import FloatArray, IntArray, TextArray
+from dlmp.services import REACTIVE, SERVICES
 from dlmp.settlement.money import MoneyArray, line_amounts
 from dlmp.settlement.stage import DEVIATION, Stage
 from dlmp.units import KW_PER_MW
 
-ENERGY, REACTIVE_ENERGY = "energy", "reactive_energy"
+ENERGY, REACTIVE_ENERGY, MAKE_WHOLE = "energy", "reactive_energy", "make_whole"
 IMPORT = "import"
 """What stands in the place of a resource on the lines of the substation."""
 
@@ -34,6 +35,9 @@ class Unit:
 
 
 KWH, KVARH = Unit("kWh", "MWh", int(KW_PER_MW)), Unit("kvarh", "MVArh", int(KW_PER_MW))
+KW_H, KVAR_H = Unit("kW-h", "MW-h", int(KW_PER_MW)), Unit("kvar-h", "MVAr-h", int(KW_PER_MW))
+"""Of capacity: 1 kW held ready for an hour, which is no energy."""
+PAYMENT = Unit("payment", "payment", 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,12 +159,42 @@ def reactive_energy(stage: Stage) -> list[RawLines]:
     )
 
 
-PRODUCTS = (energy, reactive_energy)
+def service(name: str) -> Callable[[Stage], list[RawLines]]:
+    """Power held ready for the service of that name, at its nodal price."""
+    unit = KVAR_H if name in REACTIVE else KW_H
+
+    def held_ready(stage: Stage) -> list[RawLines]:
+        case = stage.clearing.case
+        own = np.flatnonzero(case.service_offers.service == name)
+        resource = case.service_offers.resource[own]
+        return [
+            _over_intervals(
+                name + stage.ending,
+                unit,
+                case.resources.participant[resource],
+                case.resources.name[resource],
+                stage.reserved[:, own],
+                stage.clearing.services.price_usd_per_mw_h[:, own],
+            )
+        ]
+
+    return held_ready
+
+
+def make_whole(stage: Stage) -> list[RawLines]:
+    """What accepted blocks lose at the prices, one payment for all of a resource's that begin in an interval."""
+    resources, due = stage.clearing.case.resources, stage.make_whole
+    payments = (due > 0).astype(float)
+    return [_over_intervals(MAKE_WHOLE, PAYMENT, resources.participant, resources.name, payments, due)]
+
+
+PRODUCTS = (energy, reactive_energy, *(service(name) for name in SERVICES), make_whole)
 """Each takes a `Stage` to the raw lines of its product."""
 
 PAID_ENERGY = {ENERGY, ENERGY + DEVIATION}
 PAID_REACTIVE_ENERGY = {REACTIVE_ENERGY, REACTIVE_ENERGY + DEVIATION}
-"""Products whose quantities together are the energy of a resource."""
+PAID_SERVICES = {name: {name, name + DEVIATION} for name in SERVICES}
+"""Products whose quantities together are the energy of a resource, or what it holds ready."""
 
 
 def _traded(

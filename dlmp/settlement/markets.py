@@ -9,7 +9,8 @@ from scipy import sparse
 from dlmp.clearing import CONVERGED, Clearing
 from dlmp.errors import Problems
 from dlmp.market import MarketCase
-from dlmp.network.model import TextArray
+from dlmp.network.model import FloatArray, TextArray
+from dlmp.results import SMALLEST_PAYMENT
 from dlmp.settlement.lines import PRODUCTS, settled_lines
 from dlmp.settlement.metered import metered_energy
 from dlmp.settlement.stage import DEVIATION, Stage
@@ -21,7 +22,9 @@ def settle(clearing: Clearing, *, real_time: Clearing | None = None, metered: pd
     """Settle a cleared market at its nodal prices.
 
     With `real_time` there are two settlements: the positions that `clearing` awarded at its own prices, then what
-    resources, loads and the import deviate from them at the real-time prices.
+    resources, loads and the import deviate from them at the real-time prices.  Services that the day-ahead market
+    bought stand where the real-time market has no offers of any; where it has, what it reserves beyond them is settled
+    at its prices.  Make-whole payments are those of `clearing`.
 
     Parameters
     ----------
@@ -53,10 +56,11 @@ def settle(clearing: Clearing, *, real_time: Clearing | None = None, metered: pd
     if real_time is not None:
         position = _cleared(clearing, names)
         stages = [position, _deviation(delivered, position)]
+    holds_ready = delivered if len(last.case.service_offers) else stages[0]
     raw = [lines for stage in stages for product in PRODUCTS for lines in product(stage)]
     lines = settled_lines(raw, clearing.case.horizon.currency)
     surplus = split_surplus(stages, lines, clearing.case.horizon)
-    return Settlement(clearing.case, lines, surplus, delivered.injected)
+    return Settlement(clearing.case, lines, surplus, delivered.injected, holds_ready.held)
 
 
 def _cleared(clearing: Clearing, names: TextArray) -> Stage:
@@ -77,14 +81,48 @@ def _cleared(clearing: Clearing, names: TextArray) -> Stage:
         cleared=awarded,
         drawn=np.asarray(clearing.load_kva @ at_port * hours, dtype=complex),
         imported=np.asarray((clearing.import_kw + 1j * clearing.import_kvar) * hours, dtype=complex),
+        reserved=clearing.services.reserved_kw * hours,
+        make_whole=_make_whole(clearing),
     )
+
+
+def _make_whole(clearing: Clearing) -> FloatArray:
+    """(t, r) Payments to accepted blocks, in the first interval of each [currency]."""
+    case, payment = clearing.case, clearing.blocks.payment()
+    due = np.zeros((case.horizon.intervals, len(case.resources)))
+    np.add.at(due, (case.blocks.first, case.blocks.resource), np.where(payment > SMALLEST_PAYMENT, payment, 0.0))
+    return due
 
 
 def _deviation(delivered: Stage, position: Stage) -> Stage:
     """What was delivered beyond the positions."""
     parts = ("injected", "cleared", "drawn", "imported")
     change = {part: getattr(delivered, part) - getattr(position, part) for part in parts}
-    return replace(delivered, ending=DEVIATION, **change)
+    reserved = _in_order_of(delivered.clearing.case, position)
+    return replace(
+        delivered,
+        ending=DEVIATION,
+        **change,
+        reserved=delivered.reserved - reserved,
+        make_whole=np.zeros_like(delivered.make_whole),
+    )
+
+
+def _in_order_of(case: MarketCase, position: Stage) -> FloatArray:
+    """(t, k) What `position` holds ready, for the offers of `case`; nothing for those that it does not have."""
+    column = {offer: number for number, offer in enumerate(_offers(position.clearing.case))}
+    offers = _offers(case)
+    reserved = np.zeros((len(position.reserved), len(offers)))
+    for number, offer in enumerate(offers):
+        if offer in column:
+            reserved[:, number] = position.reserved[:, column[offer]]
+    return reserved
+
+
+def _offers(case: MarketCase) -> list[tuple[str, str]]:
+    """Resource and service of every offer."""
+    offers = case.service_offers
+    return list(zip(case.resources.name[offers.resource].tolist(), offers.service.tolist(), strict=True))
 
 
 def _check_fit(clearing: Clearing, real_time: Clearing | None) -> None:
@@ -117,6 +155,10 @@ def _check_same(one: MarketCase, other: MarketCase, problems: Problems) -> None:
         if places[0][name] != places[1][name]:
             message = "stands elsewhere, or for another participant, than in the day-ahead market"
             problems.add("real_time", "resource", name, message)
+    offers = [_offers(case) for case in (one, other)]
+    for resource, service in sorted(set(offers[0]) - set(offers[1])) if offers[1] else ():
+        message = "was bought day-ahead: offer it too, or no service at all, so that what was bought stands"
+        problems.add("real_time", f"service offer of {resource}", service, message)
 
 
 def _places(case: MarketCase) -> dict[str, tuple[object, ...]]:

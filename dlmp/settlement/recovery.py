@@ -1,7 +1,8 @@
 """Cost recovery: who was paid for what from which resource, and the proof that nothing was paid twice.
 
 Every resource, interval and product is settled once; the energies settled for a resource in an interval add up to
-what it injected; and what it is paid for is within its rating.
+what it injected, and the power settled for a service to what it holds ready; and all that the market bought from it,
+energy and power held ready together, is within its range and rating.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from dlmp.bids import ACCOUNTS, Resources
 from dlmp.errors import Problem, Problems
 from dlmp.market import Horizon
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
-from dlmp.settlement.lines import PAID_ENERGY, PAID_REACTIVE_ENERGY, Lines
+from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, VAR_DOWN, VAR_UP
+from dlmp.settlement.lines import PAID_ENERGY, PAID_REACTIVE_ENERGY, PAID_SERVICES, Lines
+from dlmp.settlement.stage import Held
 
 ROUNDING = 1e-9
 """Settled energy that differs from the injected by less than this, relative, is the same."""
@@ -42,14 +45,18 @@ class CostRecovery:
         return not self.violations
 
 
-def cost_recovery(lines: Lines, resources: Resources, horizon: Horizon, injected: ComplexArray) -> CostRecovery:
+def cost_recovery(
+    lines: Lines, resources: Resources, horizon: Horizon, injected: ComplexArray, held: Held
+) -> CostRecovery:
     """Report the lines of resources, of which (t, r) `injected` [kWh + j kvarh] was delivered."""
     table = lines.table(horizon)
     own = ~table.participant.isin(ACCOUNTS)
-    return CostRecovery(table[own].reset_index(drop=True), paid_twice(lines, resources, horizon, injected))
+    return CostRecovery(table[own].reset_index(drop=True), paid_twice(lines, resources, horizon, injected, held))
 
 
-def paid_twice(lines: Lines, resources: Resources, horizon: Horizon, injected: ComplexArray) -> tuple[Problem, ...]:
+def paid_twice(
+    lines: Lines, resources: Resources, horizon: Horizon, injected: ComplexArray, held: Held
+) -> tuple[Problem, ...]:
     """Everything in `lines` that pays for energy or power twice, or for more than there is."""
     problems = Problems()
     own = np.flatnonzero(~np.isin(lines.participant, ACCOUNTS))
@@ -60,16 +67,18 @@ def paid_twice(lines: Lines, resources: Resources, horizon: Horizon, injected: C
         problems.add(f"line {row}", "resource", name, "is no resource of the market: it cannot be paid")
     own, index = own[index >= 0], index[index >= 0]
     _check_once(lines, own, resources, problems)
-    for products, field, part in (
-        (PAID_ENERGY, "energy [kWh]", injected.real),
-        (PAID_REACTIVE_ENERGY, "reactive energy [kvarh]", injected.imag),
+    for products, field, part, verb in (
+        (PAID_ENERGY, "energy [kWh]", injected.real, "injected"),
+        (PAID_REACTIVE_ENERGY, "reactive energy [kvarh]", injected.imag, "injected"),
+        *((PAID_SERVICES[name], f"{name} [kW-h]", part, "held ready") for name, part in held.reserved.items()),
     ):
         settled = _settled(lines, own, index, products, part.shape)
         for at, column in np.argwhere(np.abs(settled - part) > ROUNDING * (1 + np.abs(part))):
             element = f"resource {resources.name[column]}, interval {at}"
-            message = f"was settled, and {part[at, column]:.9g} was injected"
+            message = f"was settled, and {part[at, column]:.9g} was {verb}"
             problems.add(element, field, float(settled[at, column]), message)
     _check_ratings(injected / horizon.interval_hours, resources, problems)
+    _check_held(held, horizon.interval_hours, resources, problems)
     return tuple(problems.found)
 
 
@@ -100,3 +109,24 @@ def _check_ratings(power_kva: ComplexArray, resources: Resources, problems: Prob
             element = f"resource {resources.name[column]}, interval {at}"
             message = f"{abs(power_kva[at, column]):.6g} kVA were settled, beyond this rating"
             problems.add(element, field, float(limit[column]), message)
+
+
+def _check_held(held: Held, hours: float, resources: Resources, problems: Problems) -> None:
+    """Check that awards and all that is held ready beside them fit into the resource together."""
+    kw, kvar = held.scheduled.real / hours, held.scheduled.imag / hours
+    kept = {name: reserved / hours for name, reserved in held.reserved.items()}
+    top, bottom = kw + kept[CAPACITY_UP], kw - kept[CAPACITY_DOWN]
+    left, right = kvar - kept[VAR_DOWN], kvar + kept[VAR_UP]
+    farthest = np.hypot(np.maximum(np.abs(top), np.abs(bottom)), np.maximum(np.abs(left), np.abs(right)))
+    holds = np.any(list(kept.values()), axis=0)
+    for field, reached, beyond in (
+        ("p_max_kw", top, top - held.p_max_kw),
+        ("p_min_kw", bottom, resources.p_min_kw - bottom),
+        ("q_max_kvar", right, right - resources.q_max_kvar),
+        ("q_min_kvar", left, resources.q_min_kvar - left),
+        ("s_max_kva", farthest, farthest - resources.s_max_kva),
+    ):
+        for at, column in np.argwhere(holds & (beyond > RATING_TOLERANCE_KW)):
+            element = f"resource {resources.name[column]}, interval {at}"
+            message = f"is exceeded by {beyond[at, column]:.6g}: its energy and what it holds ready were sold together"
+            problems.add(element, f"{field}, called", float(reached[at, column]), message)

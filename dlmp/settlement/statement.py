@@ -20,6 +20,7 @@ from dlmp.network.model import ComplexArray
 from dlmp.settlement.lines import Lines
 from dlmp.settlement.money import EXACT, ZERO, MoneyArray, in_minor_units, total
 from dlmp.settlement.recovery import CostRecovery, cost_recovery
+from dlmp.settlement.stage import Held
 from dlmp.settlement.surplus import Surplus
 
 ROUNDING = "rounding"
@@ -60,12 +61,15 @@ class Settlement:
         What is left to the operator, by cause.
     injected
         (t, r) Energy of each resource that is settled in all [kWh + j kvarh].
+    held
+        Power held ready, and the awards beside it.
     """
 
     case: MarketCase = field(repr=False)
     lines: Lines = field(repr=False)
     rents: Surplus = field(repr=False)
     injected: ComplexArray = field(repr=False)
+    held: Held = field(repr=False)
 
     @property
     def currency(self) -> str:
@@ -129,7 +133,7 @@ class Settlement:
 
     def cost_recovery(self) -> CostRecovery:
         """Who was paid for which product from which resource and interval, and that nothing was paid twice."""
-        return cost_recovery(self.lines, self.case.resources, self.case.horizon, self.injected)
+        return cost_recovery(self.lines, self.case.resources, self.case.horizon, self.injected, self.held)
 
     def summary(self) -> dict[str, object]:
         """Return the figures for `summary.json`; amounts are text."""

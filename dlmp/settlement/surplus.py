@@ -14,8 +14,16 @@ which is scarcity (`dlmp.prices`).  The network loses
     loss         = sum_n loss_n c_n - w L                    collected at marginal losses, less what is lost
     congestion   = sum_n congestion_n c_n                    voltage, unbalance and scarcity alike
 
+Offers k of services are paid ``price_k r_k`` for what they hold ready, and ``price_k = requirement_k + congestion_k +
+voltage_k + unbalance_k`` (`dlmp.reserves`).  A limit may bind in the state in which they are called, where they inject
+too: its rent is that of all that is injected there.
+
+    congestion   = sum_n congestion_n c_n - sum_k congestion_k r_k
+    services     = - sum_k requirement_k r_k                 what the operator buys
+    make_whole   = - payments to accepted blocks
+
 **Signs.** The share of a limit g with multiplier y in these sums is ``y (g~ - g)``, where ``g~`` is what the limited
-quantity would be without any net consumption, to first order: ``|y|`` times the room between it and the bound.
+quantity would be without any net consumption or call, to first order: ``|y|`` times the room between it and the bound.
 
 * Flows are convex, as far as the engine knows: their tangents lie below them, so that the rent of congestion is
   at least ``|y| (limit - flow without net consumption)``.  Where flows are proportional it is ``|y| limit``, the
@@ -104,24 +112,25 @@ def loss_rent(stage: Stage) -> FloatArray:
     return collected - _value(prices.energy[:, :1], prices.energy_q[:, :1], lost[:, None])
 
 
-def congestion_rent(stage: Stage) -> FloatArray:
-    """(t,) What limits of branches collect [currency]."""
-    return _value(stage.clearing.prices.congestion, stage.clearing.prices.congestion_q, stage.consumed)
+def limit_rent(cause: str) -> Callable[[Stage], FloatArray]:
+    """Rent (t,) of what the limits of a `cause` collect from energy and from power held ready [currency]."""
+
+    def rent(stage: Stage) -> FloatArray:
+        prices, services = stage.clearing.prices, stage.clearing.services
+        collected = _value(getattr(prices, cause), getattr(prices, f"{cause}_q"), stage.consumed)
+        return collected - _held_ready(getattr(services, cause), stage)
+
+    return rent
 
 
-def voltage_rent(stage: Stage) -> FloatArray:
-    """(t,) What limits of voltage collect [currency]."""
-    return _value(stage.clearing.prices.voltage, stage.clearing.prices.voltage_q, stage.consumed)
+def service_rent(stage: Stage) -> FloatArray:
+    """(t,) What the operator pays for services at the prices of its requirements, negative [currency]."""
+    return -_held_ready(stage.clearing.services.requirement, stage)
 
 
-def unbalance_rent(stage: Stage) -> FloatArray:
-    """(t,) What limits of voltage unbalance collect [currency]."""
-    return _value(stage.clearing.prices.unbalance, stage.clearing.prices.unbalance_q, stage.consumed)
-
-
-def scarcity_rent(stage: Stage) -> FloatArray:
-    """(t,) What broken limits collect [currency]."""
-    return _value(stage.clearing.prices.scarcity, stage.clearing.prices.scarcity_q, stage.consumed)
+def make_whole_rent(stage: Stage) -> FloatArray:
+    """(t,) What the operator pays to accepted blocks, negative [currency]."""
+    return -stage.make_whole.sum(axis=1)
 
 
 def unaccounted_rent(stage: Stage) -> FloatArray:
@@ -135,6 +144,11 @@ def _value(price: FloatArray, price_q: FloatArray, energy: ComplexArray) -> Floa
     return (price * energy.real + price_q * energy.imag).sum(axis=1) / KW_PER_MW
 
 
+def _held_ready(price: FloatArray, stage: Stage) -> FloatArray:
+    """(t,) Power held ready at prices (t, k) [currency/MW h]."""
+    return np.asarray((price * stage.reserved).sum(axis=1) / KW_PER_MW)
+
+
 def _why_losses(stage: Stage) -> list[str]:
     negative_price = "the price of energy is negative: losing energy is paid"
     idle = "losses that do not grow with the load exceed what marginal losses collect"
@@ -143,6 +157,14 @@ def _why_losses(stage: Stage) -> list[str]:
 
 def _why_import_limit(stage: Stage) -> list[str]:
     return ["import, or its export, is held away from what its price would have"] * len(stage.imported)
+
+
+def _why_services(stage: Stage) -> list[str]:
+    return ["the operator buys power that is held ready"] * len(stage.imported)
+
+
+def _why_make_whole(stage: Stage) -> list[str]:
+    return ["blocks were accepted that lose money at the prices"] * len(stage.imported)
 
 
 def _why_unaccounted(stage: Stage) -> list[str]:
@@ -154,10 +176,12 @@ def _why_limits(cause: str) -> Callable[[Stage], list[str]]:
 
     def reason(stage: Stage) -> list[str]:
         hours = stage.clearing.case.horizon.interval_hours
-        values = stage.clearing.limit_values(-stage.consumed / hours)
+        values = stage.clearing.limit_values(-stage.consumed / hours, stage.reserved / hours)
         values = values[(values.component == cause) & (values.value_usd_per_h > 0)]
+        called = [f" when {call} is called" if call != "-" else "" for call in values.called]
         text = (
             values.name
+            + called
             + [f": {value:.4g} " for value in values.without]
             + values.unit
             + [f" without any net consumption, limit {value:.4g} " for value in values.limit]
@@ -169,8 +193,8 @@ def _why_limits(cause: str) -> Callable[[Stage], list[str]]:
 
 
 def _why_scarcity(stage: Stage) -> list[str]:
-    """Name the broken limits of the network whose own rent is negative, else the range of the import."""
-    forced = "import is below its least, or export beyond its most: to consume is paid"
+    """Name the broken limits of the network whose own rent is negative, else what else is short."""
+    forced = "import is below its least, export beyond its most, or a requirement short: relief is paid its penalty"
     return [text or forced for text in _why_limits(SCARCITY)(stage)]
 
 
@@ -198,11 +222,13 @@ class Cause:
 
 CAUSES = (
     Cause("loss", loss_rent, _why_losses),
-    Cause(CONGESTION, congestion_rent, _why_limits(CONGESTION)),
-    Cause(VOLTAGE, voltage_rent, _why_limits(VOLTAGE)),
-    Cause(UNBALANCE, unbalance_rent, _why_limits(UNBALANCE), always=False),
-    Cause(SCARCITY, scarcity_rent, _why_scarcity, always=False),
+    Cause(CONGESTION, limit_rent(CONGESTION), _why_limits(CONGESTION)),
+    Cause(VOLTAGE, limit_rent(VOLTAGE), _why_limits(VOLTAGE)),
+    Cause(UNBALANCE, limit_rent(UNBALANCE), _why_limits(UNBALANCE), always=False),
+    Cause(SCARCITY, limit_rent(SCARCITY), _why_scarcity, always=False),
     Cause("import_limit", import_limit_rent, _why_import_limit),
+    Cause("services", service_rent, _why_services, always=False),
+    Cause("make_whole", make_whole_rent, _why_make_whole, always=False),
     Cause("unaccounted", unaccounted_rent, _why_unaccounted, always=False),
 )
 """Together they are the whole surplus."""

@@ -13,7 +13,8 @@ from cases import CASES, resource
 from settlementcases import amounts, cents, chp, readings, settled_by_hand, two_buses, with_participants
 
 from dlmp import Clearing, InputError, clear, settle
-from dlmp.settlement.lines import PAID_ENERGY, PAID_REACTIVE_ENERGY, PRODUCTS
+from dlmp.services import SERVICES
+from dlmp.settlement.lines import MAKE_WHOLE, PAID_ENERGY, PAID_REACTIVE_ENERGY, PRODUCTS
 from dlmp.settlement.surplus import CAUSES
 
 
@@ -179,6 +180,14 @@ def test_a_further_product_is_one_function(monkeypatch):
 def test_every_product_and_cause_is_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "settlement.md").read_text("utf-8")
     settlement = settle(by_hand(), real_time=real_time(), metered=readings(real_time()).assign(net_injection_kwh=30.0))
-    names = {*PAID_ENERGY, *PAID_REACTIVE_ENERGY, *(cause.name for cause in CAUSES), "residue", "rounding"}
+    names = {
+        *PAID_ENERGY,
+        *PAID_REACTIVE_ENERGY,
+        *SERVICES,
+        MAKE_WHOLE,
+        *(cause.name for cause in CAUSES),
+        "residue",
+        "rounding",
+    }
     assert {name for name in names if f"`{name}`" not in text} == set()
     assert set(settlement.table()["product"]) <= names

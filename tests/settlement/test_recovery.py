@@ -28,7 +28,7 @@ def repeated(lines: Lines, rows: list[int], **change: object) -> Lines:
 
 def violations(settlement: Settlement, lines: Lines | None = None) -> list[tuple[str, str]]:
     case = settlement.case
-    found = paid_twice(lines or settlement.lines, case.resources, case.horizon, settlement.injected)
+    found = paid_twice(lines or settlement.lines, case.resources, case.horizon, settlement.injected, settlement.held)
     return [(problem.element, problem.field) for problem in found]
 
 

@@ -11,7 +11,7 @@ import pytest
 from cases import CASES
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from settlementcases import cents, chp, readings, settled_by_hand, two_buses
+from settlementcases import block_by_hand, capacity_by_hand, cents, chp, readings, settled_by_hand, two_buses
 from test_acopf_phases import priced
 from test_random_feeders import cases
 from unbalanced import unbalanced
@@ -23,6 +23,8 @@ from dlmp.prices import COMPONENTS
 
 CENT = Decimal("0.01")
 QUANTUM = Decimal("1e-8")
+LIMITED = ("congestion", "voltage", "unbalance")
+"""Parts of a service's price that limits of called states make."""
 
 EXAMPLES = settings(
     max_examples=500,
@@ -35,11 +37,15 @@ EXAMPLES = settings(
 
 @cache
 def markets() -> tuple[Clearing, ...]:
-    """A balanced day with reactive power, three phases with loads that follow their voltage, and two buses."""
+    """A balanced day with reactive power, three phases with loads that follow their voltage, and two buses.
+
+    Then two buses with a service whose call the network holds, and with blocks that need to be made whole.
+    """
     phases = priced(unbalanced(), 40.0, 25.0)
     two = settled_by_hand().case
     short = replace(two, horizon=replace(two.horizon, interval_minutes=1, currency="KWD"))
-    return clear(CASES["day_33"]()), clear(phases), clear(short)
+    served = clear(capacity_by_hand()), clear(block_by_hand())
+    return clear(CASES["day_33"]()), clear(phases), clear(short), *served
 
 
 @st.composite
@@ -59,6 +65,8 @@ def traded(draw: st.DrawFn) -> tuple[Clearing, np.random.Generator]:
         parts[name] = np.broadcast_to(parts[name][:, :1], parts[name].shape)
     lmp, lmp_q = sum(parts[name] for name in COMPONENTS), sum(parts[f"{name}_q"] for name in COMPONENTS)
     share = found.case.resources.share
+    services = {name: other(getattr(found.services, name)) for name in ("requirement", *LIMITED)}
+    blocks = replace(found.blocks, lmp_usd_per_mwh=other(found.blocks.lmp_usd_per_mwh))
     changed = replace(
         found,
         prices=replace(prices, lmp_usd_per_mwh=lmp, lmp_q_usd_per_mvarh=lmp_q, **parts),
@@ -69,6 +77,13 @@ def traded(draw: st.DrawFn) -> tuple[Clearing, np.random.Generator]:
             lmp_usd_per_mwh=lmp @ share.T,
             lmp_q_usd_per_mvarh=lmp_q @ share.T,
         ),
+        services=replace(
+            found.services,
+            **services,
+            price_usd_per_mw_h=sum(services.values()),
+            reserved_kw=other(found.services.reserved_kw),
+        ),
+        blocks=blocks,
         load_kva=other(found.load_kva.real) + 1j * other(found.load_kva.imag),
         import_kw=other(found.import_kw),
         import_kvar=other(found.import_kvar),
@@ -121,7 +136,8 @@ def test_the_surplus_is_load_payments_less_what_is_paid_out(market: tuple[Cleari
     table, surplus = settlement.table(), settlement.surplus
     for interval in range(found.case.horizon.intervals):
         lines, parts = table[table.interval == interval], surplus[surplus.interval == interval]
-        paid = (lines.quantity * lines.price).to_numpy() / 1000
+        per = np.where(lines.unit == "payment", 1, 1000)
+        paid = (lines.quantity * lines.price).to_numpy() / per
         amounts = parts.amount.astype(float)[parts.component != "residue"]
         size = np.abs(paid).sum() + np.abs(amounts).sum() + 1e-6
         assert amounts.sum() == pytest.approx(-paid.sum(), abs=1e-9 * size + 1e-8 * len(lines))
@@ -179,10 +195,23 @@ def in_another_order(found: Clearing, order: np.ndarray) -> Clearing:
         s_max_kva=given_ones.s_max_kva[order],
     )
     bids = replace(found.case.bids, resource=np.argsort(order)[found.case.bids.resource])
-    case = replace(found.case, resources=resources, bids=bids)
+    offers, blocks = found.case.service_offers, found.case.blocks
+    case = replace(
+        found.case,
+        resources=resources,
+        bids=bids,
+        service_offers=replace(offers, resource=np.argsort(order)[offers.resource]),
+        blocks=replace(blocks, resource=np.argsort(order)[blocks.resource]),
+    )
     columns = ("net_injection_kw", "q_kvar", "lmp_usd_per_mwh", "lmp_q_usd_per_mvarh")
     arrays = {name: getattr(found.awards, name)[:, order] for name in columns}
-    return replace(found, case=case, awards=replace(found.awards, case=case, **arrays))
+    return replace(
+        found,
+        case=case,
+        awards=replace(found.awards, case=case, **arrays),
+        blocks=replace(found.blocks, case=case, lmp_usd_per_mwh=found.blocks.lmp_usd_per_mwh[:, order]),
+        services=replace(found.services, case=case),
+    )
 
 
 @EXAMPLES
