@@ -9,7 +9,9 @@ from cases import Offer, feeder33, generators33, market, rated, resource
 from feeders import Branch, feeder
 
 from dlmp import Blocks, Clearing, InfeasibleError, MarketCase, Settings, clear
+from dlmp.blockchoice import _cost
 from dlmp.report import clearing_rows
+from dlmp.units import money_per_price_pu
 
 LINE = [Branch("a", "b", 0.02, 0.04)]
 ISLAND = {"p_min_kw": 0.0, "p_max_kw": 0.0}
@@ -246,6 +248,8 @@ def test_the_choice_is_the_best_of_all_combinations_where_limits_are_broken(seed
     assert accepted(found) == names
     assert found.objective == pytest.approx(cost, rel=1e-7)
     assert len(found.broken_limits())
+    compared = _cost(found._dispatch) * money_per_price_pu(case.horizon.interval_hours)
+    assert compared == pytest.approx(found.objective, rel=1e-9), "choices are compared by their penalties too"
 
 
 def test_the_linear_model_chooses_blocks_too():

@@ -17,7 +17,8 @@ from dlmp.prices import COMPONENTS
 from dlmp.supporting import DualChanges
 from dlmp.uniqueness import price_ranges
 
-LINE = [Branch("a", "b", 0.02, 0.04)]
+LINE_AB = Branch("a", "b", 0.02, 0.04)
+LINE = [LINE_AB]
 ISLAND = {"p_min_kw": 0.0, "p_max_kw": 0.0}
 LOSSLESS = Settings(formulation="lindistflow", losses="none")
 
@@ -181,6 +182,19 @@ def test_penalties_of_limits_that_are_kept_change_no_price(
     soft, hard = clear(case, how), clear(case, replace(how, limits="hard"))
     assert soft.prices.lmp_usd_per_mwh == pytest.approx(hard.prices.lmp_usd_per_mwh, abs=1e-6)
     assert soft.prices.lmp_q_usd_per_mvarh == pytest.approx(hard.prices.lmp_q_usd_per_mvarh, abs=1e-6)
+
+
+@pytest.mark.parametrize("limit", [{"rating": 1.5}, {"bands": {"b": (0.97, 1.1)}}])
+def test_between_two_blocks_the_price_is_their_mean_also_where_a_limit_is_broken(limit: dict[str, object]):
+    """170 kW from a, where 170 are offered at 10 and 100 more at 20, to b, where an engine gives all it has."""
+    bands = {"bands": limit["bands"]} if "bands" in limit else {}
+    network = feeder([replace(LINE_AB, rating=limit.get("rating", np.inf))], {"b": (200, 30)}, **bands)
+    offers = [resource("g", "a", supply=[(170, 10), (100, 20)]), resource("engine", "b", supply=[(30, 60)])]
+    found = clear(market(network, 20.0, *offers, **ISLAND), LOSSLESS)
+    assert len(found.broken_limits()) == 1
+    assert price(found, "a") == pytest.approx(15, abs=1e-6)
+    assert price(found, "b") == pytest.approx(15 + found.prices.scarcity[0, 1], abs=1e-6)
+    assert found.prices.scarcity[0, 1] > 5000
 
 
 def test_a_price_that_would_be_above_the_penalty_is_the_penalty():

@@ -8,7 +8,7 @@ from cases import market, resource
 from infeasible import two
 
 from dlmp import Clearing, InfeasibleError, MarketCase, Settings, clear
-from dlmp.certificate import independent_power_flow
+from dlmp.certificate import independent_power_flow, told_excess
 from dlmp.report import clearing_rows
 from dlmp.services import CAPACITY_UP, Requirements, ServiceOffers, everywhere
 from dlmp.settlement import settle
@@ -82,6 +82,7 @@ def test_a_limit_that_breaks_when_a_service_is_called_is_told_with_the_service()
     assert row.cost_usd == pytest.approx(cost, rel=1e-5)
     assert found.objective == pytest.approx(0.09 * 5 + row.cost_usd, rel=1e-9)
     assert found.certificate.is_feasible, "as scheduled nothing flows"
+    assert told_excess(found.broken_limits(), "congestion") == {}
     assert found.explain("b").query("component == 'scarcity'").called.tolist() == [CAPACITY_UP]
     assert_parts_add_up(found)
     assert found.services.scarcity.item() < -10_000
@@ -120,10 +121,16 @@ def test_a_hard_limit_that_no_call_keeps_is_named_with_the_service():
 
 
 def test_what_is_broken_as_scheduled_does_not_make_every_call_unsafe():
-    """Bus b is below its band with and without the engine: calls lift it, and none is added to the states."""
-    case = with_capacity(engine_at_b(400, band=(0.95, 1.05)), 20.0, 10.0, np.inf)
+    """Bus b is below its band whoever is called: one engine alone lifts it less than both, and needs no state."""
+    engines = [resource(name, "b", supply=[(40, 60)]) for name in ("one", "two")]
+    case = market(two(400, band=(0.95, 1.05)), 20.0, *engines)
+    case = with_capacity(case, 5.0, 10.0, 1e6)
+    offers = case.service_offers
+    both = {name: np.repeat(getattr(offers, name), 2, axis=-1) for name in vars(offers)}
+    case = replace(case, service_offers=ServiceOffers(**both | {"resource": np.array([0, 1])}))
     found = clear(case)
     assert found.status == "converged"
+    np.testing.assert_allclose(found.services.reserved_kw, 5.0, atol=1e-6)
     table = found.broken_limits()
     assert table.called.tolist() == ["-", CAPACITY_UP]
     assert table.excess.iloc[1] < table.excess.iloc[0]
