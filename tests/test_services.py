@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from cases import market, resource
 from feeders import Branch, feeder
-from servicecases import Needed, Ready, with_services
+from servicecases import Needed, Ready, ring, with_services
 from storecases import Store, quarter_hours, with_stores
 from unbalanced import unbalanced
 
-from dlmp import Blocks, Clearing, InputError, MarketCase, clear
+from dlmp import Blocks, Clearing, InfeasibleError, InputError, MarketCase, clear
 from dlmp.market import simple_case
 from dlmp.reserves import unsafe_calls
 from dlmp.services import behind_branch, in_zone
@@ -244,15 +244,6 @@ def test_an_offer_of_capacity_does_not_keep_a_block_from_being_accepted():
     assert found.objective - plain.objective == pytest.approx(4 * 2 / 1000, abs=1e-6)
 
 
-def ring() -> MarketCase:
-    """Two plants that push current the one way and the other through a tie of 10 kW."""
-    sides = [Branch("a", "b", 0.001, 0.002), Branch("a", "c", 0.001, 0.002)]
-    network = feeder([*sides, Branch("b", "c", 0.001, 0.002, rating=0.1)], {"b": (100.0, 0.0), "c": (100.0, 0.0)})
-    offers = [resource(name, bus, supply=[(80, 55)]) for name, bus in (("left", "b"), ("right", "c"), ("main", "a"))]
-    ready = [Ready(name, "capacity_up", 60.0, price) for name, price in (("left", 1.0), ("right", 1.5), ("main", 5.0))]
-    return with_services(market(network, 40.0, *offers), ready, [Needed("capacity_up", 100.0)])
-
-
 def test_a_call_of_one_that_breaks_a_limit_is_found_where_the_call_of_all_breaks_none():
     """A third of what one of them injects goes round through the tie: 30 kW of each, and the rest from the main bus."""
     found = clear(ring())
@@ -264,6 +255,14 @@ def test_a_call_of_one_that_breaks_a_limit_is_found_where_the_call_of_all_breaks
     assert not len(unsafe_calls(found._dispatch, found.settings))
     assert found.certificate.is_feasible
     assert found.certificate.is_supported
+
+
+def test_a_requirement_that_no_call_may_serve_is_refused_with_the_call_that_breaks_a_limit():
+    """Without the main bus the two would have to give 40 more than their calls may send through the tie."""
+    case = ring()
+    offers = replace(case.service_offers, quantity_kw=np.array([[60.0, 60.0, 0.0]]))
+    with pytest.raises(InfeasibleError, match=r"b-c.*, capacity_up of (left|right) called, interval 0: limit 10 kVA"):
+        clear(replace(case, service_offers=offers))
 
 
 TREE = feeder(
