@@ -4,16 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from dlmp.calls import CalledStates, every_call, key, without_known
 from dlmp.dispatch import Dispatch
 from dlmp.formulation import new_formulation
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Weights
-from dlmp.formulation.market_lp import CalledStates
 from dlmp.network.model import FloatArray
 from dlmp.prices import limit_share
 from dlmp.products.services import REQUIREMENT
 from dlmp.results import ServiceAwards
 from dlmp.scarcity import scarcity_of
-from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, SERVICES, VAR_DOWN, VAR_UP
 from dlmp.settings import Settings
 from dlmp.units import BASE_KVA
 
@@ -104,24 +103,9 @@ def _allowed(found: Dispatch) -> FloatArray:
 
 
 def _calls_to_try(found: Dispatch) -> CalledStates:
-    """Every call that `unsafe_calls` tries, of what was awarded."""
-    market, offers = found.market, found.market.case.service_offers
+    """Every call of what was awarded to which the network is not held."""
+    market = found.market
     awarded = found.x[market.block("reserve")] > CALLED_PU
-    whole = {service: awarded & (offers.service == service) for service in SERVICES}
-    calls = [np.diag(np.ones(len(offers), bool))[None] & awarded[:, None]]
-    calls += [whole[service][:, None] for service in SERVICES]
-    for capacity in (CAPACITY_UP, CAPACITY_DOWN):
-        for var in (VAR_UP, VAR_DOWN):
-            both = whole[capacity].any(axis=1) & whole[var].any(axis=1)
-            calls.append(((whole[capacity] | whole[var]) & both[:, None])[:, None])
-    every = np.concatenate(calls, axis=1)
-    interval, number = np.nonzero(every.any(axis=2))
-    tried = CalledStates(interval, every[interval, number])
     held = market.called
-    known = {(int(t), (row & awarded[t]).tobytes()) for t, row in zip(held.interval, held.calls, strict=True)}
-    new = []
-    for place, (t, row) in enumerate(zip(tried.interval.tolist(), tried.calls, strict=True)):
-        if (t, row.tobytes()) not in known:
-            known.add((t, row.tobytes()))
-            new.append(place)
-    return tried.only(np.array(new, dtype=np.int64))
+    known = {key(t, calls & awarded[t]) for t, calls in zip(held.interval, held.calls, strict=True)}
+    return without_known(every_call(market.case.service_offers, awarded), known)

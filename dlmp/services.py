@@ -3,7 +3,7 @@
 A resource may offer *capacity up* (inject more, or consume less, when called), *capacity down*, *VAR up* (inject more
 reactive power) and *VAR down*: the services of the competitive solicitation framework of CPUC decision D.16-12-036.
 Whoever reserves them keeps the room in its rating, and the energy of its store for the whole called duration, and the
-network keeps its limits while it is called (`dlmp.products.services`, `dlmp.formulation.market_lp.CalledStates`).
+network keeps its limits while it is called (`dlmp.products.services`, `dlmp.calls`).
 A requirement asks for so many kW of a service in total from all who stand in its zone, metered where they stand.
 """
 

@@ -1,8 +1,9 @@
 """The AC oracle of `acopf.py` with services: all intervals and all called states in one nonlinear programme.
 
 Beside the state as scheduled every interval has one for each service that is offered there, in which all of its awards
-are called at once, and others where they are asked for: a power flow of its own that keeps all limits of the network, at the injections as scheduled plus
-or minus what is reserved.  What each resource must keep for itself is written for every call that it can get, of none,
+are called at once, and others where they are asked for: a power flow of its own that keeps all limits of the network,
+at the injections as scheduled plus or minus what is reserved.
+What each resource must keep for itself is written for every call that it can get, of none,
 one or both directions of real and of reactive power.
 
 A price of energy adds up what one more kW of demand costs in every state of its interval.  That of an offered service

@@ -33,6 +33,7 @@ def test_it_converges_and_its_certificate_holds(name: str):
     assert found.status == "converged"
     assert found.certificate.is_feasible
     assert found.certificate.is_supported
+    assert found.certificate.is_deliverable
 
 
 def test_limits_bind_when_called_and_not_as_scheduled(name: str):
