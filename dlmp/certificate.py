@@ -2,6 +2,7 @@
 
 * An AC power flow at the awards by another program: voltages, loadings, import, losses.  pandapower solves
   balanced networks, and OpenDSS those that were read from its circuits.
+* Deliverability: the same power flow while what is reserved is called (`dlmp.deliverability`).
 * Bid support: at the published prices every resource would choose what it was awarded.
 * Uniqueness: intervals where other multipliers meet the same optimality conditions, and the prices
   at the two ends.
@@ -13,21 +14,21 @@ import numpy as np
 import pandas as pd
 
 from dlmp.bids import reactive_share
+from dlmp.deliverability import LIMITED, called_excess, check_calls
 from dlmp.dispatch import Dispatch
-from dlmp.errors import InputError, Problem, SolverError
+from dlmp.errors import SolverError
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.market import MarketCase
-from dlmp.network.checked import CheckedFlow, Told
-from dlmp.network.model import BalancedNetwork, ComplexArray, FloatArray, Network, UnbalancedNetwork
-from dlmp.network.opendss.check import opendss_flow
-from dlmp.network.pandapower_check import pandapower_flow
+from dlmp.network.checked import Told
+from dlmp.network.independent import independent_power_flow
+from dlmp.network.model import ComplexArray, FloatArray
 from dlmp.prices import Prices
 from dlmp.products.storage import STORE_VARIABLES
 from dlmp.products.substation import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.ramps import ramp_excess, ramp_limited
 from dlmp.reserves import service_awards
-from dlmp.results import Awards, Voltages
+from dlmp.results import Awards, ServiceAwards, Voltages
 from dlmp.scarcity import IMPORT, broken_names, count_elements, scarcity_of
 from dlmp.solve import LinearProgram, solve_lp
 from dlmp.uniqueness import PriceRange, price_ranges
@@ -77,7 +78,13 @@ class Certificate:
         Intervals in which one more kW of import is worth money: burning energy pays there, the
         problem is not convex, and the result is a local optimum that may not be the best one.
     worst_range_violation_kw
-        Largest excursion of an award, a resource or the import from its own range [kW, kvar, kVA].
+        Largest excursion of an award, a resource, also while it is called, or the import from its own range [kW, kvar,
+        kVA].
+    calls, calls_converged
+        How many calls of services the program solved the power flow of, each award alone and whole services; and True
+        when it solved them all.
+    worst_called_violation_pu, worst_call
+        Largest violation of a limit of the network in any of them [pu], and where and in which; 0 and "" when all hold.
     """
 
     program: str
@@ -98,6 +105,10 @@ class Certificate:
     price_ranges: tuple[PriceRange, ...]
     negative_import_value: tuple[int, ...]
     worst_range_violation_kw: float
+    calls: int
+    calls_converged: bool
+    worst_called_violation_pu: float
+    worst_call: str
 
     @property
     def is_feasible(self) -> bool:
@@ -109,6 +120,11 @@ class Certificate:
             and self.worst_unbalance_violation_pu <= FEASIBLE_PU
             and self.worst_range_violation_kw <= FEASIBLE_KW
         )
+
+    @property
+    def is_deliverable(self) -> bool:
+        """True when the AC state keeps every limit of the network to 1e-6 pu whatever is called."""
+        return self.calls_converged and self.worst_called_violation_pu <= FEASIBLE_PU
 
     @property
     def is_supported(self) -> bool:
@@ -131,6 +147,11 @@ class Certificate:
             "voltage_mismatch_pu": self.voltage_mismatch_pu,
             "import_mismatch_kw": self.import_mismatch_kw,
             "loss_mismatch_kw": self.loss_mismatch_kw,
+            "calls": self.calls,
+            "calls_converged": self.calls_converged,
+            "deliverable": self.is_deliverable,
+            "worst_called_violation_pu": self.worst_called_violation_pu,
+            "worst_call": self.worst_call,
             "bids_supported": self.is_supported,
             "worst_bid_gap_usd": self.worst_bid_gap_usd,
             "worst_bid": self.worst_bid,
@@ -139,7 +160,14 @@ class Certificate:
         }
 
 
-def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, voltages: Voltages) -> Certificate:
+def certify(
+    case: MarketCase,
+    found: Dispatch,
+    prices: Prices,
+    awards: Awards,
+    services: ServiceAwards,
+    voltages: Voltages,
+) -> Certificate:
     """Check a clearing; see `Certificate`.
 
     Raises
@@ -152,10 +180,12 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
     gap, traded = bid_gaps(found, prices)
     worst_gap = np.unravel_index(np.argmax(gap), gap.shape) if gap.size else None
     broken = scarcity_of(found).table
-    told = {cause: told_excess(broken, cause) for cause in (VOLTAGE, CONGESTION, UNBALANCE, IMPORT)}
+    scheduled = broken[broken.called == "-"]
+    told = {cause: told_excess(scheduled, cause) for cause in (VOLTAGE, CONGESTION, UNBALANCE, IMPORT)}
     voltage, where_voltage = flow.worst_voltage(told[VOLTAGE])
     loading, where_loading = flow.worst_loading(told[CONGESTION])
     unbalance, where_unbalance = flow.worst_unbalance(told[UNBALANCE])
+    called = check_calls(case, awards, services, {cause: told_excess(broken, cause) for cause in LIMITED})
     intervals = case.horizon.intervals
     at_from, at_to = found.point.branch_power()
     loss_pu = (at_from + at_to)[:intervals].real.sum(axis=1)
@@ -178,41 +208,20 @@ def certify(case: MarketCase, found: Dispatch, prices: Prices, awards: Awards, v
         traded_usd=traded,
         price_ranges=price_ranges(found, prices),
         negative_import_value=tuple(np.flatnonzero(found.weights.import_p < -NEGATIVE_USD_PER_MWH).tolist()),
-        worst_range_violation_kw=_worst_range(case, awards, flow.import_kva, told[IMPORT]),
+        worst_range_violation_kw=_worst_range(case, awards, services, flow.import_kva, told[IMPORT]),
+        calls=called.calls,
+        calls_converged=called.converged,
+        worst_called_violation_pu=called.worst_violation_pu,
+        worst_call=called.worst,
     )
 
 
-def independent_power_flow(network: Network, injection_kva: ComplexArray, law_kva: ComplexArray) -> CheckedFlow:
-    """Solve every interval with the program that knows `network`.
-
-    Parameters
-    ----------
-    network
-        Balanced, or read from an OpenDSS circuit.
-    injection_kva
-        (t, p) Complex injection at every port [kVA].
-    law_kva
-        (t, w) Nominal consumption of every load that follows its voltage [kVA].
-
-    Raises
-    ------
-    InputError
-        For another network, and when OpenDSS cannot read the circuit again.
-    """
-    if isinstance(network, BalancedNetwork):
-        return pandapower_flow(network, injection_kva)
-    if isinstance(network, UnbalancedNetwork) and network.origin:
-        return opendss_flow(network, injection_kva, law_kva)
-    message = "no other program knows it, as it was not read from a file; clear without the certificate"
-    raise InputError([Problem("certificate", "network", network.name, message)])
-
-
 def told_excess(broken: pd.DataFrame, cause: str) -> Told:
-    """How far the table `broken` tells the limits of a cause to be broken as scheduled, by name and interval.
+    """How far a table of broken limits tells those of a cause to be broken, the farthest by name and interval.
 
     In pu for voltages, their unbalance and flows (of the limit, the worse end of two), in kW for the import.
     """
-    rows = broken[(broken.cause == cause) & (broken.called == "-")]
+    rows = broken[broken.cause == cause]
     per_unit = {CONGESTION: rows.limit.to_numpy(dtype=float), UNBALANCE: np.full(len(rows), 100.0)}
     amount = rows.excess.to_numpy(dtype=float) / per_unit.get(cause, np.ones(len(rows)))
     keys = zip(broken_names(rows), rows.interval.tolist(), strict=True)
@@ -222,7 +231,9 @@ def told_excess(broken: pd.DataFrame, cause: str) -> Told:
     return told
 
 
-def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray, told: Told) -> float:
+def _worst_range(
+    case: MarketCase, awards: Awards, services: ServiceAwards, import_kva: ComplexArray, told: Told
+) -> float:
     """Largest excursion of awards, resources and import from their ranges, beyond what is `told` of import [kW]."""
     import_kw, import_kvar = import_kva.real, import_kva.imag
     resources, substation = case.resources, case.substation
@@ -250,6 +261,7 @@ def _worst_range(case: MarketCase, awards: Awards, import_kva: ComplexArray, tol
         import_kw - substation.p_max_kw - more_p,
         substation.q_min_kvar - import_kvar - more_q,
         import_kvar - substation.q_max_kvar - more_q,
+        *called_excess(case, awards, services),
     ]
     return max(0.0, *(float(part.max(initial=0.0)) for part in excess))
 

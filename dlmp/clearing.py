@@ -85,7 +85,7 @@ class Clearing:
     @cached_property
     def certificate(self) -> Certificate:
         """Independent checks of this result, made when first asked for."""
-        return certify(self.case, self._dispatch, self.prices, self.awards, self.voltages)
+        return certify(self.case, self._dispatch, self.prices, self.awards, self.services, self.voltages)
 
     @cached_property
     def local_supply(self) -> LocalSupply:

@@ -21,6 +21,7 @@ from dlmp.services import (
     NO_REQUIREMENTS,
     Requirements,
     ServiceOffers,
+    check_service_shapes,
     check_services,
     no_offers,
     no_requirements,
@@ -318,12 +319,10 @@ def _check_shapes(case: MarketCase, problems: Problems) -> None:
             for name in ("quantity_kvar", "price_usd_per_mvarh", "price_rise_usd_per_mvarh")
         ),
         *(("stores", name, getattr(case.stores, name), len(case.stores)) for name in PROFILED),
-        ("service offers", "quantity_kw", case.service_offers.quantity_kw, len(case.service_offers)),
-        ("service offers", "price_usd_per_mw_h", case.service_offers.price_usd_per_mw_h, len(case.service_offers)),
-        ("requirements", "quantity_kw", case.requirements.quantity_kw, len(case.requirements)),
     ):
         if value.shape != (intervals, columns):
             problems.add(owner, item, f"shape {value.shape}", f"must be {(intervals, columns)}")
+    check_service_shapes(case.service_offers, case.requirements, intervals, case.network.port_count, problems)
     outside = (case.bids.resource < 0) | (case.bids.resource >= len(case.resources))
     for column in np.flatnonzero(outside):
         problems.add(f"bid segment {column}", "resource", int(case.bids.resource[column]), "is no resource of the case")

@@ -24,6 +24,8 @@ TOLERANCE = 1e-7
 """Largest violation of a condition, relative to its coefficients and bound."""
 MOST_STEPS, SMALLEST_GAP = 100, 1e-12
 """Most steps of the interior-point method, and the error at which it ends."""
+SMALLEST_SLACK = 1e-100
+"""A condition is met with equality where less is left."""
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -170,6 +172,8 @@ def _interior(hessian: FloatArray, slope: FloatArray, conditions: FloatArray, le
         gap = slack @ dual / len(least)
         if gap < SMALLEST_GAP and max(np.abs(by_x).max(), np.abs(by_dual).max()) < SMALLEST_GAP:
             break
+        if slack.min() < SMALLEST_SLACK:
+            break  # there is no interior
         ratio = dual / slack
         try:
             factor = cho_factor(hessian + (conditions.T * ratio) @ conditions)

@@ -5,8 +5,9 @@
    markets settle an indeterminate price (EUPHEMIA Public Description, "price indeterminacy").  The penalty of a limit
    that is kept is no end: what it would cost to break it has no part in the price, but as its bound.
 2. Of the multipliers left, those with the least squares: of what import is worth beyond the substation's price, and
-   of what each limit adds, summed over the real and reactive prices of all ports; and of the values of stored energy.
-   So limits that bind together share what is due to both, and stored energy is worth what one more MWh would save.
+   of what each limit adds, summed over the real and reactive prices of all ports; of the values of stored energy; and
+   of the prices of required services.  So limits that bind together share what is due to both, stored energy is worth
+   what one more MWh would save, and a service that is as much as required no more than it takes to have it.
 
 Both are stated in prices and the network alone, and the second is strictly convex: the answer is one.
 Multipliers that share no condition (`dlmp.supporting`) are chosen apart; intervals that do, through stores, together.
@@ -22,6 +23,8 @@ from dlmp.errors import SolverError
 from dlmp.formulation.interface import Weights
 from dlmp.nearest import nearest_point
 from dlmp.network.model import FloatArray, IntArray
+from dlmp.products.services import REQUIREMENT
+from dlmp.products.storage import ENERGY_BALANCE
 from dlmp.supporting import FARTHEST, IMPORT_P, IMPORT_Q, LIMIT, MARKET, UNSUPPORTED, DualChanges
 
 
@@ -72,11 +75,13 @@ def _chosen(duals: DualChanges, part: IntArray) -> FloatArray:
 
 def _criteria(duals: DualChanges, part: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """What each of the multipliers `part` adds to the mean price, the weight of its square, and where that is zero."""
-    case = duals.found.market.case
+    market = duals.found.market
+    case = market.case
     kind, interval, ports = duals.kind[part], duals.interval[part], np.flatnonzero(case.network.is_priced)
     gradient = duals.price_gradients(part, ports)
     square = (gradient**2).sum(axis=(1, 2)) / len(ports)
-    square[(kind == MARKET) & duals.is_published[part]] = case.horizon.interval_hours**2
+    square[np.isin(duals.row[part], market.rows_of(ENERGY_BALANCE))] = case.horizon.interval_hours**2
+    square[np.isin(duals.row[part], market.rows_of(REQUIREMENT))] = 1.0
     substation = case.substation
     reference = np.where(kind == IMPORT_P, substation.price_usd_per_mwh[interval], 0.0)
     reference = np.where(kind == IMPORT_Q, substation.q_price_usd_per_mvarh[interval], reference)

@@ -167,10 +167,17 @@ def verdict(certificate: Certificate, currency: str) -> Rows:
             faults.append(f"voltage unbalance {excess:.2g} % above its limit: {certificate.worst_unbalance}")
         if certificate.worst_range_violation_kw > FEASIBLE_KW:
             faults.append(f"an award or the import is {certificate.worst_range_violation_kw:.4g} kW out of its range")
+    if not certificate.calls_converged:
+        faults.append(
+            f"the AC power flow of {certificate.program} has no solution when some of what is reserved is called"
+        )
+    elif not certificate.is_deliverable:
+        excess = certificate.worst_called_violation_pu
+        faults.append(f"a call of what is reserved breaks a limit by {excess:.2g} pu: {certificate.worst_call}")
     if not certificate.is_supported:
         gap = f"{certificate.worst_bid_gap_usd:.4g} {currency}"
         faults.append(f"another quantity would earn {gap} more: {certificate.worst_bid}")
-    feasible = "AC-feasible"
+    feasible = "AC-feasible, also in every call of services" if certificate.calls else "AC-feasible"
     if certificate.broken_limits:
         feasible += f" but for the {_count(certificate.broken_limits, 'limit')} told broken"
     holds = f"holds: {feasible} ({certificate.program}), awards best for each bidder"

@@ -4,16 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from dlmp.calls import CalledStates, every_call, key, without_known
 from dlmp.dispatch import Dispatch
 from dlmp.formulation import new_formulation
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Weights
-from dlmp.formulation.market_lp import CalledStates
 from dlmp.network.model import FloatArray
 from dlmp.prices import limit_share
 from dlmp.products.services import REQUIREMENT
 from dlmp.results import ServiceAwards
 from dlmp.scarcity import scarcity_of
-from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, SERVICES, VAR_DOWN, VAR_UP
 from dlmp.settings import Settings
 from dlmp.units import BASE_KVA
 
@@ -71,27 +70,27 @@ def _called_share(found: Dispatch, weights: Weights, cause: str) -> FloatArray:
 
 
 def unsafe_calls(found: Dispatch, settings: Settings) -> CalledStates:
-    """States of calls that break a limit, the worst of each interval, where the network is not held to them yet.
+    """States of calls that break a limit, for each limit of an interval the call that breaks it worst.
 
     A soft limit that is broken in a state to which the network is held may be broken as far in others.
-    Tried are the call of each award alone, of all awards of a service, and of all of a capacity together with all of
-    a VAR service.  Limits follow calls nearly one way, so that most of these are safe once whole services are.
+    Tried are the calls of `dlmp.calls.every_call` to which the network is not held yet.  Limits follow calls nearly one
+    way, so that most of these are safe once whole services are.
     """
-    case, tried = found.market.case, _calls_to_try(found)
-    broken, allowed = np.zeros(len(tried)), _allowed(found)
+    case, tried, allowed = found.market.case, _calls_to_try(found), _allowed(found)
+    shape = (found.market.intervals, len(found.formulation.limits) + 1)  # the last column: no state carries the call
+    worst, by = np.full(shape, UNSAFE_PU), np.full(shape, -1)
     for start in range(0, len(tried), STATES_AT_A_TIME):
         part = np.arange(start, min(start + STATES_AT_A_TIME, len(tried)))
         market = replace(found.market, called=tried.only(part))
         injection = market.injection(found.x)[market.intervals :]
         formulation = new_formulation(case, settings, tried.interval[part])
         point = formulation.operate(injection)
-        beyond = point.limit_value - np.clip(point.limit_value, *allowed[:, tried.interval[part]])
-        worst = np.abs(beyond).max(axis=1, initial=0.0)
-        broken[part] = np.where(point.converged, worst, np.inf)
-    order = np.argsort(-broken, kind="stable")
-    order = order[broken[order] > UNSAFE_PU]
-    _, first = np.unique(tried.interval[order], return_index=True)
-    return tried.only(np.sort(order[first]))
+        beyond = np.abs(point.limit_value - np.clip(point.limit_value, *allowed[:, tried.interval[part]]))
+        broken = np.column_stack([beyond * point.converged[:, None], np.where(point.converged, 0.0, np.inf)])
+        for state, interval in enumerate(tried.interval[part].tolist()):
+            is_worse = broken[state] > worst[interval]
+            worst[interval, is_worse], by[interval, is_worse] = broken[state, is_worse], part[state]
+    return tried.only(np.unique(by[by >= 0]))
 
 
 def _allowed(found: Dispatch) -> FloatArray:
@@ -104,24 +103,9 @@ def _allowed(found: Dispatch) -> FloatArray:
 
 
 def _calls_to_try(found: Dispatch) -> CalledStates:
-    """Every call that `unsafe_calls` tries, of what was awarded."""
-    market, offers = found.market, found.market.case.service_offers
+    """Every call of what was awarded to which the network is not held."""
+    market = found.market
     awarded = found.x[market.block("reserve")] > CALLED_PU
-    whole = {service: awarded & (offers.service == service) for service in SERVICES}
-    calls = [np.diag(np.ones(len(offers), bool))[None] & awarded[:, None]]
-    calls += [whole[service][:, None] for service in SERVICES]
-    for capacity in (CAPACITY_UP, CAPACITY_DOWN):
-        for var in (VAR_UP, VAR_DOWN):
-            both = whole[capacity].any(axis=1) & whole[var].any(axis=1)
-            calls.append(((whole[capacity] | whole[var]) & both[:, None])[:, None])
-    every = np.concatenate(calls, axis=1)
-    interval, number = np.nonzero(every.any(axis=2))
-    tried = CalledStates(interval, every[interval, number])
     held = market.called
-    known = {(int(t), (row & awarded[t]).tobytes()) for t, row in zip(held.interval, held.calls, strict=True)}
-    new = []
-    for place, (t, row) in enumerate(zip(tried.interval.tolist(), tried.calls, strict=True)):
-        if (t, row.tobytes()) not in known:
-            known.add((t, row.tobytes()))
-            new.append(place)
-    return tried.only(np.array(new, dtype=np.int64))
+    known = {key(t, calls & awarded[t]) for t, calls in zip(held.interval, held.calls, strict=True)}
+    return without_known(every_call(market.case.service_offers, awarded), known)

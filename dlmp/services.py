@@ -3,7 +3,7 @@
 A resource may offer *capacity up* (inject more, or consume less, when called), *capacity down*, *VAR up* (inject more
 reactive power) and *VAR down*: the services of the competitive solicitation framework of CPUC decision D.16-12-036.
 Whoever reserves them keeps the room in its rating, and the energy of its store for the whole called duration, and the
-network keeps its limits while it is called (`dlmp.products.services`, `dlmp.formulation.market_lp.CalledStates`).
+network keeps its limits while it is called (`dlmp.products.services`, `dlmp.calls`).
 A requirement asks for so many kW of a service in total from all who stand in its zone, metered where they stand.
 """
 
@@ -164,6 +164,40 @@ def behind_branch(network: Network, branch: str) -> npt.NDArray[np.bool_]:
     return np.isin(network.port_bus, buses[~fed])
 
 
+def check_service_shapes(
+    offers: ServiceOffers, requirements: Requirements, intervals: int, port_count: int, problems: Problems
+) -> None:
+    """Add to `problems` every array of services that has not the shape that it must have."""
+    k, m = len(offers), len(requirements)
+    for owner, record, shapes in (
+        (
+            "service offers",
+            offers,
+            {
+                "service": (k,),
+                "quantity_kw": (intervals, k),
+                "price_usd_per_mw_h": (intervals, k),
+                "duration_hours": (k,),
+            },
+        ),
+        (
+            "requirements",
+            requirements,
+            {
+                "service": (m,),
+                "place": (m,),
+                "counts": (m, port_count),
+                "quantity_kw": (intervals, m),
+                "shortage_usd_per_mw_h": (m,),
+            },
+        ),
+    ):
+        for name, shape in shapes.items():
+            found = getattr(record, name).shape
+            if found != shape:
+                problems.add(owner, name, f"shape {found}", f"must be {shape}")
+
+
 def check_services(
     offers: ServiceOffers,
     requirements: Requirements,
@@ -261,3 +295,13 @@ def reach_of_stores(stores: Stores, hours: float) -> tuple[FloatArray, FloatArra
         least[interval] = np.maximum(least[interval], (least[later] + drained[later] - gained[later]) / kept)
         most[interval] = np.minimum(most[interval], (most[later] + drained[later] + given[later]) / kept)
     return least, most
+
+
+def energy_by_call(stores: Stores) -> FloatArray:
+    """(k,) Most stored energy that a called kWh moves [kWh], up or down.
+
+    A call of a store that may discharge adds to its discharging or takes from it; one that never does only charges more
+    or less.
+    """
+    discharges = (stores.discharge_max_kw > 0).any(axis=0)
+    return np.where(discharges, 1 / stores.discharge_efficiency, stores.charge_efficiency)

@@ -19,6 +19,7 @@ from dlmp.errors import SolverError
 from dlmp.formulation.softness import BROKEN, Softness, is_held
 from dlmp.nearest import Polyhedron
 from dlmp.network.model import FloatArray, IntArray
+from dlmp.products.services import REQUIREMENT
 from dlmp.products.storage import ENERGY_BALANCE
 from dlmp.solve import LinearProgram, solve_lp
 
@@ -53,7 +54,7 @@ class DualChanges:
     scale
         (i,) Multiplier by unit of a scaled change.
     is_published
-        (i,) True for those that prices and values of stored energy are made of.
+        (i,) True for those that prices, also of services, and values of stored energy are made of.
 
     Notes
     -----
@@ -93,7 +94,8 @@ class DualChanges:
         none = np.full(2 * len(every), -1)
         self.row = np.concatenate([rows, none, np.full(counts[-1], -1)])
         self.limit = np.concatenate([np.full(len(rows), -1), none, limit])
-        self.is_published = (self.kind != MARKET) | np.isin(self.row, market.rows_of(ENERGY_BALANCE))
+        published = np.concatenate([market.rows_of(rule).ravel() for rule in (ENERGY_BALANCE, REQUIREMENT)])
+        self.is_published = (self.kind != MARKET) | np.isin(self.row, published)
         weights = found.weights
         self.dual = np.concatenate(
             [found.row_dual[rows], weights.import_p[every], weights.import_q[every], weight[at_limit]]

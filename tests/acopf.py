@@ -226,10 +226,7 @@ class Unknowns:
 
 
 def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
-    """Write the power flow, with the source voltages held.
-
-    Ports at which nothing stands are left out of it: a neutral may have no voltage to divide a power by.
-    """
+    """Write the power flow, with the source voltages held."""
     network, resources, law = case.network, case.resources, case.network.law
     v, award, q = free_voltage(network), casadi.SX.sym("award", len(case.bids)), casadi.SX.sym("q", len(resources))
     charge, discharge = (casadi.SX.sym(name, len(case.stores)) for name in ("charge", "discharge"))
@@ -240,6 +237,29 @@ def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
         casadi_matrix(net_injection(case)) @ casadi.vertcat(award, charge, discharge),
         casadi_matrix(reactive_injection(case)) @ casadi.vertcat(q, q_award),
     )
+    balance, imported = network_currents(case, base_kva, v, injection, demand, nominal, withdrawn)
+    return Unknowns(
+        *(v, award, charge, discharge, q, q_award, injection, demand, nominal, withdrawn),
+        price=casadi.SX.sym("price", price_count(case)),
+        balance=balance,
+        imported=imported,
+    )
+
+
+def network_currents(
+    case: MarketCase,
+    base_kva: float,
+    v: Phasor,
+    injection: Phasor,
+    demand: Phasor,
+    nominal: Phasor,
+    withdrawn: Phasor,
+) -> tuple[Phasor, Phasor]:
+    """`Unknowns.balance` and `Unknowns.imported`.
+
+    Ports at which nothing stands are left out: a neutral may have no voltage to divide a power by.
+    """
+    network, resources, law = case.network, case.resources, case.network.law
     net = demand - product(resources.share.T, injection)
     across = product(network.incidence, v)
     used = np.flatnonzero((case.load_pu != 0).any(axis=0) | (abs(resources.share).sum(axis=0) > 0))
@@ -258,12 +278,7 @@ def unknowns_of(case: MarketCase, base_kva: float) -> Unknowns:
 
     every = sparse.eye_array(network.node_count, format="csr")
     drawn = v[network.source] * current(every[network.source]).conj()
-    return Unknowns(
-        *(v, award, charge, discharge, q, q_award, injection, demand, nominal, withdrawn),
-        price=casadi.SX.sym("price", price_count(case)),
-        balance=current(balances(network)),
-        imported=Phasor(casadi.sum1(drawn.re), casadi.sum1(drawn.im)),
-    )
+    return current(balances(network)), Phasor(casadi.sum1(drawn.re), casadi.sum1(drawn.im))
 
 
 def free_voltage(network: Network) -> Phasor:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cases import CASES, banded, cigre, market, rated, resource
 from feeders import Branch, feeder
+from servicecases import SERVICE_CASES, Needed, Ready, with_services
 from unbalanced import unbalanced
 
 from dlmp import Clearing, InputError, clear
@@ -23,9 +24,10 @@ def cleared(name: str) -> Clearing:
 
 
 def certified(found: Clearing, **change: object) -> Certificate:
-    """The certificate of a clearing of which records were altered: ``case``, ``awards``, ``prices`` or ``voltages``."""
-    records = {name: change.get(name, getattr(found, name)) for name in ("case", "prices", "awards", "voltages")}
-    return certify(records["case"], found._dispatch, records["prices"], records["awards"], records["voltages"])
+    """The certificate of a clearing of which records were altered: ``case``, ``awards``, ``prices``, ``services``.."""
+    names = ("prices", "awards", "services", "voltages")
+    records = [change.get(name, getattr(found, name)) for name in names]
+    return certify(change.get("case", found.case), found._dispatch, *records)
 
 
 def with_injection(found: Clearing, name: str, change_kw: float, change_kvar: float = 0.0):
@@ -211,6 +213,91 @@ def test_the_independent_power_flow_agrees_with_the_engine_s_on_transformers():
     assert (flow.program, flow.converged) == ("pandapower", True)
     np.testing.assert_allclose(flow.v_pu, point.v_pu, rtol=0, atol=1e-9)
     np.testing.assert_allclose(flow.import_kva, point.import_pu * 100.0, rtol=0, atol=1e-4)
+
+
+@cache
+def with_called(name: str) -> Clearing:
+    return clear(SERVICE_CASES[name]())
+
+
+@pytest.mark.parametrize("name", ["overvoltage_up_33", "congestion_down_33", "ring"])
+def test_what_is_reserved_is_certified_to_be_deliverable(name: str):
+    certificate = with_called(name).certificate
+    assert certificate.calls > 1
+    assert certificate.is_deliverable
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "excess_pu", "words"),
+    [
+        ("overvoltage_up_33", "far", 1e-3, "bus 17, interval 0, capacity_up called"),
+        ("congestion_down_33", "far", 1e-2, "line 2, interval 0, capacity_down called"),
+        ("ring", "left", 0.1, "b-c, interval 0, capacity_up of left called"),
+    ],
+)
+def test_a_call_that_breaks_a_limit_is_named(name: str, owner: str, excess_pu: float, words: str):
+    """A tenth more of one reserve, whose call just kept the limit: of the state as scheduled nothing changes."""
+    found = with_called(name)
+    offers = found.case.service_offers
+    more = np.where(found.case.resources.name[offers.resource] == owner, 1.2, 1.0)
+    services = replace(found.services, reserved_kw=found.services.reserved_kw * more)
+    certificate = certified(found, services=services)
+    assert not certificate.is_deliverable
+    assert certificate.worst_called_violation_pu > excess_pu
+    assert certificate.worst_call == words
+    assert certificate.worst_voltage_violation_pu == 0
+
+
+def test_a_call_that_no_ac_state_carries_is_not_deliverable():
+    found = with_called("congestion_down_33")
+    certificate = certified(found, services=replace(found.services, reserved_kw=found.services.reserved_kw * 1e4))
+    assert certificate.ac_converged
+    assert not certificate.calls_converged
+    assert not certificate.is_deliverable
+    json.dumps(certificate.summary(), allow_nan=False)
+
+
+def test_reserves_beyond_their_offers_and_what_is_left_of_a_resource_are_not_feasible():
+    """30 kW and 40 kvar held back in an inverter of 100 kVA that sells the rest."""
+    network = feeder([Branch("0", "1", 1e-6, 1e-6)], {"1": (100, 0)})
+    plant = resource("plant", "1", supply=[(100, 30)], q_kvar=(0.0, 80.0), s_max_kva=100.0)
+    offers = [Ready("plant", "var_up", 50.0), Ready("plant", "capacity_up", 32.0)]
+    needed = [Needed("var_up", 40.0), Needed("capacity_up", 30.0)]
+    found = clear(with_services(market(network, 40.0, plant), offers, needed))
+    assert certified(found).worst_range_violation_kw < 1e-6
+    reserved, p_kw = found.services.reserved_kw, found.awards.net_injection_kw[0, 0]
+    for more, excess in (
+        ([9.0, 0.0], np.hypot(p_kw + 30, 49) - 100),
+        ([0.0, 1.0], np.hypot(p_kw + 31, 40) - 100),
+        ([0.0, -31.0], 1.0),
+    ):
+        services = replace(found.services, reserved_kw=reserved + np.array(more))
+        assert certified(found, services=services).worst_range_violation_kw == pytest.approx(excess, abs=1e-6)
+        assert excess > 0.4
+
+
+@pytest.mark.parametrize(
+    ("service", "offered", "reserved", "excess"),
+    [
+        ("capacity_up", 30.0, 31.0, 1.0),
+        ("capacity_up", 90.0, 61.0, 11.0),
+        ("capacity_down", 90.0, 51.0, 1.0),
+        ("var_up", 90.0, 27.0, 7.0),
+        ("var_down", 90.0, 24.0, 4.0),
+    ],
+)
+def test_a_reserve_beyond_its_offer_or_the_range_of_its_resource_is_not_feasible(
+    service: str, offered: float, reserved: float, excess: float
+):
+    """50 of 100 kW run, of their own schedule, without reactive power, of which there may be 20 kvar either way."""
+    network = feeder([Branch("0", "1", 1e-6, 1e-6)], {"1": (100, 0)})
+    plant = resource("plant", "1", supply=[(50, 30), (50, 60)], q_kvar=(-20.0, 20.0))
+    case = with_services(market(network, 40.0, plant), [Ready("plant", service, offered)], [Needed(service, 0.0)])
+    found = clear(case)
+    q_kvar = found.awards.q_kvar[0, 0] * {"var_up": 1, "var_down": -1}.get(service, 0)
+    services = replace(found.services, reserved_kw=np.array([[reserved]]))
+    worst = certified(found, services=services).worst_range_violation_kw
+    assert worst == pytest.approx(excess + q_kvar, abs=1e-4)
 
 
 def test_the_summary_is_json_without_nan_or_infinity():

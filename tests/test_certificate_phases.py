@@ -26,9 +26,10 @@ def found(tmp_path_factory) -> Clearing:
 
 
 def certified(found: Clearing, **change: object) -> Certificate:
-    """The certificate of a clearing of which records were altered: ``case``, ``awards``, ``prices`` or ``voltages``."""
-    records = {name: change.get(name, getattr(found, name)) for name in ("case", "prices", "awards", "voltages")}
-    return certify(records["case"], found._dispatch, records["prices"], records["awards"], records["voltages"])
+    """The certificate of a clearing of which records were altered: ``case``, ``awards``, ``prices``, ``services``.."""
+    names = ("prices", "awards", "services", "voltages")
+    records = [change.get(name, getattr(found, name)) for name in names]
+    return certify(change.get("case", found.case), found._dispatch, *records)
 
 
 def with_network(found: Clearing, **change: object) -> MarketCase:

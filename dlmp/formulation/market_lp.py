@@ -10,6 +10,7 @@ import pyomo.environ as pyo
 from scipy import sparse
 
 from dlmp.bids import check_reach, injection_range
+from dlmp.calls import CalledStates, call_name, whole_services
 from dlmp.errors import Problems
 from dlmp.formulation.template import Template, collector_paused, compile_template, over_horizon, second_of_two
 from dlmp.market import MarketCase
@@ -22,56 +23,10 @@ from dlmp.products.ramps import has_ramps, ramp_bounds
 from dlmp.products.services import REQUIREMENT, SERVICE_VARIABLES, service_bounds
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
 from dlmp.products.substation import IMPORT_RANGE, IMPORT_VARIABLES, import_bounds
-from dlmp.services import SERVICES
 
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
 VARIABLES = ["award", "block", "q_award", "p", "q", *IMPORT_VARIABLES, *STORE_VARIABLES, *SERVICE_VARIABLES]
-
-
-@dataclass(frozen=True, eq=False)
-class CalledStates:
-    """s network states in which offers of services are called, beside the t states as scheduled.
-
-    Parameters
-    ----------
-    interval
-        (s,) When.
-    calls
-        (s, k) True for the offers whose whole award is called.
-    """
-
-    interval: IntArray
-    calls: npt.NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.interval)
-
-    @classmethod
-    def none(cls, case: MarketCase) -> "CalledStates":
-        """No state at all."""
-        return cls(np.zeros(0, dtype=np.int64), np.zeros((0, len(case.service_offers)), bool))
-
-    def only(self, states: IntArray) -> "CalledStates":
-        """Some of them."""
-        return CalledStates(self.interval[states], self.calls[states])
-
-    def joined(self, other: "CalledStates") -> "CalledStates":
-        """These, then those of `other`."""
-        return CalledStates(np.r_[self.interval, other.interval], np.vstack([self.calls, other.calls]))
-
-
-def whole_services(case: MarketCase) -> CalledStates:
-    """One state for each interval and service that is offered there: all of its offers called."""
-    offers, intervals, calls = case.service_offers, [], []
-    for service in SERVICES:
-        own = offers.service == service
-        is_offered = (offers.quantity_kw > 0) & own
-        for interval in np.flatnonzero(is_offered.any(axis=1)).tolist():
-            intervals.append(interval)
-            calls.append(own)
-    shape = (len(intervals), len(offers))
-    return CalledStates(np.array(intervals, dtype=np.int64), np.array(calls, dtype=bool).reshape(shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,14 +88,8 @@ class MarketLp:
         """What is called in `state`, for people; ``-`` for a state as scheduled."""
         if state < self.intervals:
             return "-"
-        offers, calls = self.case.service_offers, self.called.calls[state - self.intervals]
-        names = []
-        for service in SERVICES:
-            own = offers.service == service
-            if (calls & own).any():
-                some = self.case.resources.name[offers.resource[calls & own]].tolist()
-                names.append(service if (calls >= own).all() else f"{service} of {', '.join(some)}")
-        return " and ".join(names)
+        calls = self.called.calls[state - self.intervals]
+        return call_name(self.case.resources, self.case.service_offers, calls)
 
     def states_of(self, intervals: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """(states,) True for the states of the (t,) `intervals`."""
@@ -360,4 +309,4 @@ def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = 
     columns = over_horizon(template, energy_columns(case, penalties))
     bounds = store_bounds(case) | ramp_bounds(case) | block_bounds(case) | service_bounds(case)
     bounds |= import_bounds(case.substation, penalties)
-    return MarketLp(case, template, columns, bounds, whole_services(case), penalties)
+    return MarketLp(case, template, columns, bounds, whole_services(case.service_offers), penalties)

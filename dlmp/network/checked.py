@@ -11,7 +11,7 @@ import numpy as np
 from dlmp.network.model import BALANCED_PHASE, PHASES, ComplexArray, FloatArray, Network, UnbalancedNetwork
 
 Told = Mapping[tuple[str, int], float]
-"""How far a limit is told to be broken, by the name of its element, with its phase, and by interval [pu]."""
+"""How far a limit is told to be broken, by the name of its element, with its phase, and by interval or state [pu]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,8 @@ class CheckedFlow:
         (t, m) Complex current into each conductor at its two ends [pu].
     converged
         True when the program solved every interval.
+    state_name
+        (t,) What each is called; default: ``interval 0``, and so on.
     """
 
     program: str
@@ -41,6 +43,11 @@ class CheckedFlow:
     current_from_pu: ComplexArray
     current_to_pu: ComplexArray
     converged: bool
+    state_name: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.state_name:
+            object.__setattr__(self, "state_name", tuple(f"interval {number}" for number in range(len(self.v_pu))))
 
     def branch_loss_pu(self) -> FloatArray:
         """(t,) Losses of all branches [pu]."""
@@ -61,7 +68,7 @@ class CheckedFlow:
         size = self.port_voltage()[:, ports]
         broken = np.maximum(network.v_min_pu[node] - size, size - network.v_max_pu[node])
         names = [_at(f"bus {network.port_bus[port]}", str(network.port_phase[port])) for port in ports]
-        return _worst(broken - _of(told, names, len(broken)), names)
+        return self._worst(broken - _of(told, names, len(broken)), names)
 
     def worst_unbalance(self, told: Told | None = None) -> tuple[float, str]:
         """Largest excess of negative over positive sequence above the limit and what is `told` [pu], and where."""
@@ -78,7 +85,7 @@ class CheckedFlow:
                 excess.append(ratio - network.v_unbalance_max)
                 names.append(f"bus {bus}")
         broken = np.array(excess).reshape(len(names), len(self.v_pu)).T
-        return _worst(broken - _of(told, names, len(broken)), names)
+        return self._worst(broken - _of(told, names, len(broken)), names)
 
     def worst_loading(self, told: Told | None = None) -> tuple[float, str]:
         """Largest loading of a rated conductor less what is `told` above its rating [%], and which."""
@@ -90,7 +97,14 @@ class CheckedFlow:
         loading = 100 * np.maximum(at_from / network.rating_from_pu, at_to / network.rating_to_pu)
         phases = network.phase[network.from_node]
         names = [_at(str(name), str(at)) for name, at in zip(network.branch, phases, strict=True)]
-        return _worst(loading - 100 * _of(told, names, len(loading)), names)
+        return self._worst(loading - 100 * _of(told, names, len(loading)), names)
+
+    def _worst(self, value: FloatArray, names: list[str]) -> tuple[float, str]:
+        """Largest `value` (t, k) and where; 0 and nowhere unless it is above zero."""
+        if not value.size or value.max() <= 0:
+            return 0.0, ""
+        state, place = np.unravel_index(np.argmax(value), value.shape)
+        return float(value[state, place]), f"{names[place]}, {self.state_name[state]}"
 
 
 def _at(element: str, phase: str) -> str:
@@ -103,11 +117,3 @@ def _of(told: Told | None, names: list[str], intervals: int) -> FloatArray:
     for (name, interval), value in (told or {}).items():
         amount[interval, [index for index, known in enumerate(names) if known == name]] = value
     return amount
-
-
-def _worst(value: FloatArray, names: list[str]) -> tuple[float, str]:
-    """Largest `value` (t, k) and where; 0 and nowhere unless it is above zero."""
-    if not value.size or value.max() <= 0:
-        return 0.0, ""
-    interval, place = np.unravel_index(np.argmax(value), value.shape)
-    return float(value[interval, place]), f"{names[place]}, interval {interval}"

@@ -12,7 +12,7 @@ import pyomo.environ as pyo
 from dlmp.market import MarketCase
 from dlmp.network.model import FloatArray
 from dlmp.products.columns import Columns, bounds_of
-from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, VAR_DOWN, VAR_UP, reach_of_stores
+from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, VAR_DOWN, VAR_UP, energy_by_call, reach_of_stores
 from dlmp.units import BASE_KVA
 
 SERVICE_VARIABLES = ("reserve", "reserved_before", "shortage")
@@ -31,7 +31,7 @@ def service_columns(case: MarketCase) -> dict[str, Columns]:
     """
     offers, requirements = case.service_offers, case.requirements
     is_firm = np.isinf(requirements.shortage_usd_per_mw_h)
-    short = np.where(is_firm, 0.0, requirements.quantity_kw / BASE_KVA)
+    short = np.where(is_firm, 0.0, np.full_like(requirements.quantity_kw, np.inf))
     penalty = np.where(is_firm, 0.0, requirements.shortage_usd_per_mw_h)
     upper = offers.quantity_kw / BASE_KVA
     nothing = np.zeros_like(upper)
@@ -76,11 +76,12 @@ def service_bounds(case: MarketCase) -> dict[str, tuple[FloatArray, FloatArray]]
 
 def _ranges(case: MarketCase) -> tuple[FloatArray, FloatArray]:
     """(t, r) Highest and lowest injection that a call can lead to [pu]: what is in range, and offered."""
-    resources, bids, stores = case.resources, case.bids, case.stores
+    resources, bids, blocks, stores = case.resources, case.bids, case.blocks, case.stores
     top, bottom = resources.p_max_kw.copy(), np.tile(resources.p_min_kw, (len(resources.p_max_kw), 1))
     offered, wanted = np.zeros_like(top), np.zeros_like(top)
-    np.add.at(offered.T, bids.resource[bids.is_supply], bids.quantity_kw[:, bids.is_supply].T)
-    np.add.at(wanted.T, bids.resource[~bids.is_supply], bids.quantity_kw[:, ~bids.is_supply].T)
+    for of, quantity_kw in ((bids, bids.quantity_kw), (blocks, blocks.offered_kw(len(top)))):
+        np.add.at(offered.T, of.resource[of.is_supply], quantity_kw[:, of.is_supply].T)
+        np.add.at(wanted.T, of.resource[~of.is_supply], quantity_kw[:, ~of.is_supply].T)
     offered[:, stores.resource], wanted[:, stores.resource] = stores.discharge_max_kw, stores.charge_max_kw
     return np.minimum(top, offered) / BASE_KVA, np.maximum(bottom, -wanted) / BASE_KVA
 
@@ -105,7 +106,7 @@ def _energy_rows(case: MarketCase, service: str) -> list[tuple[int, int, int]]:
 
 def declare_services(model: pyo.ConcreteModel, case: MarketCase) -> None:
     """Add the services of `case` over ``model.INTERVALS``, which follow each other, to `model`."""
-    offers, requirements, stores = case.service_offers, case.requirements, case.stores
+    offers, requirements, moved = case.service_offers, case.requirements, energy_by_call(case.stores)
     columns, bounds = service_columns(case), service_bounds(case)
     lagged = lags(case)
     place = {pair: index for index, pair in enumerate(lagged)}
@@ -163,13 +164,13 @@ def declare_services(model: pyo.ConcreteModel, case: MarketCase) -> None:
     @model.Constraint(model.INTERVALS, range(len(rows_up)))
     def energy_for_a_call_up(m, t, i):
         offer, store, lag = rows_up[i]
-        spent = offers.duration_hours[offer] / stores.discharge_efficiency[store] * reserved(m, t, offer, lag)
+        spent = offers.duration_hours[offer] * moved[store] * reserved(m, t, offer, lag)
         return m.energy[t, store] - spent >= bounds[ENERGY_UP][0][t, i]
 
     @model.Constraint(model.INTERVALS, range(len(rows_down)))
     def energy_for_a_call_down(m, t, i):
         offer, store, lag = rows_down[i]
-        gained = offers.duration_hours[offer] * stores.charge_efficiency[store] * reserved(m, t, offer, lag)
+        gained = offers.duration_hours[offer] * moved[store] * reserved(m, t, offer, lag)
         return m.energy[t, store] + gained <= bounds[ENERGY_DOWN][1][t, i]
 
 

@@ -1,0 +1,108 @@
+"""Calls of services: which offers are called together, and when.
+
+The network keeps its limits in the states that calls lead to.  A clearing holds it to the calls of whole services, and
+to any other that breaks a limit (`dlmp.reserves.unsafe_calls`); the certificate asks another program about all of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dlmp.bids import Resources
+from dlmp.network.model import IntArray
+from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, SERVICES, VAR_DOWN, VAR_UP, ServiceOffers
+
+
+@dataclass(frozen=True, eq=False)
+class CalledStates:
+    """s network states in which offers of services are called, beside the t states as scheduled.
+
+    Parameters
+    ----------
+    interval
+        (s,) When.
+    calls
+        (s, k) True for the offers whose whole award is called.
+    """
+
+    interval: IntArray
+    calls: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.interval)
+
+    def only(self, states: IntArray) -> "CalledStates":
+        """Some of them."""
+        return CalledStates(self.interval[states], self.calls[states])
+
+    def joined(self, other: "CalledStates") -> "CalledStates":
+        """These, then those of `other`."""
+        return CalledStates(np.r_[self.interval, other.interval], np.vstack([self.calls, other.calls]))
+
+
+def whole_services(offers: ServiceOffers) -> CalledStates:
+    """One state for each interval and service that is offered there: all of its offers called."""
+    intervals, calls = [], []
+    for service in SERVICES:
+        own = offers.service == service
+        is_offered = (offers.quantity_kw > 0) & own
+        for interval in np.flatnonzero(is_offered.any(axis=1)).tolist():
+            intervals.append(interval)
+            calls.append(own)
+    shape = (len(intervals), len(offers))
+    return CalledStates(np.array(intervals, dtype=np.int64), np.array(calls, dtype=bool).reshape(shape))
+
+
+def every_call(offers: ServiceOffers, awarded: npt.NDArray[np.bool_]) -> CalledStates:
+    """Calls of each award alone, of all awards of a service, and of all of a capacity with all of a VAR service.
+
+    Parameters
+    ----------
+    offers
+        What is offered.
+    awarded
+        (t, k) True for the offers that have an award; others are not called.
+    """
+    whole = {service: awarded & (offers.service == service) for service in SERVICES}
+    calls = [np.diag(np.ones(len(offers), bool))[None] & awarded[:, None]]
+    calls += [whole[service][:, None] for service in SERVICES]
+    for capacity in (CAPACITY_UP, CAPACITY_DOWN):
+        for var in (VAR_UP, VAR_DOWN):
+            both = whole[capacity].any(axis=1) & whole[var].any(axis=1)
+            calls.append(((whole[capacity] | whole[var]) & both[:, None])[:, None])
+    every = np.concatenate(calls, axis=1)
+    interval, number = np.nonzero(every.any(axis=2))
+    return without_known(CalledStates(interval, every[interval, number]), set())
+
+
+def without_known(states: CalledStates, known: set[tuple[int, bytes]]) -> CalledStates:
+    """Each of `states` once, without those that are `known` by `key`."""
+    known, new = set(known), []
+    for place, (interval, calls) in enumerate(zip(states.interval, states.calls, strict=True)):
+        if key(interval, calls) not in known:
+            known.add(key(interval, calls))
+            new.append(place)
+    return states.only(np.array(new, dtype=np.int64))
+
+
+def key(interval: int, calls: npt.NDArray[np.bool_]) -> tuple[int, bytes]:
+    """A value that is equal for equal calls (k,) in an `interval`."""
+    return int(interval), calls.tobytes()
+
+
+def call_name(
+    resources: Resources,
+    offers: ServiceOffers,
+    calls: npt.NDArray[np.bool_],
+    among: npt.NDArray[np.bool_] | None = None,
+) -> str:
+    """What the (k,) `calls` are, for people: ``capacity_up of battery 7``, ``capacity_up`` for all those `among`."""
+    names = []
+    for service in SERVICES:
+        own = offers.service == service
+        if (calls & own).any():
+            some = resources.name[offers.resource[calls & own]].tolist()
+            whole = own if among is None else own & among
+            names.append(service if (calls >= whole).all() else f"{service} of {', '.join(some)}")
+    return " and ".join(names)
