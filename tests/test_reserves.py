@@ -8,7 +8,7 @@ from cases import market, resource
 from infeasible import two
 
 from dlmp import Clearing, InfeasibleError, MarketCase, Settings, clear
-from dlmp.certificate import independent_power_flow, told_excess
+from dlmp.certificate import independent_power_flow
 from dlmp.report import clearing_rows
 from dlmp.services import CAPACITY_UP, Requirements, ServiceOffers, everywhere
 from dlmp.settlement import settle
@@ -82,11 +82,20 @@ def test_a_limit_that_breaks_when_a_service_is_called_is_told_with_the_service()
     assert row.cost_usd == pytest.approx(cost, rel=1e-5)
     assert found.objective == pytest.approx(0.09 * 5 + row.cost_usd, rel=1e-9)
     assert found.certificate.is_feasible, "as scheduled nothing flows"
-    assert told_excess(found.broken_limits(), "congestion") == {}
+    assert found.certificate.is_deliverable, "the call breaks no more than is told"
     assert found.explain("b").query("component == 'scarcity'").called.tolist() == [CAPACITY_UP]
     assert_parts_add_up(found)
     assert found.services.scarcity.item() < -10_000
     assert not found.prices.congestion.any()
+
+
+def test_what_only_a_call_breaks_is_not_taken_off_what_flows_as_scheduled():
+    """The engine runs at 10 kW, and would at 100 of 80 when called."""
+    running = resource("engine", "b", supply=[(100, 60)], must_run_kw=10.0)
+    found = clear(with_capacity(market(two(0, rating=0.8), 20.0, running), 100.0, 90.0, np.inf))
+    assert found.broken_limits().called.tolist() == [CAPACITY_UP]
+    assert found.flows.loading.item() == pytest.approx(0.125, rel=0.01)
+    assert found.certificate.worst_loading_percent == pytest.approx(100 * found.flows.loading.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("losses", ["none", "linear"])
