@@ -24,7 +24,7 @@ TOLERANCE = 1e-7
 """Largest violation of a condition, relative to its coefficients and bound."""
 MOST_STEPS, SMALLEST_GAP = 100, 1e-12
 """Most steps of the interior-point method, and the error at which it ends."""
-SMALLEST_SLACK = 1e-100
+SMALLEST_SLACK = 1e-30
 """A condition is met with equality where less is left."""
 
 BoolArray = npt.NDArray[np.bool_]
