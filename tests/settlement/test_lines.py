@@ -270,15 +270,7 @@ def served(draw: st.DrawFn) -> MarketCase:
     return with_services(case, *offers, shortage=draw(st.sampled_from([20.0, 200.0])), **required)
 
 
-@settings(
-    max_examples=500,
-    derandomize=True,
-    database=None,
-    deadline=timedelta(seconds=20),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-@given(served())
-def test_random_feeders_with_services_settle_to_the_cent(case: MarketCase):
+def settles_to_the_cent(case: MarketCase) -> None:
     """Payments and rents are the same money, nothing is sold twice, and limits of called states collect."""
     try:
         found = clear(case)
@@ -298,6 +290,27 @@ def test_random_feeders_with_services_settle_to_the_cent(case: MarketCase):
     assert bought == pytest.approx(-worth[is_met].sum(), abs=1e-6 * (1 + size))
     assert ((surplus.explanation != "-") == (surplus.amount < 0)).all()
     assert (surplus.amount[surplus.component == "congestion"] > Decimal("-1e-6")).all()
+
+
+RANDOM = {
+    "derandomize": True,
+    "database": None,
+    "deadline": timedelta(seconds=20),
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much],
+}
+
+
+@settings(max_examples=60, **RANDOM)
+@given(served())
+def test_random_feeders_with_services_settle_to_the_cent(case: MarketCase):
+    settles_to_the_cent(case)
+
+
+@pytest.mark.nightly
+@settings(max_examples=500, **RANDOM)
+@given(served())
+def test_many_random_feeders_with_services_settle_to_the_cent(case: MarketCase):
+    settles_to_the_cent(case)
 
 
 def test_the_table_of_services_pays_what_the_lines_pay():
