@@ -178,7 +178,8 @@ def newton_finish(
     start = search.state()
     search.find_marginal()
     many_reactive = search.curvature.movable[:, 1].sum(axis=1).max(initial=0) > FEW_REACTIVE
-    if not (many_reactive or market.is_coupled):
+    is_basis_last = many_reactive or market.is_coupled
+    if not is_basis_last:
         search.settle(MAX_STEPS)
     search.restore(start, search.is_open)
     if market.is_coupled:
@@ -190,6 +191,11 @@ def newton_finish(
         stand = search.state()
         search.settle(STEPS_AFTER_QUADRATIC)
         search.restore(stand, search.is_open)
+    if is_basis_last:
+        # An interior point does not tell tiny quantities from none: the basis does.
+        search.restore(start, search.is_open)
+        search.has_failed[:] = False
+        search.settle(MAX_STEPS)
     search.reopen_saddles()
     search.restore(start, search.is_open)
     error = search.system(~search.is_open).error
