@@ -22,6 +22,8 @@ UNWEIGHTED = 1e-9
 """Weight of unknowns without one that share conditions with others, relative to the largest."""
 TOLERANCE = 1e-7
 """Largest violation of a condition, relative to its coefficients and bound."""
+FULL_RANK = 1e-9
+"""Smallest singular value of equalities that do not depend on each other, relative to the largest."""
 MOST_STEPS, SMALLEST_GAP = 100, 1e-12
 """Most steps of the interior-point method, and the error at which it ends."""
 SMALLEST_SLACK = 1e-30
@@ -146,8 +148,8 @@ def _nearest(within: Polyhedron, weight: FloatArray, centre: FloatArray) -> Floa
     is_equal = np.isfinite(lower) & (upper - lower <= TOLERANCE * np.maximum(1.0, np.abs(lower)))
     base, ways = np.zeros(len(weight)), np.eye(len(weight))
     if is_equal.any():
-        base = np.linalg.lstsq(every[is_equal], (lower[is_equal] + upper[is_equal]) / 2, rcond=None)[0]
-        ways = null_space(every[is_equal])
+        base = np.linalg.lstsq(every[is_equal], (lower[is_equal] + upper[is_equal]) / 2, FULL_RANK)[0]
+        ways = null_space(every[is_equal], FULL_RANK)
     conditions = np.concatenate([every[~is_equal], -every[~is_equal]])
     least = np.concatenate([lower[~is_equal], -upper[~is_equal]])
     conditions, least = conditions[np.isfinite(least)], least[np.isfinite(least)]

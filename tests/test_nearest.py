@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.optimize import linprog
 
-from dlmp.nearest import Polyhedron, nearest_point
+from dlmp.nearest import Polyhedron, _interior, nearest_point
 
 
 def polyhedron(rows, row_lower, row_upper, lower=-np.inf, upper=np.inf) -> Polyhedron:
@@ -70,3 +70,18 @@ def test_no_point_lies_further_towards_the_centre(seed: int):
     finite = np.isfinite(ends)
     along = linprog(-pull, both[finite], ends[finite], bounds=(-100, 100))
     assert -along.fun <= pull @ found + 1e-4
+
+
+def test_equalities_that_say_the_same_to_the_last_digits_leave_the_others_free():
+    """The sum is zero, said twice, the second time with another rounding."""
+    again = 0.37284975 * (1 + 6e-15 * np.array([1.0, -1.0, 1.0, -1.0]))
+    within = polyhedron([-np.ones(4), again], [0, 5e-14], [0, 5e-14], upper=9.0)
+    assert nearest_point(within, np.ones(4), np.array([1.0, 5.0, 0.0, 2.0])) == pytest.approx([-1, 3, -2, 0])
+
+
+def test_two_conditions_that_leave_one_point_give_it():
+    """Between x >= 51.2365 and x <= 51.2365 there is no interior, and the multipliers grow without end."""
+    conditions = np.array([[-0.62235344], [0.78273635], [0.14418143], [0.62235344], [-0.78273635]])
+    least = np.array([-10102.88522941, -10081.80401627, -17087.41237596, 31.88720422, -40.10466077])
+    found = _interior(np.array([[0.82934474]]), np.array([-42.49271122]), conditions, least)
+    assert found == pytest.approx([31.88720422 / 0.62235344], rel=1e-6)
