@@ -75,5 +75,5 @@ def test_awards_are_those_of_the_joint_ac_optimum(name: str):
 
 def test_components_of_the_price_of_a_service_add_up(name: str):
     found = clearing(name).services
-    parts = found.requirement + found.congestion + found.voltage + found.unbalance
+    parts = found.requirement + found.congestion + found.voltage + found.unbalance + found.scarcity
     np.testing.assert_allclose(parts, found.price_usd_per_mw_h, rtol=0, atol=1e-9)

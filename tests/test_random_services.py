@@ -118,7 +118,7 @@ def after_calls(found: Clearing) -> list[tuple[int, np.ndarray, np.ndarray]]:
 def test_components_sum_awards_are_supported_and_calls_keep_every_limit(case: MarketCase):
     found = converged(case)
     services = found.services
-    parts = services.requirement + services.congestion + services.voltage + services.unbalance
+    parts = services.requirement + services.congestion + services.voltage + services.unbalance + services.scarcity
     np.testing.assert_allclose(parts, services.price_usd_per_mw_h, rtol=0, atol=1e-9)
     certificate = found.certificate
     assert certificate.is_feasible
