@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlmp.bids import Resources
-from dlmp.network.model import IntArray
+from dlmp.network.model import ComplexArray, FloatArray, IntArray
 from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, SERVICES, VAR_DOWN, VAR_UP, ServiceOffers
 
 
@@ -89,6 +89,15 @@ def without_known(states: CalledStates, known: set[tuple[int, bytes]]) -> Called
 def key(interval: int, calls: npt.NDArray[np.bool_]) -> tuple[int, bytes]:
     """A value that is equal for equal calls (k,) in an `interval`."""
     return int(interval), calls.tobytes()
+
+
+def called_kva(
+    resources: Resources, offers: ServiceOffers, called: CalledStates, reserved_kw: FloatArray
+) -> ComplexArray:
+    """(s, p) What the calls of power (t, k) held ready [kW], [kvar] inject at the ports in each of `called`."""
+    unit = np.where(offers.is_reactive, 1j, 1.0) * offers.direction
+    by_offer = called.calls * reserved_kw[called.interval] * unit
+    return np.asarray(by_offer @ resources.share[offers.resource])
 
 
 def call_name(

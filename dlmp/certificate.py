@@ -27,7 +27,6 @@ from dlmp.prices import Prices
 from dlmp.products.storage import STORE_VARIABLES
 from dlmp.products.substation import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.ramps import ramp_excess, ramp_limited
-from dlmp.reserves import service_awards
 from dlmp.results import Awards, ServiceAwards, Voltages
 from dlmp.scarcity import IMPORT, broken_names, count_elements, scarcity_of
 from dlmp.solve import LinearProgram, solve_lp
@@ -177,7 +176,7 @@ def certify(
     """
     network = case.network
     flow = independent_power_flow(network, awards.injection_kva(), case.law_pu * BASE_KVA)
-    gap, traded = bid_gaps(found, prices)
+    gap, traded = bid_gaps(found, prices, services)
     worst_gap = np.unravel_index(np.argmax(gap), gap.shape) if gap.size else None
     broken = scarcity_of(found).table
     scheduled = broken[broken.called == "-"]
@@ -266,7 +265,7 @@ def _worst_range(
     return max(0.0, *(float(part.max(initial=0.0)) for part in excess))
 
 
-def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
+def bid_gaps(found: Dispatch, prices: Prices, services: ServiceAwards) -> tuple[FloatArray, float]:
     """Profit that each resource forgoes at the published prices.
 
     Every resource solves its own profit maximum, all in one LP of the market's rows without a network.  Where a price
@@ -291,8 +290,7 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
         cost[:, blocks[name]] = 0.0
     cost[:, blocks["p"]] -= price
     cost[:, blocks["q"]] -= q_price
-    service_price = service_awards(found).price_usd_per_mw_h
-    cost[:, blocks["reserve"]] -= service_price
+    cost[:, blocks["reserve"]] -= services.price_usd_per_mw_h
     own = market.own_rows
     best = solve_lp(
         LinearProgram(
@@ -311,7 +309,7 @@ def bid_gaps(found: Dispatch, prices: Prices) -> tuple[FloatArray, float]:
     profit = [-(cost * x.reshape(shape)) for x in (best.x, found.x)]
     per_resource = [_over_dependent(market, by_resource(market, values)) for values in profit]
     paid = np.abs(found.x[market.block("p")] * price).sum() + np.abs(found.x[market.block("q")] * q_price).sum()
-    paid += np.abs(found.x[market.block("reserve")] * service_price).sum()
+    paid += np.abs(found.x[market.block("reserve")] * services.price_usd_per_mw_h).sum()
     return np.maximum(per_resource[0] - per_resource[1], 0.0) * money, float(paid * money)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from dlmp.blockchoice import dispatch_with_blocks
+from dlmp.calls import called_kva
 from dlmp.certificate import Certificate, certify
 from dlmp.directions import dispatch_one_way
 from dlmp.dispatch import Dispatch, PassReport
@@ -284,7 +285,8 @@ class Clearing:
         interval = market.state_interval
         injected_kva: ComplexArray = injection_kva[interval].astype(complex)
         if reserved_kw is not None:
-            injected_kva[market.intervals :] += market.called_kva(reserved_kw)
+            resources, offers = self.case.resources, self.case.service_offers
+            injected_kva[market.intervals :] += called_kva(resources, offers, market.called, reserved_kw)
         slope = limit_slopes(work.point, weights, injected_kva / BASE_KVA)
         bound = np.where(weights.data > 0, limits.lower[limit], limits.upper[limit])
         return pd.DataFrame(
@@ -460,7 +462,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         awards=awards,
         stores=_store_awards(found),
         blocks=BlockAwards(case, found.x[market.block("block")] * BASE_KVA, awards.lmp_usd_per_mwh),
-        services=service_awards(found),
+        services=service_awards(found, scarcity),
         voltages=Voltages(case.network, case.horizon, found.point.voltage()[: market.intervals]),
         flows=Flows(case.network, case.horizon, at_from * BASE_KVA, -at_to * BASE_KVA, _loading(found)),
         passes=found.reports,

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dlmp.bids import reactive_share
-from dlmp.calls import CalledStates, call_name, every_call
+from dlmp.calls import CalledStates, call_name, called_kva, every_call
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
 from dlmp.market import MarketCase
 from dlmp.network.checked import Told
 from dlmp.network.independent import independent_power_flow
-from dlmp.network.model import ComplexArray, FloatArray
+from dlmp.network.model import FloatArray
 from dlmp.results import Awards, ServiceAwards
 from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, SERVICES, VAR_DOWN, VAR_UP
 from dlmp.units import BASE_KVA
@@ -66,7 +66,8 @@ def check_calls(case: MarketCase, awards: Awards, services: ServiceAwards, told:
     if not len(calls):
         return CallCheck(0, True, 0.0, "")
     law_kva = case.law_pu[calls.interval] * BASE_KVA
-    flow = independent_power_flow(case.network, called_injection_kva(case, awards, services, calls), law_kva)
+    more_kva = called_kva(case.resources, case.service_offers, calls, services.reserved_kw)
+    flow = independent_power_flow(case.network, awards.injection_kva()[calls.interval] + more_kva, law_kva)
     names = [
         f"interval {interval}, {call_name(case.resources, case.service_offers, called, awarded[interval])} called"
         for interval, called in zip(calls.interval.tolist(), calls.calls, strict=True)
@@ -86,17 +87,6 @@ def _by_state(told: Told, calls: CalledStates) -> Told:
         for (name, interval), amount in told.items()
         for state in np.flatnonzero(calls.interval == interval).tolist()
     }
-
-
-def called_injection_kva(
-    case: MarketCase, awards: Awards, services: ServiceAwards, calls: CalledStates
-) -> ComplexArray:
-    """(s, p) Complex injection at every port while `calls` are called [kVA]."""
-    offers = case.service_offers
-    unit = np.where(offers.is_reactive, 1j, 1.0) * offers.direction
-    called_kva = calls.calls * services.reserved_kw[calls.interval] * unit
-    more_kva = called_kva @ case.resources.share[offers.resource]
-    return np.asarray(awards.injection_kva()[calls.interval] + more_kva)
 
 
 def called_excess(case: MarketCase, awards: Awards, services: ServiceAwards) -> list[FloatArray]:

@@ -46,7 +46,6 @@ DAMPING_BY_ERROR, MOST_DAMPING = 100.0, 1e-2
 ROW_DAMPING_BY_ERROR, MOST_ROW_DAMPING = 1e-2, 1e-4
 """The same of its rows, per broken pu."""
 RANK_TOLERANCE = 1e-9
-SYMMETRIC = {"SymmetricMode": True}
 CONSTRAINING = 1e4
 """Weight of the binding rows beside the curvature where that along them is asked for."""
 

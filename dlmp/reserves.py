@@ -12,7 +12,7 @@ from dlmp.network.model import FloatArray
 from dlmp.prices import limit_share
 from dlmp.products.services import REQUIREMENT
 from dlmp.results import ServiceAwards
-from dlmp.scarcity import scarcity_of
+from dlmp.scarcity import Scarcity
 from dlmp.settings import Settings
 from dlmp.units import BASE_KVA
 
@@ -25,8 +25,8 @@ STATES_AT_A_TIME = 2048
 """Bounds the memory of the states that are tried."""
 
 
-def service_awards(found: Dispatch) -> ServiceAwards:
-    """Reserved power and its prices.
+def service_awards(found: Dispatch, scarcity: Scarcity) -> ServiceAwards:
+    """Reserved power and its prices, of a dispatch with its `scarcity`.
 
     The price of an offer is what its requirements pay less what the limits cost that bind when it is called: the
     derivative of the least cost by power that is there only when called,
@@ -41,7 +41,6 @@ def service_awards(found: Dispatch) -> ServiceAwards:
     counts = case.resources.share @ requirements.counts.T.astype(float)
     same = offers.service[:, None] == requirements.service
     of_offer = (counts[offers.resource] * same).T
-    scarcity = scarcity_of(found)
     kept, scarce = found.weights.less(scarcity.weights), scarcity.weights
     parts = {"requirement": np.where(scarcity.is_short, 0.0, dual) @ of_offer}
     parts |= {cause: _called_share(found, kept, cause) for cause in CAUSES}

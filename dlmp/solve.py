@@ -99,11 +99,8 @@ def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: f
         solver.clearSolver()
         solver.setOptionValue("presolve", "on")
         solver.run()
-    status = solver.getModelStatus()
-    if status == highspy.HighsModelStatus.kInfeasible:
+    if not _has_optimum(solver):
         return None
-    if status != highspy.HighsModelStatus.kOptimal:
-        raise SolverError(f"HiGHS ended with status {solver.modelStatusToString(status)!r}, not with an optimum")
     solution, found = solver.getSolution(), solver.getBasis()
     return LpSolution(
         x=np.array(solution.col_value),
@@ -137,14 +134,27 @@ def solve_mip(
     for option, value in (("solver", "choose"), ("presolve", "on"), ("mip_rel_gap", 0.0), ("mip_abs_gap", MIP_GAP)):
         solver.setOptionValue(option, value)
     solver.run()
-    status = solver.getModelStatus()
-    if status == highspy.HighsModelStatus.kInfeasible:
+    if not _has_optimum(solver):
         return None
-    if status != highspy.HighsModelStatus.kOptimal:
-        raise SolverError(f"HiGHS ended with status {solver.modelStatusToString(status)!r}, not with an optimum")
     x = np.array(solver.getSolution().col_value)
     x[column] = np.round(x[column])
     return x
+
+
+def _has_optimum(solver: highspy.Highs) -> bool:
+    """True when `solver` ended at an optimum, False when its problem is infeasible.
+
+    Raises
+    ------
+    SolverError
+        When it ended in any other state.
+    """
+    status = solver.getModelStatus()
+    if status == highspy.HighsModelStatus.kInfeasible:
+        return False
+    if status != highspy.HighsModelStatus.kOptimal:
+        raise SolverError(f"HiGHS ended with status {solver.modelStatusToString(status)!r}, not with an optimum")
+    return True
 
 
 def _row_scale(matrix: sparse.csr_array) -> FloatArray:

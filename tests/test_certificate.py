@@ -176,7 +176,7 @@ def test_a_price_below_a_full_offer_does_not_support_it():
     network = feeder([Branch("0", "1", 0.01, 0.01)], {"1": (100, 0)})
     found = clear(market(network, 20.0, resource("g", "1", supply=[(50, 10)])))
     cheap = np.full_like(found.prices.lmp_usd_per_mwh, 7.0)
-    gap, traded = bid_gaps(found._dispatch, replace(found.prices, lmp_usd_per_mwh=cheap))
+    gap, traded = bid_gaps(found._dispatch, replace(found.prices, lmp_usd_per_mwh=cheap), found.services)
     assert gap == pytest.approx(np.array([[3 * 50 / 1000]]), rel=1e-9)
     assert traded == pytest.approx(7 * 50 / 1000, rel=1e-9)
 
@@ -185,7 +185,7 @@ def test_a_buyer_s_gap_is_what_he_pays_too_much():
     network = feeder([Branch("0", "1", 0.01, 0.01)], {"1": (100, 0)})
     found = clear(market(network, 20.0, resource("d", "1", kind="load", demand=[(40, 25)])))
     dear = np.full_like(found.prices.lmp_usd_per_mwh, 30.0)
-    gap, _ = bid_gaps(found._dispatch, replace(found.prices, lmp_usd_per_mwh=dear))
+    gap, _ = bid_gaps(found._dispatch, replace(found.prices, lmp_usd_per_mwh=dear), found.services)
     assert gap == pytest.approx(np.array([[5 * 40 / 1000]]), rel=1e-9)
 
 
@@ -194,7 +194,7 @@ def test_a_reactive_price_that_a_resource_would_answer_is_not_supporting():
     network = feeder([Branch("0", "1", 1e-6, 1e-6)], {"0": (100, 0)})
     found = clear(market(network, 20.0, resource("v", "0", supply=[(10, 90)], q_kvar=(-100.0, 100.0))))
     priced = np.full_like(found.prices.lmp_q_usd_per_mvarh, 4.0)
-    gap, _ = bid_gaps(found._dispatch, replace(found.prices, lmp_q_usd_per_mvarh=priced))
+    gap, _ = bid_gaps(found._dispatch, replace(found.prices, lmp_q_usd_per_mvarh=priced), found.services)
     assert gap[0, 0] == pytest.approx(4 * (100 - found.awards.q_kvar[0, 0]) / 1000, rel=1e-9)
 
 

@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-from acopf import solve_acopf
 from cases import feeder33, generators33, market, rated, resource
 from feeders import Branch, feeder
+from optimum import cleared_at_the_ac_optimum
 from storecases import SIX_LOADS, SIX_PRICES, battery, with_stores
 
 from dlmp import InputError, Settings, clear
@@ -174,13 +174,7 @@ def with_a_battery_33() -> MarketCase:
 @pytest.mark.parametrize("name", REACTIVE_CASES)
 def test_cost_prices_and_awards_are_those_of_the_ac_optimum(name: str):
     case = REACTIVE_CASES[name]()
-    found, expected = clear(case), solve_acopf(case)
-    assert found.status == "converged"
-    assert found.certificate.is_feasible
-    assert found.certificate.is_supported
-    assert found.objective == pytest.approx(expected.cost, rel=1e-6)
-    np.testing.assert_allclose(found.prices.lmp_usd_per_mwh, expected.price_p, rtol=0, atol=1e-3)
-    np.testing.assert_allclose(found.prices.lmp_q_usd_per_mvarh, expected.price_q, rtol=0, atol=1e-3)
+    found, expected = cleared_at_the_ac_optimum(case)
     np.testing.assert_allclose(found.awards.net_injection_kw, expected.p_kw, rtol=0, atol=0.05)
     np.testing.assert_allclose(found.awards.q_kvar, expected.q_kvar, rtol=0, atol=0.05)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dlmp.bids import Resources
-from dlmp.casefolder.rows import ALL_INTERVALS
+from dlmp.casefolder.rows import ALL_INTERVALS, numbered
 from dlmp.casefolder.segments import good_segments, segment_arrays
 from dlmp.csvfile import Column, read_csv
 from dlmp.errors import Problems
@@ -54,8 +54,7 @@ def read_reactive_bids(
     table = read_csv(folder / FILE, REACTIVE_COLUMNS, problems)
     if table is None:
         return NO_REACTIVE_BIDS
-    numbered = None if names is None else {name: index for index, name in enumerate(sorted(names))}
-    rows = good_segments(table, numbered, ("inject", "absorb"), "quantity_kvar", intervals, problems)
+    rows = good_segments(table, numbered(names), ("inject", "absorb"), "quantity_kvar", intervals, problems)
     rows = rows[~rows.resource.isin(table.names_besides(rows, "resource"))]
     rows = rows.assign(rise=(rows.price_end_usd_per_mvarh - rows.price_usd_per_mvarh).fillna(0.0))
     fields = ("quantity_kvar", "price_usd_per_mvarh", "rise")

@@ -77,13 +77,6 @@ class MarketLp:
         """Injections of all resources in every state at dispatch `x`, (states, 2, r)."""
         return np.asarray(self.by_column @ x).reshape(len(self.state_interval), 2, len(self.case.resources))
 
-    def called_kva(self, reserved_kw: FloatArray) -> ComplexArray:
-        """(s, p) What the calls of power (t, k) held ready [kW], [kvar] inject at the ports in each called state."""
-        offers = self.case.service_offers
-        called_kw = self.called.calls * offers.direction * reserved_kw[self.called.interval]
-        by_offer = called_kw * np.where(offers.is_reactive, 1j, 1.0)
-        return np.asarray(by_offer @ self.case.resources.share[offers.resource])
-
     def call_name(self, state: int) -> str:
         """What is called in `state`, for people; ``-`` for a state as scheduled."""
         if state < self.intervals:
