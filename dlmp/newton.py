@@ -24,6 +24,7 @@ from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Formulati
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import violation
 from dlmp.formulation.softness import BROKEN, Softness, StateArray, is_held
+from dlmp.holding import Held
 from dlmp.network.model import FloatArray
 from dlmp.quadratic import MAX_ROUNDS, Curvature, QuadraticModel
 from dlmp.settings import Settings
@@ -34,11 +35,11 @@ MAX_STEPS, MAX_QUADRATIC_STEPS, STEPS_AFTER_QUADRATIC = 8, 8, 8
 FEW_REACTIVE = 60
 """Among more free reactive powers than this the sets go in circles, as they do along a coupled horizon: begin with
 the quadratic programme."""
-NEAR_PRICE = 0.03
-"""A bid this near to its price may be accepted in part, relative to the dearest price."""
+NEAR_PRICE = 0.02
+"""A bid this near to its price may be accepted in part, relative to the dearest energy at the substation."""
 PROXIMAL = 1e-9
 """Damping of both blocks, which vanishes at the solution: keeps the system regular."""
-MORE_MOVES, FEW_MOVES = 4, 30
+MORE_MOVES, FEW_MOVES = 4, 200
 """Corrections of a coupled horizon's sets may grow by this factor, or be so few: a step is cheaper than its quadratic
 programme."""
 DAMPING_BY_ERROR, MOST_DAMPING = 100.0, 1e-2
@@ -279,11 +280,27 @@ class _Search:
         """Note what the quadratic model must know to curve: reactive power, and bids near their price."""
         market = self.market
         system = self.system(self.is_open)
-        near = np.abs(system.reduced) <= NEAR_PRICE * np.abs(market.columns.cost).max(initial=1.0)
-        column = np.where(near, BASIC, self.active.column).astype(np.int8)
+        column = np.where(self._is_near_price(system), BASIC, self.active.column).astype(np.int8)
         column[market.network_columns[:, 0].ravel()] = BASIC
         self.curvature.likely = self.curvature.wanted(column)
         self.curvature.likely[:, 1] = self.curvature.movable[:, 1]
+
+    def _held(self) -> Held:
+        """What the quadratic model of a coupled horizon need not decide: what is far from its price.
+
+        Its stages cost by the cube of their columns.
+        """
+        market, active = self.market, self.active
+        is_held = np.zeros(len(self.x), bool)
+        if market.is_coupled:
+            system = self.system(self.is_open)
+            is_settled = (active.column != BASIC) & ~system.has_wrong_sign(0.0) & ~self._is_near_price(system)
+            is_held = market.is_decision & market.is_movable & is_settled
+        return Held(is_held, market.may_follow, active.column, active.row, self.multipliers.row)
+
+    def _is_near_price(self, system: "_System") -> npt.NDArray[np.bool_]:
+        """(c,) True for the columns whose reduced cost is small beside the price of energy."""
+        return np.abs(system.reduced) <= NEAR_PRICE * np.abs(self.multipliers.import_p).max(initial=1.0)
 
     def settle(self, steps: int) -> None:
         """Step and correct the sets of open intervals until all are solved or the sets repeat."""
@@ -331,7 +348,9 @@ class _Search:
         """Replace open intervals by the optimum of their quadratic model; one that has none is given up."""
         market = self.market
         weights = self.multipliers.weights()
-        model = QuadraticModel(market, self.formulation, self.x, self.point, weights, self.curvature, self.clock)
+        model = QuadraticModel(
+            market, self.formulation, self.x, self.point, weights, self._held(), self.curvature, self.clock
+        )
         trying = np.flatnonzero(self.is_open & ~self.has_failed)
         solutions = model.solve_all(trying, self.active.limit, rounds)
         solved = np.concatenate([np.zeros(0, dtype=np.int64), *(found.intervals for found in solutions)])
@@ -347,6 +366,7 @@ class _Search:
             multipliers.limit[np.isin(market.state_interval, own)] = found.limit_dual
         states = np.isin(market.state_interval, solved)[:, None]
         self.active.limit[:] = np.where(states, self.softness.states_of(multipliers.limit), self.active.limit)
+        self.active.column = market.with_sums_free(self.active.column)
         self._update_or_fail(before)
 
 
@@ -355,6 +375,7 @@ def _hold(market: MarketLp, x: FloatArray, active: ActiveSet, slack: float) -> t
     lower, upper = market.columns.lower.ravel(), market.columns.upper.ravel()
     below, above = x < lower - slack, x > upper + slack
     active.column[below], active.column[above] = AT_LOWER, AT_UPPER
+    active.column = market.with_sums_free(active.column)
     return np.clip(x, lower, upper), below | above
 
 
@@ -415,6 +436,11 @@ class _System:
         self.reduced = np.where(is_open[self.column_interval], cost, 0.0)
         self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed & is_open[self.column_interval])
         self.error = float(np.abs(self.reduced[self.free]).max(initial=0.0))
+
+    def has_wrong_sign(self, tolerance: float) -> npt.NDArray[np.bool_]:
+        """(c,) True for the columns that are held at a bound which it would pay to leave."""
+        paid = np.where(self.active.column == AT_LOWER, -self.reduced, self.reduced)
+        return (self.active.column != BASIC) & ~self.fixed & (paid > tolerance)
 
     def _add_priced(self, reduced: FloatArray) -> None:
         """Take the multipliers of limits that are broken between two edges off the `reduced` costs."""
@@ -537,9 +563,8 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     market, active, multipliers = system.market, system.active, system.multipliers
     tolerance, slack = settings.tolerance_usd_per_mwh, settings.tolerance_pu
     if market.is_coupled:
-        tolerance = max(tolerance, min(system.error, 1e-2))
-    wrong_sign = np.where(active.column == AT_LOWER, -system.reduced, system.reduced) > tolerance
-    wrong = (active.column != BASIC) & ~system.fixed & wrong_sign
+        tolerance = max(tolerance, min(10 * system.error, 1e-2))
+    wrong = system.has_wrong_sign(tolerance)
     active.column[wrong & ~held] = BASIC
     bounds = (market.row_lower, market.row_upper)
     moved = _correct_rows(

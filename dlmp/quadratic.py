@@ -5,6 +5,7 @@ circles.  Curvature that is not convex (of voltage limits, or at a negative pric
 Newton finish that follows uses the true one.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +16,14 @@ from dlmp.formulation.interface import Formulation, Lagrangian, OperatingPoint, 
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import PREDICTED, worth_watching
 from dlmp.formulation.softness import Slack, Softness, StateArray, slack_columns, with_slack
+from dlmp.holding import Held, solve_held
 from dlmp.network.model import FloatArray, IntArray
-from dlmp.solve import BASIC, LinearProgram, QpSolution, StatusArray, solve_qp
+from dlmp.solve import BASIC, LinearProgram, QpSolution, StatusArray
 from dlmp.timing import PhaseClock
 
 MOST_USES = 4
+FEW_CORRECTIONS = 50
+"""So many are left to the Newton finish of a coupled horizon, where a step is cheaper than another programme."""
 MAX_ROUNDS = 8
 """Most rounds of predicted limits."""
 NEAR_ROW = 0.03
@@ -44,6 +48,8 @@ class QuadraticSolution:
         (s, l) Duals of the limits in the states of these intervals, 0 where they do not bind.
     excess
         (s, l) How far limits are above their upper, or if negative below their lower bound [pu].
+    is_wrong
+        (k, width) True for the columns that were held and would rather move.
     """
 
     intervals: IntArray
@@ -54,6 +60,7 @@ class QuadraticSolution:
     import_dual: FloatArray
     limit_dual: FloatArray
     excess: FloatArray
+    is_wrong: npt.NDArray[np.bool_]
 
 
 class Curvature:
@@ -148,10 +155,12 @@ class QuadraticModel:
         x: FloatArray,
         point: OperatingPoint,
         weights: Weights,
+        held: Held,
         curvature: Curvature,
         clock: PhaseClock,
     ):
         self.market, self.formulation, self.x, self.point, self.clock = market, formulation, x, point, clock
+        self.weights, self.held = weights, held
         self.softness = Softness.of(formulation.limits, market.penalties)
         self.curvature = curvature
         self.lagrangian = point.lagrangian(weights)
@@ -196,13 +205,24 @@ class QuadraticModel:
             predicted = self.point.predicted_limits(market.injection(x))
             new = worth_watching(limits, predicted - excess, margin=-PREDICTED) & ~watched
             crossed = (self._reached(x, margin=-PREDICTED) & ~reached).reshape(market.intervals, -1)
-            is_new = market.intervals_of(np.asarray(new.any(axis=1))) | crossed.any(axis=1)
-            unsolved = [found.intervals for found in solutions.values() if is_new[found.intervals].any()]
+            wrong = self._held_wrongly(solutions.values())
+            count = crossed.sum(axis=1) + wrong.sum(axis=1)
+            np.add.at(count, market.state_interval, new.sum(axis=1))
+            few = FEW_CORRECTIONS if market.is_coupled else 0
+            unsolved = [found.intervals for found in solutions.values() if count[found.intervals].sum() > few]
             if not unsolved:
                 break
             watched |= new
             reached |= self._reached(x)
+            self.held = replace(self.held, is_held=self.held.is_held & ~wrong.ravel())
         return list(solutions.values())
+
+    def _held_wrongly(self, solutions: Iterable[QuadraticSolution]) -> npt.NDArray[np.bool_]:
+        """(t, width) True for the held columns that would leave their bound in `solutions`."""
+        wrong = np.zeros((self.market.intervals, self.market.width), bool)
+        for found in solutions:
+            wrong[found.intervals] = found.is_wrong
+        return wrong
 
     def _reached(self, x: FloatArray, margin: float = NEAR_ROW) -> npt.NDArray[np.bool_]:
         """(rows,) True for the market's rows that dispatch `x` breaks or is within a `margin` [pu] of."""
@@ -241,7 +261,11 @@ class QuadraticModel:
         with self.clock.phase("solver"):
             slope = sparse.diags_array(market.columns.slope[group].ravel())
             curved = sparse.csc_array(hessian + slope)
-            found = _optimum(problem, curved, slack, group, market.state_interval[states])
+            held = self._held(group, columns, own, states[place], limit)
+            stages = _Stages(group, market.state_interval[states])
+            found = _optimum(problem, curved, held, slack, stages)
+            if found is None and held.is_held.any():
+                found = _optimum(problem, curved, held.released(), slack, stages)
         limit_dual, excess = np.zeros((2, len(states), len(limits)))
         if found is not None:
             limit_dual[place, limit] = found.row_dual[len(own) + 2 * len(group) :]
@@ -264,6 +288,20 @@ class QuadraticModel:
             of_import.reshape(2, -1).T,
             limit_dual,
             excess,
+            held.is_held_wrongly(problem, curved, found).reshape(len(group), -1),
+        )
+
+    def _held(self, group: IntArray, columns: IntArray, own: IntArray, state: IntArray, limit: IntArray) -> Held:
+        """What is held of the `columns` and `own` rows of the market, and known of the rows of the network."""
+        held, weights = self.held, self.weights
+        of_limit = weights.limits.toarray()[state, limit]
+        dual = np.concatenate([weights.import_p[group], weights.import_q[group], of_limit])
+        return Held(
+            held.is_held[columns],
+            held.may_follow[columns],
+            held.column[columns],
+            np.concatenate([held.row[own], np.sign(dual).astype(np.int8)]),
+            np.concatenate([held.row_dual[own], dual]),
         )
 
     def _rows(self, group: IntArray, state: IntArray, limit: IntArray) -> tuple[sparse.csr_array, FloatArray]:
@@ -298,19 +336,28 @@ class QuadraticModel:
         return sparse.csc_array(whole[columns][:, columns])
 
 
-def _optimum(
-    problem: LinearProgram, hessian: sparse.csc_array, slack: Slack | None, group: IntArray, interval: IntArray
-) -> QpSolution | None:
-    """Solve the programme of the intervals `group` with the columns of `slack`, which come back behind all others.
+@dataclass(frozen=True, eq=False)
+class _Stages:
+    """The k intervals of a programme, and (s,) that of each of its states."""
 
-    `interval` (s,) is that of each of its states.
-    """
+    intervals: IntArray
+    of_state: IntArray
+
+    @property
+    def are_several(self) -> bool:
+        return len(self.intervals) > 1
+
+
+def _optimum(
+    problem: LinearProgram, hessian: sparse.csc_array, held: Held, slack: Slack | None, stages: _Stages
+) -> QpSolution | None:
+    """Solve the programme with the columns of `slack`, which come back behind all others."""
     if slack is None:
-        return solve_qp(problem, hessian, in_stages=len(group) > 1)
-    width, count = len(problem.cost) // len(group), len(slack.key)
+        return solve_held(problem, hessian, held, in_stages=stages.are_several)
+    width, count = len(problem.cost) // len(stages.intervals), len(slack.key)
     whole = sparse.csc_array(sparse.block_diag([hessian, sparse.csc_array((count, count))]))
-    soft = with_slack(problem, slack)
-    owner = np.concatenate([np.repeat(group, width), interval[slack.state]])
+    soft, held = with_slack(problem, slack), held.with_free_columns(count)
+    owner = np.concatenate([np.repeat(stages.intervals, width), stages.of_state[slack.state]])
     by_interval = np.argsort(owner, kind="stable")
     sorted_by_interval = LinearProgram(
         soft.cost[by_interval],
@@ -320,6 +367,8 @@ def _optimum(
         soft.row_lower,
         soft.row_upper,
     )
-    found = solve_qp(sorted_by_interval, whole[by_interval][:, by_interval], in_stages=len(group) > 1)
+    found = solve_held(
+        sorted_by_interval, whole[by_interval][:, by_interval], held.ordered(by_interval), in_stages=stages.are_several
+    )
     back = np.argsort(by_interval)
     return None if found is None else replace(found, x=found.x[back], column=found.column[back])

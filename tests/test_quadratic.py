@@ -12,6 +12,7 @@ from dlmp import clear
 from dlmp.formulation.ac_tangent import AcTangent
 from dlmp.formulation.interface import Weights
 from dlmp.formulation.market_lp import build_market_lp
+from dlmp.holding import Held
 from dlmp.quadratic import Curvature, QuadraticModel
 from dlmp.solve import AT_LOWER, BASIC
 from dlmp.timing import PhaseClock
@@ -28,7 +29,9 @@ def whole_model(market, formulation, x, point, weights) -> QuadraticModel:
     """The model with the curvature of all injections that can move."""
     curvature = Curvature(market)
     curvature.likely = curvature.movable
-    return QuadraticModel(market, formulation, x, point, weights, curvature, PhaseClock())
+    nothing, row = np.zeros(len(x), bool), np.zeros(len(market.row_lower))
+    held = Held(nothing, nothing, np.full(len(x), BASIC, dtype=np.int8), row.astype(np.int8), row)
+    return QuadraticModel(market, formulation, x, point, weights, held, curvature, PhaseClock())
 
 
 @pytest.mark.parametrize("name", ["undervoltage_reactive_33", "interior_33", "congestion_power_33", "import_cap_33"])

@@ -18,15 +18,18 @@ from dlmp.network.model import ComplexArray, FloatArray, IntArray
 from dlmp.penalties import HARD, Penalties
 from dlmp.products.blockbids import block_bounds
 from dlmp.products.columns import Columns
-from dlmp.products.energy import declare_energy, energy_columns
+from dlmp.products.energy import SUPPLY_LESS_DEMAND, declare_energy, energy_columns
 from dlmp.products.ramps import has_ramps, ramp_bounds
-from dlmp.products.services import REQUIREMENT, SERVICE_VARIABLES, service_bounds
+from dlmp.products.reactive import INJECTED_LESS_ABSORBED
+from dlmp.products.services import CALLS_LAST, REQUIREMENT, SERVICE_VARIABLES, service_bounds
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
 from dlmp.products.substation import IMPORT_RANGE, IMPORT_VARIABLES, import_bounds
+from dlmp.solve import BASIC, StatusArray
 
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
-VARIABLES = ["award", "block", "q_award", "p", "q", *IMPORT_VARIABLES, *STORE_VARIABLES, *SERVICE_VARIABLES]
+VARIABLES = [*STORE_VARIABLES, "award", "block", "q_award", "p", "q", *IMPORT_VARIABLES, *SERVICE_VARIABLES]
+"""In the order of the columns: what couples intervals comes first, which keeps the stages of their programme narrow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,6 +246,45 @@ class MarketLp:
     def is_movable(self) -> npt.NDArray[np.bool_]:
         """(columns,) True for the columns whose bounds leave them room."""
         return (self.columns.upper - self.columns.lower).ravel() > NO_ROOM_PU
+
+    @cached_property
+    def may_follow(self) -> npt.NDArray[np.bool_]:
+        """(columns,) True for the columns that are settled when all others of an equality are.
+
+        Stored energy is not: what it is worth may change from one interval to the next.
+        """
+        return ~self._is_any_of(*IMPORT_VARIABLES, "energy")
+
+    @cached_property
+    def _sums(self) -> tuple[IntArray, sparse.csr_array]:
+        """(i,) Columns that equalities make the sum of others, and (i, columns) those rows without signs."""
+        reactive = np.unique(self.case.reactive_bids.resource)
+        columns = {SUPPLY_LESS_DEMAND: self.block("p"), CALLS_LAST: self.block("reserved_before")}
+        columns[INJECTED_LESS_ABSORBED] = self.block("q")[:, reactive]
+        rows = np.concatenate([self.rows_of(rule).ravel() for rule in columns])
+        return np.concatenate([own.ravel() for own in columns.values()]), abs(self.matrix[rows])
+
+    def with_sums_free(self, column: StatusArray) -> StatusArray:
+        """Statuses of `column` (columns,) with the sums free of which no part is: they follow what they are made of.
+
+        A sum at its bound beside parts at theirs would leave their price open.
+        """
+        of_sum, parts = self._sums
+        is_free = (column == BASIC) & self.is_movable
+        column = column.copy()
+        column[of_sum[(parts @ is_free.astype(float) == 0) & self.is_movable[of_sum]]] = BASIC
+        return column
+
+    @cached_property
+    def is_decision(self) -> npt.NDArray[np.bool_]:
+        """(columns,) True for the columns that a resource or a requirement can choose by itself."""
+        return self.may_follow & ~self._is_any_of("p", "q", "reserved_before")
+
+    def _is_any_of(self, *variables: str) -> npt.NDArray[np.bool_]:
+        found = np.zeros(self.matrix.shape[1], bool)
+        for name in variables:
+            found[self.block(name)] = True
+        return found
 
     @cached_property
     def start(self) -> FloatArray:

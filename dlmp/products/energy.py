@@ -25,6 +25,9 @@ from dlmp.products.storage import STORE_VARIABLES, declare_stores, store_columns
 from dlmp.products.substation import IMPORT_VARIABLES, declare_import, import_columns
 from dlmp.units import BASE_KVA
 
+SUPPLY_LESS_DEMAND = "injection_is_supply_less_demand"
+"""The rule that makes a resource's injection the sum of what it is awarded."""
+
 
 def energy_columns(case: MarketCase, penalties: Penalties = HARD) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MWh] of every variable of `declare_energy`.

@@ -10,6 +10,9 @@ from dlmp.market import MarketCase
 from dlmp.products.columns import Columns, bounds_of
 from dlmp.units import BASE_KVA
 
+INJECTED_LESS_ABSORBED = "reactive_injection_is_injected_less_absorbed"
+"""The rule that makes a resource's reactive injection the sum of what it is awarded."""
+
 
 def reactive_columns(case: MarketCase) -> dict[str, Columns]:
     """Bounds [pu] and costs [currency/MVArh] of ``q_award`` by segment."""

@@ -20,6 +20,8 @@ SMALLEST_PART = 1e-12
 """Cosines and sines of right angles come out this small."""
 REQUIREMENT = "requirement_is_met"
 """The rule whose dual is the price of a service where it is required."""
+CALLS_LAST = "calls_last"
+"""The rule that carries reserved power over to the intervals in which its call still lasts."""
 ROOM_UP, ROOM_DOWN = "room_to_inject_more", "room_to_inject_less"
 ENERGY_UP, ENERGY_DOWN = "energy_for_a_call_up", "energy_for_a_call_down"
 
