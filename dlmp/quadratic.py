@@ -99,11 +99,12 @@ class Curvature:
         moved = self._pattern @ columns.astype(float) > 0
         return np.asarray(moved).reshape(len(market.state_interval), 2, len(market.case.resources))
 
-    def expire(self, states: IntArray) -> None:
-        """Make the blocks of `states` again when they are next wanted."""
-        for state in states.tolist():
-            known, whole, _ = self._known[state]
-            self._known[state] = (known, whole, MOST_USES)
+    def expire(self, intervals: IntArray) -> None:
+        """Make the blocks of the states of `intervals` again when they are next wanted."""
+        for state in np.flatnonzero(np.isin(self.market.state_interval, intervals)).tolist():
+            if state in self._known:
+                known, whole, _ = self._known[state]
+                self._known[state] = (known, whole, MOST_USES)
 
     def blocks(self, lagrangian: Lagrangian, states: IntArray, wanted: npt.NDArray[np.bool_]) -> dict[int, FloatArray]:
         """(i, i) Derivatives in each of `states` by the `wanted` (states, 2, r) injections, real before reactive.
@@ -154,6 +155,7 @@ class QuadraticModel:
         self.market, self.formulation, self.x, self.point, self.clock = market, formulation, x, point, clock
         self.softness = Softness.of(formulation.limits, market.penalties)
         self.curvature = curvature
+        self.weights = weights
         self.lagrangian = point.lagrangian(weights)
         self._curved: dict[int, FloatArray] = {}
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
@@ -177,7 +179,8 @@ class QuadraticModel:
         """
         market, limits = self.market, self.formulation.limits
         with self.clock.phase("gradients"):
-            self._curved = self.curvature.blocks(self.lagrangian, intervals, self.curvature.likely)
+            curving = np.isin(market.state_interval, intervals) & self.weights.curving(market.intervals)
+            self._curved = self.curvature.blocks(self.lagrangian, np.flatnonzero(curving), self.curvature.likely)
         excess = self.softness.excess_at(state, self.point.limit_value)
         watched = (state != 0) | worth_watching(limits, self.point.limit_value - excess)
         reached = self._reached(self.x)
@@ -290,9 +293,10 @@ class QuadraticModel:
         """Convex part of the curvature by all columns of the intervals `group`."""
         market = self.market
         convex = {}
-        for interval in group.tolist():
-            value, vector = np.linalg.eigh(self._curved[interval])
-            convex[interval] = (vector * np.maximum(value, 0.0)) @ vector.T
+        for state, block in self._curved.items():
+            if market.state_interval[state] in group:
+                value, vector = np.linalg.eigh(block)
+                convex[state] = (vector * np.maximum(value, 0.0)) @ vector.T
         columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
         whole = market.curvature(convex, self.curvature.likely)
         return sparse.csc_array(whole[columns][:, columns])
