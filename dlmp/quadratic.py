@@ -138,8 +138,8 @@ class Curvature:
 class QuadraticModel:
     """Quadratic models of all intervals around a dispatch `x` and its state.
 
-    Only the likely injections have their curvature: the others move all the way or not at all.  Limits of called
-    states are linear here.
+    Only the likely injections have their curvature, as scheduled and in the called states whose limits weigh: the
+    others move all the way or not at all.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class QuadraticModel:
         self.curvature = curvature
         self.weights = weights
         self.lagrangian = point.lagrangian(weights)
-        self._curved: dict[int, FloatArray] = {}
+        self._convex: dict[int, FloatArray] = {}
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
     def solve_all(self, intervals: IntArray, state: StateArray, rounds: int = MAX_ROUNDS) -> list[QuadraticSolution]:
@@ -180,7 +180,8 @@ class QuadraticModel:
         market, limits = self.market, self.formulation.limits
         with self.clock.phase("gradients"):
             curving = np.isin(market.state_interval, intervals) & self.weights.curving(market.intervals)
-            self._curved = self.curvature.blocks(self.lagrangian, np.flatnonzero(curving), self.curvature.likely)
+            blocks = self.curvature.blocks(self.lagrangian, np.flatnonzero(curving), self.curvature.likely)
+            self._convex = {state: _convex_part(block) for state, block in blocks.items()}
         excess = self.softness.excess_at(state, self.point.limit_value)
         watched = (state != 0) | worth_watching(limits, self.point.limit_value - excess)
         reached = self._reached(self.x)
@@ -292,14 +293,17 @@ class QuadraticModel:
     def _hessian(self, group: IntArray) -> sparse.csc_array:
         """Convex part of the curvature by all columns of the intervals `group`."""
         market = self.market
-        convex = {}
-        for state, block in self._curved.items():
-            if market.state_interval[state] in group:
-                value, vector = np.linalg.eigh(block)
-                convex[state] = (vector * np.maximum(value, 0.0)) @ vector.T
+        states = np.flatnonzero(np.isin(market.state_interval, group)).tolist()
+        convex = {state: self._convex[state] for state in states if state in self._convex}
         columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
         whole = market.curvature(convex, self.curvature.likely)
         return sparse.csc_array(whole[columns][:, columns])
+
+
+def _convex_part(matrix: FloatArray) -> FloatArray:
+    """The positive semidefinite part of a symmetric `matrix`."""
+    value, vector = np.linalg.eigh(matrix)
+    return np.asarray((vector * np.maximum(value, 0.0)) @ vector.T)
 
 
 def _optimum(
