@@ -157,7 +157,7 @@ class QuadraticModel:
         self.curvature = curvature
         self.weights = weights
         self.lagrangian = point.lagrangian(weights)
-        self._convex: dict[int, FloatArray] = {}
+        self._hessian = sparse.csr_array((len(x), len(x)))
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
     def solve_all(self, intervals: IntArray, state: StateArray, rounds: int = MAX_ROUNDS) -> list[QuadraticSolution]:
@@ -181,7 +181,7 @@ class QuadraticModel:
         with self.clock.phase("gradients"):
             curving = np.isin(market.state_interval, intervals) & self.weights.curving(market.intervals)
             blocks = self.curvature.blocks(self.lagrangian, np.flatnonzero(curving), self.curvature.likely)
-            self._convex = {state: _convex_part(block) for state, block in blocks.items()}
+            self._hessian = self._convex_hessian(blocks, intervals)
         excess = self.softness.excess_at(state, self.point.limit_value)
         watched = (state != 0) | worth_watching(limits, self.point.limit_value - excess)
         reached = self._reached(self.x)
@@ -231,7 +231,7 @@ class QuadraticModel:
         place, limit = np.nonzero(watched[states])
         rows, base = self._rows(group, states[place], limit)
         bound = base[2 * len(group) :]
-        hessian = self._hessian(group)
+        hessian = sparse.csc_array(self._hessian[columns][:, columns])
         problem = LinearProgram(
             market.columns.cost[group].ravel() - hessian @ self.x[columns],
             market.columns.lower[group].ravel(),
@@ -290,14 +290,22 @@ class QuadraticModel:
         )
         return sparse.csr_array(rows), value - (gradient * power).sum(axis=(1, 2))
 
-    def _hessian(self, group: IntArray) -> sparse.csc_array:
-        """Convex part of the curvature by all columns of the intervals `group`."""
+    def _convex_hessian(self, blocks: dict[int, FloatArray], intervals: IntArray) -> sparse.csr_array:
+        """Convex part of the curvature by all columns, of the `blocks` of the states of each of `intervals` together.
+
+        Where one state curves downwards and another upwards, only what is left of both is cut off.
+        """
         market = self.market
-        states = np.flatnonzero(np.isin(market.state_interval, group)).tolist()
-        convex = {state: self._convex[state] for state in states if state in self._convex}
-        columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
-        whole = market.curvature(convex, self.curvature.likely)
-        return sparse.csc_array(whole[columns][:, columns])
+        whole = market.curvature(blocks, self.curvature.likely)
+        values, rows, columns = [np.zeros(0)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        for interval in intervals.tolist():
+            start = interval * market.width
+            own = start + np.flatnonzero(np.diff(whole.indptr[start : start + market.width + 1]))
+            values.append(_convex_part(whole[own][:, own].toarray()).ravel())
+            rows.append(np.repeat(own, len(own)))
+            columns.append(np.tile(own, len(own)))
+        entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+        return sparse.csr_array(entries, shape=whole.shape)
 
 
 def _convex_part(matrix: FloatArray) -> FloatArray:
