@@ -106,11 +106,12 @@ class Curvature:
         moved = self._pattern @ columns.astype(float) > 0
         return np.asarray(moved).reshape(len(market.state_interval), 2, len(market.case.resources))
 
-    def expire(self, states: IntArray) -> None:
-        """Make the blocks of `states` again when they are next wanted."""
-        for state in states.tolist():
-            known, whole, _ = self._known[state]
-            self._known[state] = (known, whole, MOST_USES)
+    def expire(self, intervals: IntArray) -> None:
+        """Make the blocks of the states of `intervals` again when they are next wanted."""
+        for state in np.flatnonzero(np.isin(self.market.state_interval, intervals)).tolist():
+            if state in self._known:
+                known, whole, _ = self._known[state]
+                self._known[state] = (known, whole, MOST_USES)
 
     def blocks(self, lagrangian: Lagrangian, states: IntArray, wanted: npt.NDArray[np.bool_]) -> dict[int, FloatArray]:
         """(i, i) Derivatives in each of `states` by the `wanted` (states, 2, r) injections, real before reactive.
@@ -144,8 +145,8 @@ class Curvature:
 class QuadraticModel:
     """Quadratic models of all intervals around a dispatch `x` and its state.
 
-    Only the likely injections have their curvature: the others move all the way or not at all.  Limits of called
-    states are linear here.
+    Only the likely injections have their curvature, as scheduled and in the called states whose limits weigh: the
+    others move all the way or not at all.
     """
 
     def __init__(
@@ -163,8 +164,9 @@ class QuadraticModel:
         self.weights, self.held = weights, held
         self.softness = Softness.of(formulation.limits, market.penalties)
         self.curvature = curvature
+        self.weights = weights
         self.lagrangian = point.lagrangian(weights)
-        self._curved: dict[int, FloatArray] = {}
+        self._hessian = sparse.csr_array((len(x), len(x)))
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
 
     def solve_all(self, intervals: IntArray, state: StateArray, rounds: int = MAX_ROUNDS) -> list[QuadraticSolution]:
@@ -186,7 +188,9 @@ class QuadraticModel:
         """
         market, limits = self.market, self.formulation.limits
         with self.clock.phase("gradients"):
-            self._curved = self.curvature.blocks(self.lagrangian, intervals, self.curvature.likely)
+            curving = np.isin(market.state_interval, intervals) & self.weights.curving(market.intervals)
+            blocks = self.curvature.blocks(self.lagrangian, np.flatnonzero(curving), self.curvature.likely)
+            self._hessian = self._convex_hessian(blocks, intervals)
         excess = self.softness.excess_at(state, self.point.limit_value)
         watched = (state != 0) | worth_watching(limits, self.point.limit_value - excess)
         reached = self._reached(self.x)
@@ -247,7 +251,7 @@ class QuadraticModel:
         place, limit = np.nonzero(watched[states])
         rows, base = self._rows(group, states[place], limit)
         bound = base[2 * len(group) :]
-        hessian = self._hessian(group)
+        hessian = sparse.csc_array(self._hessian[columns][:, columns])
         problem = LinearProgram(
             market.columns.cost[group].ravel() - hessian @ self.x[columns],
             market.columns.lower[group].ravel(),
@@ -324,16 +328,28 @@ class QuadraticModel:
         )
         return sparse.csr_array(rows), value - (gradient * power).sum(axis=(1, 2))
 
-    def _hessian(self, group: IntArray) -> sparse.csc_array:
-        """Convex part of the curvature by all columns of the intervals `group`."""
+    def _convex_hessian(self, blocks: dict[int, FloatArray], intervals: IntArray) -> sparse.csr_array:
+        """Convex part of the curvature by all columns, of the `blocks` of the states of each of `intervals` together.
+
+        Where one state curves downwards and another upwards, only what is left of both is cut off.
+        """
         market = self.market
-        convex = {}
-        for interval in group.tolist():
-            value, vector = np.linalg.eigh(self._curved[interval])
-            convex[interval] = (vector * np.maximum(value, 0.0)) @ vector.T
-        columns = (group[:, None] * market.width + np.arange(market.width)).ravel()
-        whole = market.curvature(convex, self.curvature.likely)
-        return sparse.csc_array(whole[columns][:, columns])
+        whole = market.curvature(blocks, self.curvature.likely)
+        values, rows, columns = [np.zeros(0)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        for interval in intervals.tolist():
+            start = interval * market.width
+            own = start + np.flatnonzero(np.diff(whole.indptr[start : start + market.width + 1]))
+            values.append(_convex_part(whole[own][:, own].toarray()).ravel())
+            rows.append(np.repeat(own, len(own)))
+            columns.append(np.tile(own, len(own)))
+        entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+        return sparse.csr_array(entries, shape=whole.shape)
+
+
+def _convex_part(matrix: FloatArray) -> FloatArray:
+    """The positive semidefinite part of a symmetric `matrix`."""
+    value, vector = np.linalg.eigh(matrix)
+    return np.asarray((vector * np.maximum(value, 0.0)) @ vector.T)
 
 
 @dataclass(frozen=True, eq=False)

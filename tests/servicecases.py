@@ -187,16 +187,6 @@ def ieee13() -> MarketCase:
 
     The second of the three hours of the case that ships.
     """
-    whole, t = read_case(shipped_case("ieee13")), 1
-    alone = replace(
-        whole,
-        horizon=replace(whole.horizon, intervals=1),
-        substation=whole.substation.at([t]),
-        load_p_kw=whole.load_p_kw[[t]],
-        load_q_kvar=whole.load_q_kvar[[t]],
-        resources=replace(whole.resources, p_max_kw=whole.resources.p_max_kw[[t]]),
-        bids=during(whole.bids, [t]),
-    )
     offers = [
         Ready(*offer)
         for offer in (
@@ -211,4 +201,50 @@ def ieee13() -> MarketCase:
         )
     ]  # fmt: skip
     needed = {"capacity_up": 450.0, "capacity_down": 420.0, "var_up": 60.0}
-    return with_services(alone, offers, [Needed(*need) for need in needed.items()])
+    return with_services(hour_of("ieee13", 1), offers, [Needed(*need) for need in needed.items()])
+
+
+@case(
+    ("unbalance", "capacity_down"),
+    ("voltage", "capacity_down"),
+    ("voltage", "capacity_up"),
+)
+def ieee34() -> MarketCase:
+    """More capacity than the feeder can carry, both ways, from everybody: voltages and unbalance hold what there is.
+
+    The second of the three hours of the case that ships.
+    """
+    return with_every_service(hour_of("ieee34", 1), {"capacity_up": 0.2, "capacity_down": 0.2}, shortage=1000.0)
+
+
+def hour_of(name: str, t: int) -> MarketCase:
+    """Hour `t` of the case that ships as `name`, by itself."""
+    whole = read_case(shipped_case(name))
+    return replace(
+        whole,
+        horizon=replace(whole.horizon, intervals=1),
+        substation=whole.substation.at([t]),
+        load_p_kw=whole.load_p_kw[[t]],
+        load_q_kvar=whole.load_q_kvar[[t]],
+        resources=replace(whole.resources, p_max_kw=whole.resources.p_max_kw[[t]]),
+        bids=during(whole.bids, [t]),
+    )
+
+
+def with_every_service(case: MarketCase, needed: dict[str, float], shortage: float) -> MarketCase:
+    """The same case in which every resource offers all it could, of services `needed` as shares of the highest load."""
+    resources, random = case.resources, np.random.default_rng(0)
+    real_kw = resources.p_max_kw.max(axis=0) - resources.p_min_kw
+    reactive_kvar = resources.q_max_kvar - resources.q_min_kvar
+    offers = [
+        Ready(name, service, quantity, random.uniform(1, 8))
+        for service in needed
+        for name, quantity in zip(
+            resources.name.tolist(), reactive_kvar if service.startswith("var") else real_kw, strict=True
+        )
+        if quantity > 0
+    ]
+    highest_kw = case.load_p_kw.sum(axis=1).max()
+    return with_services(
+        case, offers, [Needed(service, share * highest_kw, shortage) for service, share in needed.items()]
+    )

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cases import CASES, banded
+from servicecases import SERVICE_CASES
 from test_reactive import REACTIVE_CASES
 from test_sloped_bids import SLOPED_CASES
 
@@ -43,6 +44,17 @@ def test_the_model_around_an_optimum_has_its_optimum_there_with_the_same_multipl
     np.testing.assert_allclose(found.x[0, market.block("p")[0]], x[market.block("p")[0]], atol=1e-3)
     np.testing.assert_allclose(found.x[0, market.block("q")[0]], x[market.block("q")[0]], atol=2e-2)
     assert found.import_dual[0] == pytest.approx([weights.import_p[0], weights.import_q[0]], abs=1e-3)
+    np.testing.assert_allclose(found.limit_dual, weights.limits.toarray(), rtol=1e-3, atol=0.1)
+
+
+def test_limits_of_called_states_curve():
+    """As scheduled nothing binds, and the calls' limits leave awards free that only their curvature holds."""
+    work = clear(SERVICE_CASES["ieee34"]())._dispatch
+    market, weights = work.market, work.weights
+    model = whole_model(market, work.formulation, work.x, work.point, weights)
+    found = model.solve_all(np.array([0]), weights.limits.toarray() != 0)[0]
+    for name in ("p", "q", "reserve"):
+        np.testing.assert_allclose(found.x[0, market.block(name)[0]], work.x[market.block(name)[0]], atol=1e-3)
     np.testing.assert_allclose(found.limit_dual, weights.limits.toarray(), rtol=1e-3, atol=0.1)
 
 
