@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dlmp.calls import CalledStates, every_call, key, without_known
+from dlmp.calls import CalledStates, every_call
 from dlmp.dispatch import Dispatch
 from dlmp.formulation import new_formulation
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Weights
@@ -75,7 +75,9 @@ def unsafe_calls(found: Dispatch, settings: Settings) -> CalledStates:
     Tried are the calls of `dlmp.calls.every_call` to which the network is not held yet.  Limits follow calls nearly one
     way, so that most of these are safe once whole services are.
     """
-    case, tried, allowed = found.market.case, _calls_to_try(found), _allowed(found)
+    case, allowed = found.market.case, _allowed(found)
+    awarded = found.x[found.market.block("reserve")] > CALLED_PU
+    tried = every_call(case.service_offers, awarded, found.market.called)
     shape = (found.market.intervals, len(found.formulation.limits) + 1)  # the last column: no state carries the call
     worst, by = np.full(shape, UNSAFE_PU), np.full(shape, -1)
     for start in range(0, len(tried), STATES_AT_A_TIME):
@@ -99,12 +101,3 @@ def _allowed(found: Dispatch) -> FloatArray:
     np.maximum.at(under, market.state_interval, -found.excess)
     np.maximum.at(over, market.state_interval, found.excess)
     return np.stack([limits.lower - under, limits.upper + over])
-
-
-def _calls_to_try(found: Dispatch) -> CalledStates:
-    """Every call of what was awarded to which the network is not held."""
-    market = found.market
-    awarded = found.x[market.block("reserve")] > CALLED_PU
-    held = market.called
-    known = {key(t, calls & awarded[t]) for t, calls in zip(held.interval, held.calls, strict=True)}
-    return without_known(every_call(market.case.service_offers, awarded), known)
