@@ -56,7 +56,7 @@ class Clearing:
     prices, awards, stores, blocks, services, voltages, flows
         The results; each has a `table`.
     passes
-        What each LP pass came to.
+        What each pass came to.  One that goes on from an optimum, after an unsafe call, needs no LP as a rule.
     error_usd_per_mwh
         Largest error of the optimality conditions [currency/MWh].
     seconds

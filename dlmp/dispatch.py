@@ -55,7 +55,8 @@ class PassReport:
     mismatch_pu
         Largest difference between the LP's and the AC import, real and reactive [pu].
     finished
-        True for the pass that ended the clearing.
+        True for the pass that ended a dispatch: the clearing, or one that is followed by another because a call is
+        unsafe or a store goes both ways.
     """
 
     number: int

@@ -17,7 +17,9 @@ def loads_kva(network: BalancedNetwork, states: int) -> ComplexArray:
     return injection * np.random.default_rng(0).uniform(0.2, 1.3, injection.shape)
 
 
-@pytest.mark.parametrize("network", [feeder33(meshed=True), cigre()], ids=["33 buses, meshed", "CIGRE, two transformers"])
+@pytest.mark.parametrize(
+    "network", [feeder33(meshed=True), cigre()], ids=["33 buses, meshed", "CIGRE, two transformers"]
+)
 def test_states_side_by_side_are_those_alone(monkeypatch: pytest.MonkeyPatch, network: BalancedNetwork):
     monkeypatch.setattr(pandapower_check, "BUSES_AT_ONCE", 3 * network.node_count)  # nets of 3, 3 and 1 states
     injection = loads_kva(network, 7)
