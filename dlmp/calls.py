@@ -54,41 +54,39 @@ def whole_services(offers: ServiceOffers) -> CalledStates:
     return CalledStates(np.array(intervals, dtype=np.int64), np.array(calls, dtype=bool).reshape(shape))
 
 
-def every_call(offers: ServiceOffers, awarded: npt.NDArray[np.bool_]) -> CalledStates:
-    """Calls of each award alone, of all awards of a service, and of all of a capacity with all of a VAR service.
+def every_call(offers: ServiceOffers, awarded: npt.NDArray[np.bool_], held: CalledStates | None = None) -> CalledStates:
+    """Calls of all of a service, of all of a capacity with all of a VAR service, and of each award alone.
+
+    A call of all of a service is of all its offers: as awards come and go from clearing to clearing it stays the same.
+    Of calls of the same awards there is one.
 
     Parameters
     ----------
     offers
         What is offered.
     awarded
-        (t, k) True for the offers that have an award; others are not called.
+        (t, k) True for the offers that have an award; others are not called alone.
+    held
+        Calls that are left out, and those of the same awards; default: none.
     """
-    whole = {service: awarded & (offers.service == service) for service in SERVICES}
-    calls = [np.diag(np.ones(len(offers), bool))[None] & awarded[:, None]]
-    calls += [whole[service][:, None] for service in SERVICES]
-    for capacity in (CAPACITY_UP, CAPACITY_DOWN):
-        for var in (VAR_UP, VAR_DOWN):
-            both = whole[capacity].any(axis=1) & whole[var].any(axis=1)
-            calls.append(((whole[capacity] | whole[var]) & both[:, None])[:, None])
-    every = np.concatenate(calls, axis=1)
-    interval, number = np.nonzero(every.any(axis=2))
-    return without_known(CalledStates(interval, every[interval, number]), set())
-
-
-def without_known(states: CalledStates, known: set[tuple[int, bytes]]) -> CalledStates:
-    """Each of `states` once, without those that are `known` by `key`."""
-    known, new = set(known), []
-    for place, (interval, calls) in enumerate(zip(states.interval, states.calls, strict=True)):
-        if key(interval, calls) not in known:
-            known.add(key(interval, calls))
+    whole = {service: offers.service == service for service in SERVICES}
+    pairs = [whole[capacity] | whole[var] for capacity in (CAPACITY_UP, CAPACITY_DOWN) for var in (VAR_UP, VAR_DOWN)]
+    calls = np.array([*whole.values(), *pairs, *np.eye(len(offers), dtype=bool)])
+    interval, number = np.divmod(np.arange(len(awarded) * len(calls)), len(calls))
+    known = set() if held is None else set(_keys(held, awarded))
+    known |= {(t, bytes(len(offers))) for t in range(len(awarded))}
+    every, new = CalledStates(interval, calls[number]), []
+    for place, key in enumerate(_keys(every, awarded)):
+        if key not in known:
+            known.add(key)
             new.append(place)
-    return states.only(np.array(new, dtype=np.int64))
+    return every.only(np.array(new, dtype=np.int64))
 
 
-def key(interval: int, calls: npt.NDArray[np.bool_]) -> tuple[int, bytes]:
-    """A value that is equal for equal calls (k,) in an `interval`."""
-    return int(interval), calls.tobytes()
+def _keys(states: CalledStates, awarded: npt.NDArray[np.bool_]) -> list[tuple[int, bytes]]:
+    """A value for each of `states` that is equal for calls of the same awards in the same interval."""
+    called = states.calls & awarded[states.interval]
+    return [(interval, calls.tobytes()) for interval, calls in zip(states.interval.tolist(), called, strict=True)]
 
 
 def called_kva(

@@ -56,7 +56,7 @@ class Clearing:
     prices, awards, stores, blocks, services, voltages, flows
         The results; each has a `table`.
     passes
-        What each LP pass came to.
+        What each pass came to.  One that goes on from an optimum, after an unsafe call, needs no LP as a rule.
     error_usd_per_mwh
         Largest error of the optimality conditions [currency/MWh].
     seconds
@@ -416,14 +416,15 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
     with clock.phase("build"):
         penalties = case.penalties if settings.limits == SOFT else HARD
         market = build_market_lp(case, settings.circle_sides, penalties)
+    found = None
     while True:
         with clock.phase("build"):
             formulation = new_formulation(case, settings, market.state_interval)
-        found = _dispatch(market, formulation, settings, clock, progress)
+        last, found = found, _dispatch(market, formulation, settings, clock, progress, found)
         if not found.converged:
             break
         with clock.phase("power_flow"):
-            unsafe = unsafe_calls(found, settings)
+            unsafe = unsafe_calls(found, settings, last)
         if not len(unsafe):
             with clock.phase("rules"):
                 found = with_chosen_prices(with_shared_ties(found))
@@ -479,11 +480,12 @@ def _dispatch(
     settings: Settings,
     clock: PhaseClock,
     progress: Callable[[PassReport], None] | None,
+    start: Dispatch | None,
 ) -> Dispatch:
-    """Dispatch `market` with its stores going one way at a time and its blocks chosen."""
+    """Dispatch `market` with its stores going one way at a time and its blocks chosen, beginning at `start`."""
 
     def one_way(own: MarketLp) -> Dispatch:
-        return dispatch_one_way(own, formulation, settings, clock, progress)
+        return dispatch_one_way(own, formulation, settings, clock, progress, start)
 
     if not len(market.case.blocks):
         return one_way(market)

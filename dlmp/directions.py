@@ -36,15 +36,16 @@ def dispatch_one_way(
     settings: Settings,
     clock: PhaseClock,
     progress: Callable[[PassReport], None] | None = None,
+    start: Dispatch | None = None,
 ) -> Dispatch:
     """Dispatch `market` without a store that goes both ways at once; see `dlmp.dispatch.dispatch`."""
-    found = dispatch(market, formulation, settings, clock, progress)
+    found = dispatch(market, formulation, settings, clock, progress, start)
     contested = np.zeros((market.intervals, len(market.case.stores)), bool)
     while found.converged and (both := _both_ways(market, found.x)).any():
         contested |= both
         with clock.phase("solver"):
             charges, contested = choose_directions(market, found, contested, settings.time_limit_s)
-        found = dispatch(_directed(market, contested, charges), formulation, settings, clock, progress)
+        found = dispatch(_directed(market, contested, charges), formulation, settings, clock, progress, found)
     return found
 
 

@@ -4,6 +4,8 @@ Each pass solves one LP with the tangents of all points so far (`dlmp.formulatio
 After each the Newton finish is tried from the LP's basis; it ends the clearing when it meets the
 optimality conditions; the intervals where it fails go on with the next pass.  A linear
 network with bids in blocks needs no finish: its LP is exact.
+
+A dispatch may begin where another one ended (`dlmp.learned`).  Then the finish is tried before the first LP.
 """
 
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, limit_of, violation
 from dlmp.formulation.softness import Slack, with_slack
+from dlmp.learned import AT_BOUND_PU, KeyedBasis, Learned
 from dlmp.network.model import FloatArray
 from dlmp.newton import ActiveSet, Multipliers, Optimum, newton_finish
 from dlmp.settings import Settings
@@ -31,8 +34,6 @@ STALLED_PASSES, STALLED_SHARE = 4, 0.05
 """The elastic LP must break 5 % less within 4 passes, or the case is infeasible."""
 MAX_ROUNDS = 10
 """Most rounds of predicted limits in a pass."""
-AT_BOUND_PU = 1e-9
-"""A column this close to its bound is at it [pu]."""
 SMALLEST_SHARE = 1e-3
 """Smallest part of an LP's step that is tried where the power flow fails."""
 INVENTED_PU = 1e-6
@@ -54,7 +55,8 @@ class PassReport:
     mismatch_pu
         Largest difference between the LP's and the AC import, real and reactive [pu].
     finished
-        True for the pass that ended the clearing.
+        True for the pass that ended a dispatch: the clearing, or one that is followed by another because a call is
+        unsafe or a store goes both ways.
     """
 
     number: int
@@ -89,6 +91,8 @@ class Dispatch:
         than to keep it [pu].
     avoidable
         (t,) True where limits are broken though, to first order, a dearer dispatch keeps them all.
+    learned
+        What the next dispatch may begin with.
     """
 
     market: MarketLp
@@ -103,6 +107,7 @@ class Dispatch:
     error_usd_per_mwh: float
     excess: FloatArray
     avoidable: npt.NDArray[np.bool_]
+    learned: Learned
 
 
 def dispatch(
@@ -111,8 +116,23 @@ def dispatch(
     settings: Settings,
     clock: PhaseClock,
     progress: Callable[[PassReport], None] | None = None,
+    start: Dispatch | None = None,
 ) -> Dispatch:
     """Find the least-cost dispatch of `market` on the network of `formulation`.
+
+    Parameters
+    ----------
+    market, formulation
+        The problem.
+    settings
+        Tolerances.
+    clock
+        Takes the CPU time of each phase.
+    progress
+        Called after each pass; default: silent.
+    start
+        Where to begin: a dispatch of the same market with fewer called states, or with other bounds of columns.  Its
+        passes and LPs count with those of this one.  Default: without awards.
 
     Raises
     ------
@@ -121,30 +141,43 @@ def dispatch(
     PowerFlowError
         When there is no AC state to begin with.
     """
-    return _Passes(market, formulation, settings, clock).run(progress)
+    return _Passes(market, formulation, settings, clock, start).run(progress)
 
 
 class _Passes:
     """The search: where it stands, and what it has learned of the network."""
 
-    def __init__(self, market: MarketLp, formulation: Formulation, settings: Settings, clock: PhaseClock):
+    def __init__(
+        self,
+        market: MarketLp,
+        formulation: Formulation,
+        settings: Settings,
+        clock: PhaseClock,
+        start: Dispatch | None,
+    ):
         self.market, self.formulation = market, formulation
         self.settings, self.clock = settings, clock
         self.is_linear = formulation.is_linear and not market.is_quadratic
-        self.rows = NetworkRows(market, formulation)
-        self.x = market.start
-        self.point = self._first_point()
-        self.reports: list[PassReport] = []
-        self.basis: Basis | None = None
-        self.keys: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.reports: list[PassReport] = [] if start is None else list(start.reports)
+        self.lp_solves = 0 if start is None else start.lp_solves
+        with clock.phase("power_flow"):
+            learned = None if start is None else start.learned.given_to(market, formulation)
+        if learned is None:
+            self.rows = NetworkRows(market, formulation)
+            self.x = market.start
+            self.point = self._first_point()
+            self.basis: KeyedBasis | None = None
+            self.optimum: Optimum | None = None
+        else:
+            self.rows, self.x, self.point = learned.rows, learned.x, learned.point
+            self.basis, self.optimum = learned.basis, learned.optimum
+        self.slack: Slack | None = self.rows.slack() if self.rows.excess.any() else None
+        self.weights = Weights.zero(len(market.state_interval), len(formulation.limits))
+        self.row_dual = np.zeros(0)
+        self.error_usd_per_mwh = np.inf
         self.radius = np.full(market.intervals, np.inf)
         self.last_step = np.zeros(market.network_columns.shape)
         self.unmet: list[float] = []
-        self.lp_solves = 0
-        self.slack: Slack | None = None
-        self.slack_keys: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        self.width = 0
-        self.optimum: Optimum | None = None
         self.is_damped = np.zeros(market.intervals, bool)
 
     def _first_point(self) -> OperatingPoint:
@@ -166,54 +199,73 @@ class _Passes:
 
     def run(self, progress: Callable[[PassReport], None] | None) -> Dispatch:
         """Pass after pass until the optimality conditions hold or the passes are used up."""
-        weights = Weights.zero(len(self.market.state_interval), len(self.formulation.limits))
-        error, row_dual = np.inf, np.zeros(0)
-        for number in range(1, self.settings.max_passes + 1):
-            with self.clock.phase("gradients"):
-                self.rows.add_point(self.point, self.x)
-            solution, keys, is_elastic = self._solve_rounds()
-            market_rows = len(self.market.row_lower)
-            row_dual = solution.row_dual[:market_rows]
-            weights = self.rows.weights(solution.row_dual[market_rows : market_rows + len(keys)])
-            before = self.x_before = self.x
-            self._move(solution.x[: len(self.x)])
-            report = self._report(number, before, solution.x)
-            if not is_elastic:
-                self.unmet.clear()
-                if not self.is_linear:
-                    self.optimum = self._finish(solution, weights)
-                optimum = self.optimum
-                if optimum is not None and not optimum.is_open.any():
-                    self.x, self.point = optimum.x, optimum.point
-                    weights, row_dual = optimum.multipliers.weights(), optimum.multipliers.row
-                    error, self.rows.excess = optimum.error_usd_per_mwh, optimum.excess
-                    report = self._report(number, before, optimum.x)
-                    report = replace(report, finished=self._is_exact(report))
-                elif self._has_settled(report):
-                    report, error = replace(report, finished=True), 0.0
+        report = self._resume()
+        for _ in range(self.settings.max_passes):
+            if report is None:
+                report = self._pass()
             self.reports.append(report)
-            if is_elastic:
-                self._give_up_if_stalled()
             if progress is not None:
                 progress(report)
             if report.finished:
                 break
-            self._note_invented_losses(solution.x)
+            report = None
         excess = self.rows.excess
         return Dispatch(
             self.market,
             self.formulation,
             self.x,
             self.point,
-            weights,
-            row_dual,
+            self.weights,
+            self.row_dual,
             self.reports[-1].finished,
             tuple(self.reports),
             self.lp_solves,
-            error,
+            self.error_usd_per_mwh,
             np.where(np.abs(excess) > self.settings.tolerance_pu, excess, 0.0),
             self._avoidable(),
+            Learned(self.market, self.x, self.point, self.rows, self.basis, self.optimum),
         )
+
+    def _resume(self) -> PassReport | None:
+        """Go from an optimum of before to that of this market by the Newton finish alone; None where it cannot."""
+        if self.optimum is None:
+            return None
+        active, multipliers = self.optimum.active, self.optimum.multipliers
+        self.optimum = self._finish(active.copy(), multipliers.copy())
+        return None if self.optimum.is_open.any() else self._ended(self.optimum, self.x)
+
+    def _pass(self) -> PassReport:
+        """Linearise, solve the LP, look at the network state of its solution, and try the Newton finish from there."""
+        with self.clock.phase("gradients"):
+            self.rows.add_point(self.point, self.x)
+        solution, keys, is_elastic = self._solve_rounds()
+        market_rows = len(self.market.row_lower)
+        self.row_dual = solution.row_dual[:market_rows]
+        self.weights = self.rows.weights(solution.row_dual[market_rows : market_rows + len(keys)])
+        before = self.x
+        self._move(solution.x[: len(self.x)])
+        report = self._report(before, solution.x)
+        if is_elastic:
+            self._give_up_if_stalled()
+        else:
+            self.unmet.clear()
+            if not self.is_linear:
+                self.optimum = self._finish_from(solution)
+            if self.optimum is not None and not self.optimum.is_open.any():
+                report = self._ended(self.optimum, before)
+            elif self._has_settled(report):
+                report, self.error_usd_per_mwh = replace(report, finished=True), 0.0
+        if not report.finished:
+            self._note_invented_losses(before, solution.x)
+        return report
+
+    def _ended(self, optimum: Optimum, before: FloatArray) -> PassReport:
+        """Go to the `optimum`, from the dispatch `before`."""
+        self.x, self.point = optimum.x, optimum.point
+        self.weights, self.row_dual = optimum.multipliers.weights(), optimum.multipliers.row
+        self.error_usd_per_mwh, self.rows.excess = optimum.error_usd_per_mwh, optimum.excess
+        report = self._report(before, optimum.x)
+        return replace(report, finished=self._is_exact(report))
 
     def _solve_rounds(self) -> tuple[LpSolution, npt.NDArray[np.int64], bool]:
         """Solve the LP, cut off the limits that its solution is predicted to break, and repeat."""
@@ -248,7 +300,8 @@ class _Passes:
             with self.clock.phase("solver"):
                 solution = self._solve_elastic(problem, keys)
         else:
-            self._keep(solution, keys, width)
+            slack_keys = np.zeros(0, dtype=np.int64) if self.slack is None else self.slack.key
+            self.basis = KeyedBasis(solution.basis, keys, slack_keys, width)
         if self.slack is not None:
             self.rows.note_excess(self.slack, solution.x[width : width + len(self.slack.key)])
         return slices.joined(solution), keys, is_elastic
@@ -260,11 +313,6 @@ class _Passes:
             return None
         weights = self.rows.weights(solution.row_dual[len(self.market.row_lower) :])
         return None if self.rows.softness.is_exceeded_by(weights.limits) else solution
-
-    def _keep(self, solution: LpSolution, keys: npt.NDArray[np.int64], width: int) -> None:
-        """Remember the basis of `solution`, with slack behind its first `width` columns."""
-        self.basis, self.keys, self.width = solution.basis, keys, width
-        self.slack_keys = np.zeros(0, dtype=np.int64) if self.slack is None else self.slack.key
 
     def _programme(self) -> tuple[LinearProgram, npt.NDArray[np.int64]]:
         """The LP of this pass with all limits hard, and the keys of its network rows."""
@@ -292,24 +340,9 @@ class _Passes:
         return lower, upper
 
     def _carried_basis(self, keys: npt.NDArray[np.int64], width: int) -> Basis | None:
-        """Give the last basis to the rows and slack columns that are still there; new ones start inactive.
-
-        None where there is none, or where there are no longer `width` columns before those of slack.
-        """
-        if self.basis is None or self.width != width:
-            return None
-        market_rows = len(self.market.row_lower)
-        row = np.full(market_rows + len(keys), BASIC, dtype=np.int8)
-        row[:market_rows] = self.basis.row[:market_rows]
-        _, old, new = np.intersect1d(self.keys, keys, return_indices=True)
-        row[market_rows + new] = self.basis.row[market_rows + old]
-        column = self.basis.column[:width]
-        if self.slack is not None:
-            slack = np.full(len(self.slack.key), AT_LOWER, dtype=np.int8)
-            _, old, new = np.intersect1d(self.slack_keys, self.slack.key, return_indices=True)
-            slack[new] = self.basis.column[width + old]
-            column = np.concatenate([column, slack])
-        return Basis(column, row)
+        """The last basis for an LP of `width` columns and network rows of these `keys`; None where there is none."""
+        slack_keys = None if self.slack is None else self.slack.key
+        return None if self.basis is None else self.basis.given_to(keys, slack_keys, width)
 
     def _solve_elastic(self, problem: LinearProgram, keys: npt.NDArray[np.int64]) -> LpSolution:
         """Solve with every limit breakable at a penalty."""
@@ -387,11 +420,11 @@ class _Passes:
         """(states, k) How far each limit is broken beyond what the penalties allow [pu]."""
         return violation(self.formulation.limits, self.point.limit_value - self.rows.excess)
 
-    def _report(self, number: int, before: FloatArray, x: FloatArray) -> PassReport:
+    def _report(self, before: FloatArray, x: FloatArray) -> PassReport:
         columns, x = self.market.network_columns, self.market.with_import(x, self.point.import_pu)
         lp_import = x[self.market.block("import_p").ravel()] + 1j * x[self.market.block("import_q").ravel()]
         return PassReport(
-            number,
+            len(self.reports) + 1,
             float(np.abs(self.x[columns] - before[columns]).max(initial=0.0)),
             float(self._violation().max(initial=0.0)),
             float(np.abs(lp_import - self.point.import_pu[: len(lp_import)]).max(initial=0.0)),
@@ -406,10 +439,10 @@ class _Passes:
         is_exact_model = self.is_linear or not len(self.market.case.resources)
         return is_exact_model and self._is_exact(report)
 
-    def _finish(self, solution: LpSolution, weights: Weights) -> Optimum:
-        """Try the Newton finish from the LP's basis and multipliers; intervals solved before stay solved."""
-        market, rows = self.market, len(self.market.row_lower)
-        limit = np.asarray(weights.limits.todense())
+    def _finish_from(self, solution: LpSolution) -> Optimum:
+        """Try the Newton finish from the LP's basis and multipliers."""
+        rows = len(self.row_dual)
+        limit = np.asarray(self.weights.limits.todense())
         binding = np.where(
             solution.basis.row[:rows] == AT_LOWER, -1, np.where(solution.basis.row[:rows] == AT_UPPER, 1, 0)
         )
@@ -418,10 +451,15 @@ class _Passes:
             binding.astype(np.int8),
             self.rows.softness.states_of(limit),
         )
-        multipliers = Multipliers(solution.row_dual[:rows].copy(), weights.import_p, weights.import_q, limit)
+        return self._finish(
+            active, Multipliers(self.row_dual.copy(), self.weights.import_p, self.weights.import_q, limit)
+        )
+
+    def _finish(self, active: ActiveSet, multipliers: Multipliers) -> Optimum:
+        """Try the Newton finish from here; intervals solved before stay solved."""
         with self.clock.phase("newton"):
             return newton_finish(
-                market,
+                self.market,
                 self.formulation,
                 self.x,
                 self.point,
@@ -439,12 +477,15 @@ class _Passes:
         at_upper = (status == AT_UPPER) & (x >= self.market.columns.upper.ravel() - AT_BOUND_PU)
         return np.where(at_lower, AT_LOWER, np.where(at_upper, AT_UPPER, BASIC)).astype(np.int8)
 
-    def _note_invented_losses(self, x: FloatArray) -> None:
-        """Hold intervals whose LP import lies above the AC import to their tangent, with a shrinking step."""
+    def _note_invented_losses(self, before: FloatArray, x: FloatArray) -> None:
+        """Hold intervals whose LP import lies above the AC import to their tangent, with a shrinking step.
+
+        `before` is the dispatch that the LP began with, and `x` its solution.
+        """
         import_pu = self.point.import_pu.real[: self.market.intervals]
         gap = np.where(self.is_damped, 0.0, x[self.market.block("import_p").ravel()] - import_pu)
         columns = self.market.network_columns
-        step = self.x[columns] - self.x_before[columns]
+        step = self.x[columns] - before[columns]
         reverses = (step * self.last_step).sum(axis=(1, 2)) < 0
         size = np.abs(step).max(axis=(1, 2), initial=0.0)
         shrink = self.rows.is_equality & reverses

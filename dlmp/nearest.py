@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.linalg import cho_factor, cho_solve, null_space
+from scipy.linalg import cho_factor, cho_solve, svd
 from scipy.sparse.csgraph import connected_components
 
 from dlmp.network.model import FloatArray, IntArray
@@ -148,8 +148,7 @@ def _nearest(within: Polyhedron, weight: FloatArray, centre: FloatArray) -> Floa
     is_equal = np.isfinite(lower) & (upper - lower <= TOLERANCE * np.maximum(1.0, np.abs(lower)))
     base, ways = np.zeros(len(weight)), np.eye(len(weight))
     if is_equal.any():
-        base = np.linalg.lstsq(every[is_equal], (lower[is_equal] + upper[is_equal]) / 2, FULL_RANK)[0]
-        ways = null_space(every[is_equal], FULL_RANK)
+        base, ways = _solutions(every[is_equal], (lower[is_equal] + upper[is_equal]) / 2)
     conditions = np.concatenate([every[~is_equal], -every[~is_equal]])
     least = np.concatenate([lower[~is_equal], -upper[~is_equal]])
     conditions, least = conditions[np.isfinite(least)], least[np.isfinite(least)]
@@ -160,6 +159,16 @@ def _nearest(within: Polyhedron, weight: FloatArray, centre: FloatArray) -> Floa
     x: FloatArray = base + ways @ step
     scale = np.maximum(1.0, np.abs(least))
     return x if (conditions @ x >= least - TOLERANCE * scale).all() else None
+
+
+def _solutions(matrix: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The least x (n,) with ``matrix x = target``, and directions (n, w) that lead to all others.
+
+    By QR iterations: LAPACK's quicker divide and conquer does not converge for some matrices of lesser rank.
+    """
+    left, size, right = svd(matrix, lapack_driver="gesvd")
+    rank = int((size > FULL_RANK * size.max()).sum())
+    return right[:rank].T @ (left[:, :rank].T @ target / size[:rank]), right[rank:].T
 
 
 def _interior(hessian: FloatArray, slope: FloatArray, conditions: FloatArray, least: FloatArray) -> FloatArray:

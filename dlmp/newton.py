@@ -196,7 +196,7 @@ def newton_finish(
         search.restore(start, search.is_open)
         search.has_failed[:] = False
         search.settle(MAX_STEPS)
-    search.reopen_saddles()
+    search.reopen_saddles(np.ones(market.intervals, bool) if known is None else known.is_open)
     search.restore(start, search.is_open)
     error = search.system(~search.is_open).error
     excess = search.softness.excess_at(search.active.limit, search.point.limit_value)
@@ -257,9 +257,9 @@ class _Search:
         self.multipliers.overwrite(state.multipliers, states, row)
         self._update_point()
 
-    def reopen_saddles(self) -> None:
-        """Open the solved intervals whose point is no minimum."""
-        self.is_open |= self.market.together(~self.system(~self.is_open).is_minimum())
+    def reopen_saddles(self, intervals: npt.NDArray[np.bool_]) -> None:
+        """Open those of the (t,) `intervals` that are solved but whose point is no minimum."""
+        self.is_open |= self.market.together(~self.system(~self.is_open & intervals).is_minimum())
 
     def system(self, is_open: npt.NDArray[np.bool_]) -> "_System":
         """Optimality conditions of the intervals in `is_open`, here and now."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dlmp.calls import CalledStates, every_call, key, without_known
+from dlmp.calls import CalledStates, every_call
 from dlmp.dispatch import Dispatch
 from dlmp.formulation import new_formulation
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Weights
@@ -68,28 +68,50 @@ def _called_share(found: Dispatch, weights: Weights, cause: str) -> FloatArray:
     return share
 
 
-def unsafe_calls(found: Dispatch, settings: Settings) -> CalledStates:
+def unsafe_calls(found: Dispatch, settings: Settings, last: Dispatch | None = None) -> CalledStates:
     """States of calls that break a limit, for each limit of an interval the call that breaks it worst.
 
     A soft limit that is broken in a state to which the network is held may be broken as far in others.
     Tried are the calls of `dlmp.calls.every_call` to which the network is not held yet.  Limits follow calls nearly one
     way, so that most of these are safe once whole services are.
+
+    Parameters
+    ----------
+    found
+        What is called.
+    settings
+        Of the clearing.
+    last
+        The dispatch before, whose calls were tried: what is the same in both is not tried again.
     """
-    case, tried, allowed = found.market.case, _calls_to_try(found), _allowed(found)
+    tried = _calls_to_try(found, last)
+    case, allowed = found.market.case, _allowed(found)
     shape = (found.market.intervals, len(found.formulation.limits) + 1)  # the last column: no state carries the call
     worst, by = np.full(shape, UNSAFE_PU), np.full(shape, -1)
     for start in range(0, len(tried), STATES_AT_A_TIME):
         part = np.arange(start, min(start + STATES_AT_A_TIME, len(tried)))
+        own = tried.interval[part]
         market = replace(found.market, called=tried.only(part))
         injection = market.injection(found.x)[market.intervals :]
-        formulation = new_formulation(case, settings, tried.interval[part])
-        point = formulation.operate(injection)
-        beyond = np.abs(point.limit_value - np.clip(point.limit_value, *allowed[:, tried.interval[part]]))
+        formulation = new_formulation(case, settings, own)
+        point = formulation.operate(injection, formulation.carried(found.point, own))
+        beyond = np.abs(point.limit_value - np.clip(point.limit_value, *allowed[:, own]))
         broken = np.column_stack([beyond * point.converged[:, None], np.where(point.converged, 0.0, np.inf)])
-        for state, interval in enumerate(tried.interval[part].tolist()):
+        for state, interval in enumerate(own.tolist()):
             is_worse = broken[state] > worst[interval]
             worst[interval, is_worse], by[interval, is_worse] = broken[state, is_worse], part[state]
     return tried.only(np.unique(by[by >= 0]))
+
+
+def _calls_to_try(found: Dispatch, last: Dispatch | None) -> CalledStates:
+    """Every call of what was awarded to which the network is not held, where the dispatch is not that of `last`."""
+    market = found.market
+    awarded = found.x[market.block("reserve")] > CALLED_PU
+    tried = every_call(market.case.service_offers, awarded, market.called)
+    if last is None:
+        return tried
+    has_moved = (found.x != last.x).reshape(market.intervals, market.width).any(axis=1)
+    return tried.only(np.flatnonzero(has_moved[tried.interval]))
 
 
 def _allowed(found: Dispatch) -> FloatArray:
@@ -99,12 +121,3 @@ def _allowed(found: Dispatch) -> FloatArray:
     np.maximum.at(under, market.state_interval, -found.excess)
     np.maximum.at(over, market.state_interval, found.excess)
     return np.stack([limits.lower - under, limits.upper + over])
-
-
-def _calls_to_try(found: Dispatch) -> CalledStates:
-    """Every call of what was awarded to which the network is not held."""
-    market = found.market
-    awarded = found.x[market.block("reserve")] > CALLED_PU
-    held = market.called
-    known = {key(t, calls & awarded[t]) for t, calls in zip(held.interval, held.calls, strict=True)}
-    return without_known(every_call(market.case.service_offers, awarded), known)

@@ -174,6 +174,25 @@ def ring() -> MarketCase:
     return with_services(market(network, 40.0, *offers), ready, [Needed("capacity_up", 100.0)])
 
 
+@case(("congestion", "capacity_up and var_up"))
+def ring_with_a_condenser() -> MarketCase:
+    """A tie of 12 kVA that carries the call of the cheap plant or of the condenser, and of both with the dear plant.
+
+    The dear one stands on the other side: it has an award only to make room for the other's call.
+    """
+    sides = [Branch("a", "b", 0.001, 0.002), Branch("a", "c", 0.001, 0.002)]
+    network = feeder([*sides, Branch("b", "c", 0.001, 0.002, rating=0.12)], {"b": (100.0, 0.0), "c": (100.0, 0.0)})
+    plants = [resource(name, bus, supply=[(80, 55)]) for name, bus in (("left", "b"), ("right", "c"))]
+    condenser = resource("condenser", "b", q_kvar=(0.0, 40.0))
+    ready = [
+        Ready("left", "capacity_up", 60.0, 1.0),
+        Ready("right", "capacity_up", 60.0, 1.5),
+        Ready("condenser", "var_up", 40.0, 0.5),
+    ]
+    needed = [Needed("capacity_up", 33.0), Needed("var_up", 25.0)]
+    return with_services(market(network, 40.0, *plants, condenser), ready, needed)
+
+
 @case(
     ("congestion", "capacity_down"),
     ("voltage", "capacity_down"),

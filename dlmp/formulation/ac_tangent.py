@@ -267,6 +267,13 @@ class AcTangent:
         point.take_over(start, np.flatnonzero(same))
         return point
 
+    def carried(self, point: AcPoint, state: IntArray) -> AcPoint:
+        """Take over the states of a `point` of the same network, of ``state[i]`` there as state i here."""
+        sensitivity = Sensitivity(self.flow, point.state_pu[state], point.injection_pu[state])
+        carried = AcPoint(self, sensitivity, point.converged[state])
+        carried.take_over(point, np.flatnonzero(state == np.arange(len(state))))
+        return carried
+
 
 def _voltages(network: Network) -> tuple[Magnitudes, Limits]:
     """Magnitude of every priced node's voltage, and of every pair's where the nodes float."""

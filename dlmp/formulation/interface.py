@@ -200,3 +200,7 @@ class Formulation(Protocol):
     def operate(self, injection_pu: ComplexArray, start: Any = None) -> OperatingPoint:
         """Find the state of every interval at (t, p) complex injections [pu], perhaps from a point of its own."""
         ...
+
+    def carried(self, point: Any, state: IntArray) -> OperatingPoint:
+        """Take over the states of a `point` of its own kind, of ``state[i]`` there as state i here."""
+        ...

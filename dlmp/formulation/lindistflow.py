@@ -304,6 +304,10 @@ class LinDistFlow:
         right = self.template.row_lower[:, None] - self._by_injection @ injection
         return LinearPoint(self, injection_pu, self._lu.solve(right))
 
+    def carried(self, point: LinearPoint, state: IntArray) -> LinearPoint:
+        """Take over the states of a `point` of another such model, of ``state[i]`` there as state i here."""
+        return LinearPoint(self, point.injection_pu[state], point.states[:, state])
+
     def gradients(self, rows: sparse.csr_array, ports: IntArray) -> FloatArray:
         """Gradients by injection of linear functions (i, y) of the states, (i, 2, ports)."""
         adjoint = self._lu.solve(np.asarray(rows.todense()).T.copy(), "T")

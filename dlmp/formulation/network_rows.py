@@ -108,6 +108,14 @@ class NetworkRows:
         self._serial = 0
         self.is_equality = self.market.columns.cost[:, self.market.template.blocks["import_p"]].ravel() < 0
 
+    def given_to(self, market: MarketLp, formulation: Formulation) -> "NetworkRows":
+        """What holds in a `market` with the same states, and perhaps more behind them, on its `formulation`."""
+        rows = NetworkRows(market, formulation, list(self.kept), list(self.newest))
+        known = slice(len(self.excess))
+        rows.excess[known], rows.watched[known] = self.excess, self.watched
+        rows.is_equality, rows._serial = self.is_equality.copy(), self._serial
+        return rows
+
     def add_point(self, point: OperatingPoint, x: FloatArray) -> None:
         """Take the tangents at `point`, the state of dispatch `x`, into the LP."""
         power = self.market.power(x)

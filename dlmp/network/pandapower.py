@@ -325,14 +325,12 @@ def to_pandapower(network: BalancedNetwork) -> pandapower.pandapowerNet:
     y_tf = _diagonal(network.to_admittance, network.from_node)
     y_tt = _diagonal(network.to_admittance, network.to_node)
     forward, backward, end_from, end_to = -1 / y_ft, -1 / y_tf, y_ff + y_ft, y_tt + y_tf
-    for branch in range(network.branch_count):
-        pandapower.create_impedance(
-            net, int(network.from_node[branch]), int(network.to_node[branch]),
-            rft_pu=forward[branch].real, xft_pu=forward[branch].imag,
-            rtf_pu=backward[branch].real, xtf_pu=backward[branch].imag,
-            gf_pu=end_from[branch].real, bf_pu=end_from[branch].imag,
-            gt_pu=end_to[branch].real, bt_pu=end_to[branch].imag,
-            sn_mva=BASE_KVA / KW_PER_MW, name=str(network.branch[branch]),
+    if network.branch_count:
+        pandapower.create_impedances(
+            net, network.from_node, network.to_node,
+            rft_pu=forward.real, xft_pu=forward.imag, rtf_pu=backward.real, xtf_pu=backward.imag,
+            gf_pu=end_from.real, bf_pu=end_from.imag, gt_pu=end_to.real, bt_pu=end_to.imag,
+            sn_mva=BASE_KVA / KW_PER_MW, name=network.branch,
         )  # fmt: skip
     for node in np.flatnonzero(network.node_shunt_pu):
         shunt_mva = network.node_shunt_pu[node] * BASE_KVA / KW_PER_MW
