@@ -366,7 +366,7 @@ class _Search:
             multipliers.limit[np.isin(market.state_interval, own)] = found.limit_dual
         states = np.isin(market.state_interval, solved)[:, None]
         self.active.limit[:] = np.where(states, self.softness.states_of(multipliers.limit), self.active.limit)
-        self.active.column = market.with_sums_free(self.active.column)
+        self.x, self.active.column = market.with_sums_free(self.x, self.active.column)
         self._update_or_fail(before)
 
 
@@ -375,8 +375,8 @@ def _hold(market: MarketLp, x: FloatArray, active: ActiveSet, slack: float) -> t
     lower, upper = market.columns.lower.ravel(), market.columns.upper.ravel()
     below, above = x < lower - slack, x > upper + slack
     active.column[below], active.column[above] = AT_LOWER, AT_UPPER
-    active.column = market.with_sums_free(active.column)
-    return np.clip(x, lower, upper), below | above
+    x, active.column = market.with_sums_free(np.clip(x, lower, upper), active.column)
+    return x, below | above
 
 
 class _System:

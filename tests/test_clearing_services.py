@@ -97,7 +97,7 @@ def test_components_of_the_price_of_a_service_add_up(name: str):
     np.testing.assert_allclose(parts, found.price_usd_per_mw_h, rtol=0, atol=1e-9)
 
 
-def called_whole(found: Dispatch, settings: Settings) -> CalledStates:
+def called_whole(found: Dispatch, settings: Settings, last: Dispatch | None) -> CalledStates:
     """Nothing but the calls of whole services, to which a clearing is held from the beginning."""
     return found.market.called.only(np.zeros(0, dtype=np.int64))
 

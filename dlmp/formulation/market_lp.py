@@ -28,6 +28,8 @@ from dlmp.solve import BASIC, StatusArray
 
 NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
+ROUNDING_PU = 1e-12
+"""A sum that differs by less from its parts differs by rounding."""
 VARIABLES = [*STORE_VARIABLES, "award", "block", "q_award", "p", "q", *IMPORT_VARIABLES, *SERVICE_VARIABLES]
 """In the order of the columns: what couples intervals comes first, which keeps the stages of their programme narrow."""
 
@@ -256,24 +258,31 @@ class MarketLp:
         return ~self._is_any_of(*IMPORT_VARIABLES, "energy")
 
     @cached_property
-    def _sums(self) -> tuple[IntArray, sparse.csr_array]:
-        """(i,) Columns that equalities make the sum of others, and (i, columns) those rows without signs."""
+    def _sums(self) -> tuple[IntArray, sparse.csr_array, sparse.csr_array]:
+        """(i,) Columns that are sums, and (i, columns) sums less their parts, with and without signs."""
         reactive = np.unique(self.case.reactive_bids.resource)
         columns = {SUPPLY_LESS_DEMAND: self.block("p"), CALLS_LAST: self.block("reserved_before")}
         columns[INJECTED_LESS_ABSORBED] = self.block("q")[:, reactive]
-        rows = np.concatenate([self.rows_of(rule).ravel() for rule in columns])
-        return np.concatenate([own.ravel() for own in columns.values()]), abs(self.matrix[rows])
+        row = np.concatenate([self.rows_of(rule).ravel() for rule in columns])
+        column = np.concatenate([own.ravel() for own in columns.values()])
+        place = (np.ones(len(row)), (np.arange(len(row)), column))
+        of_sum = self.matrix[row].multiply(sparse.csr_array(place, shape=(len(row), self.matrix.shape[1])))
+        less_parts = sparse.csr_array(sparse.diags_array(1 / of_sum.sum(axis=1)) @ self.matrix[row])
+        return column, less_parts, abs(less_parts)
 
-    def with_sums_free(self, column: StatusArray) -> StatusArray:
-        """Statuses of `column` (columns,) with the sums free of which no part is: they follow what they are made of.
+    def with_sums_free(self, x: FloatArray, column: StatusArray) -> tuple[FloatArray, StatusArray]:
+        """Values and statuses (columns,) with the sums free of which no part is: they are what their parts make.
 
-        A sum at its bound beside parts at theirs would leave their price open.
+        A sum at its bound beside parts at theirs would leave their price open.  Other sums lose what rounding left.
         """
-        of_sum, parts = self._sums
+        of_sum, less_parts, pattern = self._sums
         is_free = (column == BASIC) & self.is_movable
-        column = column.copy()
-        column[of_sum[(parts @ is_free.astype(float) == 0) & self.is_movable[of_sum]]] = BASIC
-        return column
+        idle = (pattern @ is_free.astype(float) == 0) & self.is_movable[of_sum]
+        x, column = x.copy(), column.copy()
+        column[of_sum[idle]] = BASIC
+        excess = less_parts @ x
+        x[of_sum] -= np.where(idle | (np.abs(excess) < ROUNDING_PU), excess, 0.0)
+        return np.clip(x, self.columns.lower.ravel(), self.columns.upper.ravel()), column
 
     @cached_property
     def is_decision(self) -> npt.NDArray[np.bool_]:
