@@ -12,7 +12,17 @@ import numpy.typing as npt
 from scipy import sparse
 
 from dlmp.network.model import FloatArray, IntArray
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, FIXED, LinearProgram, QpSolution, StatusArray, solve_qp
+from dlmp.solve import (
+    AT_LOWER,
+    AT_UPPER,
+    BASIC,
+    FIXED,
+    LinearProgram,
+    QpSolution,
+    StatusArray,
+    gain_of_leaving,
+    solve_qp,
+)
 
 WRONG_SIGN = 1e-6
 """A held column that would save more by moving is held wrongly [currency/MWh]."""
@@ -50,8 +60,7 @@ class Held:
         """(c,) True for the held columns that would leave their bound at the duals of `solution`."""
         count = len(self.is_held)
         reduced = problem.cost + hessian @ solution.x[:count] - problem.matrix.T @ solution.row_dual
-        paid = np.where(self.column == AT_LOWER, -reduced, reduced)
-        return self.is_held & (paid > WRONG_SIGN)
+        return self.is_held & (gain_of_leaving(self.column, reduced) > WRONG_SIGN)
 
     def with_free_columns(self, count: int) -> "Held":
         """The same with `count` more columns, which are not held."""
@@ -220,6 +229,6 @@ class _FreePart:
             solution.row_dual[group.row] = 0.0
             at_upper = self.at[group.column] == problem.upper[group.column]
             solution.column[group.column] = np.where(at_upper, AT_UPPER, AT_LOWER)
+        marginal_cost = problem.cost + hessian @ solution.x
         for group in reversed(self.followers):
-            reduced = problem.cost + hessian @ solution.x - problem.matrix.T @ solution.row_dual
-            group.complete(solution, reduced)
+            group.complete(solution, marginal_cost - problem.matrix.T @ solution.row_dual)

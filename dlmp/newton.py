@@ -28,7 +28,7 @@ from dlmp.holding import Held
 from dlmp.network.model import FloatArray
 from dlmp.quadratic import MAX_ROUNDS, Curvature, QuadraticModel
 from dlmp.settings import Settings
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray
+from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray, gain_of_leaving
 from dlmp.timing import PhaseClock
 
 MAX_STEPS, MAX_QUADRATIC_STEPS, STEPS_AFTER_QUADRATIC = 8, 8, 8
@@ -46,6 +46,9 @@ DAMPING_BY_ERROR, MOST_DAMPING = 100.0, 1e-2
 """Damping of columns in a coupled horizon, per error of the optimality conditions, and its largest value."""
 ROW_DAMPING_BY_ERROR, MOST_ROW_DAMPING = 1e-2, 1e-4
 """The same of its rows, per broken pu."""
+COARSER, COARSEST = 10.0, 1e-2
+"""Signs of reduced costs in a coupled horizon are told by this multiple of the error that is left, and at most so
+coarsely [currency/MWh]."""
 RANK_TOLERANCE = 1e-9
 CONSTRAINING = 1e4
 """Weight of the binding rows beside the curvature where that along them is asked for."""
@@ -439,8 +442,8 @@ class _System:
 
     def has_wrong_sign(self, tolerance: float) -> npt.NDArray[np.bool_]:
         """(c,) True for the columns that are held at a bound which it would pay to leave."""
-        paid = np.where(self.active.column == AT_LOWER, -self.reduced, self.reduced)
-        return (self.active.column != BASIC) & ~self.fixed & (paid > tolerance)
+        gain = gain_of_leaving(self.active.column, self.reduced)
+        return (self.active.column != BASIC) & ~self.fixed & (gain > tolerance)
 
     def _add_priced(self, reduced: FloatArray) -> None:
         """Take the multipliers of limits that are broken between two edges off the `reduced` costs."""
@@ -563,7 +566,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     market, active, multipliers = system.market, system.active, system.multipliers
     tolerance, slack = settings.tolerance_usd_per_mwh, settings.tolerance_pu
     if market.is_coupled:
-        tolerance = max(tolerance, min(10 * system.error, 1e-2))
+        tolerance = max(tolerance, min(COARSER * system.error, COARSEST))
     wrong = system.has_wrong_sign(tolerance)
     active.column[wrong & ~held] = BASIC
     bounds = (market.row_lower, market.row_upper)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from dlmp.formulation.interface import Formulation, Lagrangian, OperatingPoint, Weights
-from dlmp.formulation.market_lp import MarketLp
+from dlmp.formulation.market_lp import MarketLp, from_blocks
 from dlmp.formulation.network_rows import PREDICTED, worth_watching
 from dlmp.formulation.softness import Slack, Softness, StateArray, slack_columns, with_slack
 from dlmp.holding import Held, solve_held
@@ -164,7 +164,7 @@ class QuadraticModel:
         self.weights, self.held = weights, held
         self.softness = Softness.of(formulation.limits, market.penalties)
         self.curvature = curvature
-        self.weights = weights
+        self._limit_weights = weights.limits.toarray()
         self.lagrangian = point.lagrangian(weights)
         self._hessian = sparse.csr_array((len(x), len(x)))
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
@@ -298,8 +298,7 @@ class QuadraticModel:
     def _held(self, group: IntArray, columns: IntArray, own: IntArray, state: IntArray, limit: IntArray) -> Held:
         """What is held of the `columns` and `own` rows of the market, and known of the rows of the network."""
         held, weights = self.held, self.weights
-        of_limit = weights.limits.toarray()[state, limit]
-        dual = np.concatenate([weights.import_p[group], weights.import_q[group], of_limit])
+        dual = np.concatenate([weights.import_p[group], weights.import_q[group], self._limit_weights[state, limit]])
         return Held(
             held.is_held[columns],
             held.may_follow[columns],
@@ -335,15 +334,10 @@ class QuadraticModel:
         """
         market = self.market
         whole = market.curvature(blocks, self.curvature.likely)
-        values, rows, columns = [np.zeros(0)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-        for interval in intervals.tolist():
-            start = interval * market.width
-            own = start + np.flatnonzero(np.diff(whole.indptr[start : start + market.width + 1]))
-            values.append(_convex_part(whole[own][:, own].toarray()).ravel())
-            rows.append(np.repeat(own, len(own)))
-            columns.append(np.tile(own, len(own)))
-        entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
-        return sparse.csr_array(entries, shape=whole.shape)
+        curved = np.diff(whole.indptr) > 0
+        first = intervals * market.width
+        places = (start + np.flatnonzero(curved[start : start + market.width]) for start in first.tolist())
+        return from_blocks(((own, _convex_part(whole[own][:, own].toarray())) for own in places), len(curved))
 
 
 def _convex_part(matrix: FloatArray) -> FloatArray:

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 from acopf import AcOpf, solve_acopf
-from cases import during
+from servicecases import hour_of
 
 from dlmp import Clearing, MarketCase, clear, read_case
 from dlmp.prices import COMPONENTS
@@ -108,17 +108,7 @@ def moved(case_: MarketCase, port_from: int, port_to: int, kw: float) -> float:
 
 def first_interval(name: str) -> MarketCase:
     """The case's dearest interval alone."""
-    whole = case(name)
-    t = int(np.ptp(clearing(name).prices.published, axis=1).argmax())
-    return replace(
-        whole,
-        horizon=replace(whole.horizon, intervals=1),
-        substation=whole.substation.at([t]),
-        load_p_kw=whole.load_p_kw[[t]],
-        load_q_kvar=whole.load_q_kvar[[t]],
-        resources=replace(whole.resources, p_max_kw=whole.resources.p_max_kw[[t]]),
-        bids=during(whole.bids, [t]),
-    )
+    return hour_of(name, int(np.ptp(clearing(name).prices.published, axis=1).argmax()))
 
 
 @pytest.mark.parametrize("name", ["ieee13", "ieee123"])

@@ -1,6 +1,6 @@
 """The linear programme of the market without its network: what all formulations have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -102,15 +102,8 @@ class MarketLp:
     def curvature(self, blocks: Mapping[int, FloatArray], wanted: npt.NDArray[np.bool_]) -> sparse.csr_array:
         """Second derivatives by all columns, of the `blocks` of states by their `wanted` (states, 2, r) injections."""
         count, size = 2 * len(self.case.resources), self.by_column.shape[0]
-        values, rows, columns = [np.zeros(0)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-        for state, block in blocks.items():
-            place = state * count + np.flatnonzero(wanted[state])
-            values.append(block.ravel())
-            rows.append(np.repeat(place, len(place)))
-            columns.append(np.tile(place, len(place)))
-        entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
-        by_power = sparse.csr_array(entries, shape=(size, size))
-        return sparse.csr_array(self.by_column.T @ by_power @ self.by_column)
+        placed = ((state * count + np.flatnonzero(wanted[state]), block) for state, block in blocks.items())
+        return sparse.csr_array(self.by_column.T @ from_blocks(placed, size) @ self.by_column)
 
     def with_states(self, called: CalledStates) -> "MarketLp":
         """The same market with more states in which its network must hold."""
@@ -325,6 +318,17 @@ class MarketLp:
         power = self.power(x)
         fed = (power[:, 0] + 1j * power[:, 1]) @ self.case.resources.share
         return np.asarray(fed - self.case.load_pu[self.state_interval])
+
+
+def from_blocks(blocks: Iterable[tuple[IntArray, FloatArray]], size: int) -> sparse.csr_array:
+    """A matrix (size, size) of `blocks`: the rows and columns (i,) of each, the same, and its entries (i, i)."""
+    values, rows, columns = [np.zeros(0)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    for place, block in blocks:
+        values.append(block.ravel())
+        rows.append(np.repeat(place, len(place)))
+        columns.append(np.tile(place, len(place)))
+    entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+    return sparse.csr_array(entries, shape=(size, size))
 
 
 def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = HARD) -> MarketLp:
