@@ -1,0 +1,1 @@
+"""The market service: bids over HTTP, a gate, clearing runs, published prices and statements."""

@@ -1,0 +1,146 @@
+"""Who asks: API keys, of which only a hash is kept, their roles and scopes.
+
+A key is ``dlmp_`` and its name, a dot and 256 random bits; so much randomness needs no slow hash.
+"""
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine, select
+
+from api.clock import Clock
+from api.errors import Forbidden, TooManyRequests, Unauthenticated
+from api.identity import KEY, new_id
+from api.store.tables import keys
+
+AGGREGATOR, OPERATOR, AUDITOR, PUBLIC = "aggregator", "operator", "auditor", "public"
+ROLES = (AGGREGATOR, OPERATOR, AUDITOR)
+READ = (
+    *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "awards:read"),
+    *("statements:read", "runs:read"),
+)
+SCOPES_OF: Mapping[str, frozenset[str]] = {
+    PUBLIC: frozenset({"feeders:read", "markets:read", "prices:read"}),
+    AGGREGATOR: frozenset(
+        {
+            *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "bids:write"),
+            *("awards:read", "statements:read"),
+        }
+    ),
+    AUDITOR: frozenset({*READ, "participants:read", "keys:read", "audit:read"}),
+    OPERATOR: frozenset(
+        {
+            *(*READ, "participants:read", "keys:read", "audit:read"),
+            *("participants:write", "resources:write", "feeders:write", "markets:write", "runs:write", "keys:write"),
+        }
+    ),
+}
+"""What each role may do; a key may have a part of it.  Only aggregators bid."""
+
+SCOPES = tuple(sorted(frozenset().union(*SCOPES_OF.values())))
+CACHE_S = 1.0
+"""A key that is revoked through another process of the service works for so long."""
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks, and what they may do."""
+
+    key_id: str
+    role: str
+    scopes: frozenset[str]
+    participant_id: str | None = None
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether what belongs to any participant is theirs to read."""
+        return self.role in (OPERATOR, AUDITOR)
+
+    def require(self, scope: str) -> None:
+        """Raise `Forbidden`, or for nobody `Unauthenticated`, unless `scope` is theirs."""
+        if scope in self.scopes:
+            return
+        if self.role == PUBLIC:
+            raise Unauthenticated("no_key", "This needs an API key, sent as 'Authorization: Bearer KEY'.")
+        raise Forbidden("scope_missing", f"This needs the scope {scope}, which the key does not have.")
+
+
+NOBODY = Principal("public", PUBLIC, SCOPES_OF[PUBLIC])
+
+
+def new_secret() -> tuple[str, str, str]:
+    """Return a new key: its name, the whole of it, and the hash to keep."""
+    name, secret = new_id(KEY), secrets.token_urlsafe(32)
+    return name, f"dlmp_{name}.{secret}", _hash(secret)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Keyring:
+    """Turns a bearer token into who sent it, and counts their requests."""
+
+    def __init__(self, engine: Engine, clock: Clock, rate_per_second: float, burst: float):
+        self._engine, self._clock = engine, clock
+        self._rate, self._burst = rate_per_second, burst
+        self._known: dict[str, tuple[float, Principal, datetime | None]] = {}
+        self._tokens: dict[str, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def identify(self, token: str | None) -> Principal:
+        """Return who sent `token`.
+
+        Raises
+        ------
+        Unauthenticated
+            When the token is not that of a key that works.
+        """
+        if token is None:
+            return NOBODY
+        digest = _hash(token)
+        known = self._known.get(digest)
+        if known is None or time.monotonic() - known[0] > CACHE_S:
+            known = self._looked_up(token)
+            self._known[digest] = known
+        _, principal, expires_at = known
+        if expires_at is not None and self._clock() >= expires_at:
+            raise _unknown()
+        return principal
+
+    def _looked_up(self, token: str) -> tuple[float, Principal, datetime | None]:
+        name, dot, secret = token.removeprefix("dlmp_").partition(".")
+        if not (token.startswith("dlmp_") and dot):
+            raise _unknown()
+        with self._engine.connect() as connection:
+            row = connection.execute(select(keys).where(keys.c.id == name)).one_or_none()
+        if row is None or not hmac.compare_digest(row.secret_sha256, _hash(secret)) or row.revoked_at is not None:
+            raise _unknown()
+        scopes = frozenset(row.scopes) & SCOPES_OF[row.role]
+        return time.monotonic(), Principal(row.id, row.role, scopes, row.participant_id), row.expires_at
+
+    def forget(self) -> None:
+        """Look every key up again: one has been revoked."""
+        self._known.clear()
+
+    def count(self, who: str) -> None:
+        """Count a request of `who`, a token bucket each; raise `TooManyRequests` when theirs is empty."""
+        now = time.monotonic()
+        with self._lock:
+            level, last = self._tokens.get(who, (self._burst, now))
+            level = min(self._burst, level + (now - last) * self._rate)
+            if level < 1.0:
+                raise TooManyRequests(retry_after_s=max(1, round((1.0 - level) / self._rate)))
+            self._tokens[who] = level - 1.0, now
+
+
+def _unknown() -> Unauthenticated:
+    return Unauthenticated("unknown_key", "The API key is not known, has expired or was revoked.")
+
+

@@ -1,0 +1,258 @@
+"""What a bid is checked against: its market, its resource, and what else that resource offers there."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, select
+
+from api.errors import Fault
+from api.gate import CLOSED, OPEN, SCHEDULED, interval_of, interval_start, state_at
+from api.store.tables import LIVE, bids, feeders, markets, resources
+
+SUPPLY, DEMAND = "supply", "demand"
+ENERGY, SELF_SCHEDULE = "energy", "self_schedule"
+REAL = (ENERGY, SELF_SCHEDULE)
+GATE_FAULTS = {SCHEDULED: "gate_not_open", CLOSED: "gate_closed"}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a bid offers, sound by itself.
+
+    Parameters
+    ----------
+    market_id, resource_id
+        Where, and who.
+    starts_at, ends_at
+        Its intervals, half-open.
+    product
+        What is offered.
+    offer
+        The rest, as a document: side, segments, quantity, price.
+    """
+
+    market_id: str
+    resource_id: str
+    starts_at: datetime
+    ends_at: datetime
+    product: str
+    offer: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A bid that stands, from interval `first` to `last`, both included."""
+
+    id: str
+    market_id: str
+    resource_id: str
+    first: int
+    last: int
+    product: str
+    offer: Mapping[str, Any]
+
+    @property
+    def side(self) -> str:
+        """``supply``, ``demand``, or blank."""
+        return str(self.offer.get("side", ""))
+
+    @property
+    def quantity(self) -> float:
+        """All that it offers [kW], [kvar]."""
+        return quantity_of(self.offer)
+
+
+def quantity_of(offer: Mapping[str, Any]) -> float:
+    """Return all that is offered [kW], [kvar]."""
+    if "segments" in offer:
+        return float(sum(part["quantity_kw"] for part in offer["segments"]))
+    return float(offer["quantity_kw"] if "quantity_kw" in offer else offer["quantity"])
+
+
+def prices_of(offer: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Every price of an offer, with its pointer."""
+    for number, part in enumerate(offer.get("segments", ())):
+        for name in ("price_usd_per_mwh", "price_end_usd_per_mwh"):
+            if part.get(name) is not None:
+                yield f"/segments/{number}/{name}", part[name]
+    if "price_usd_per_mw_h" in offer:
+        yield "/price_usd_per_mw_h", offer["price_usd_per_mw_h"]
+
+
+class Book:
+    """Markets, resources and standing bids; kept up as bids of a group are accepted one after another."""
+
+    def __init__(self, connection: Connection, terms: Iterable[Terms], owners: Iterable[str], most_bids: int):
+        wanted = list(terms)
+        market_ids, resource_ids = {one.market_id for one in wanted}, {one.resource_id for one in wanted}
+        self.markets = {
+            row.id: row for row in connection.execute(select(markets).where(markets.c.id.in_(market_ids)))
+        }
+        self._resources = {
+            row.id: row for row in connection.execute(select(resources).where(resources.c.id.in_(resource_ids)))
+        }
+        self._nodes = {row.feeder_id: feeder_nodes(connection, row.feeder_id) for row in self.markets.values()}
+        self._standing: dict[tuple[str, str], dict[str, Standing]] = {}
+        stands = and_(bids.c.state == LIVE, bids.c.market_id.in_(market_ids), bids.c.resource_id.in_(resource_ids))
+        for row in connection.execute(select(bids).where(stands)):
+            self.add(
+                Standing(
+                    row.id, row.market_id, row.resource_id, row.first_interval, row.last_interval, row.product, row.terms
+                )
+            )
+        counted = connection.execute(
+            select(bids.c.participant_id, bids.c.market_id, func.count())
+            .where(bids.c.state == LIVE, bids.c.market_id.in_(market_ids), bids.c.participant_id.in_(list(owners)))
+            .group_by(bids.c.participant_id, bids.c.market_id)
+        )
+        self._count = {(owner, market): int(number) for owner, market, number in counted}
+        self._most_bids = most_bids
+
+    def add(self, bid: Standing) -> None:
+        """Let `bid` stand."""
+        self._standing.setdefault((bid.market_id, bid.resource_id), {})[bid.id] = bid
+
+    def remove(self, market_id: str, resource_id: str, bid_id: str) -> Standing | None:
+        """Take a bid out; return it."""
+        return self._standing.get((market_id, resource_id), {}).pop(bid_id, None)
+
+    def count(self, participant_id: str, market_id: str, more: int) -> None:
+        """Count `more` bids of a participant in a market."""
+        key = participant_id, market_id
+        self._count[key] = self._count.get(key, 0) + more
+
+    def gate_faults(self, market_id: str, received_at: datetime) -> list[Fault]:
+        """What a change of a bid meets at the gate."""
+        market = self.markets[market_id]
+        state = state_at(market, received_at)
+        if state == OPEN:
+            return []
+        code = GATE_FAULTS.get(state, GATE_FAULTS[CLOSED])
+        return [Fault("/market_id", code, f"The market is {state}; its gate decides by the time of receipt.")]
+
+    def check(
+        self, terms: Terms, participant_id: str, received_at: datetime, *, is_new: bool = True
+    ) -> tuple[Standing | None, list[Fault]]:
+        """Check a bid that is sound by itself; return it as it would stand, without a name, and what is wrong."""
+        market, resource = self.markets.get(terms.market_id), self._resources.get(terms.resource_id)
+        faults: list[Fault] = []
+        if market is None:
+            faults.append(Fault("/market_id", "unknown_market", "There is no such market."))
+        if resource is None or resource.participant_id != participant_id or resource.retired_at is not None:
+            faults.append(Fault("/resource_id", "unknown_resource", "You have no such resource."))
+            resource = None
+        if market is None:
+            return None, faults
+        faults += self.gate_faults(market.id, received_at)
+        span, wrong = _intervals(market, terms)
+        faults += wrong
+        faults += _beyond_prices(market, terms)
+        if is_new and self._count.get((participant_id, market.id), 0) >= self._most_bids:
+            message = f"You have {self._most_bids} bids in this market, which is the most."
+            faults.append(Fault("", "too_many_bids", message))
+        if resource is None:
+            return None, faults
+        if resource.feeder != market.feeder:
+            faults.append(Fault("/resource_id", "wrong_feeder", f"The market is on the feeder {market.feeder}."))
+        elif (resource.bus, resource.phase) not in self._nodes[market.feeder_id]:
+            message = f"The market's version of the feeder has no node {resource.bus} {resource.phase}."
+            faults.append(Fault("/resource_id", "unknown_node", message))
+        if span is None:
+            return None, faults
+        bid = Standing("", market.id, resource.id, *span, terms.product, terms.offer)
+        others = self._standing.get((market.id, resource.id), {}).values()
+        faults += _beside_others(market, resource, bid, [other for other in others if _meet(bid, other)])
+        return bid, faults
+
+
+def feeder_nodes(connection: Connection, feeder_id: str) -> frozenset[tuple[str, str]]:
+    """Buses and phases at which resources of a feeder may stand; ``""`` is all phases of the bus."""
+    if feeder_id not in _NODES:
+        rows = connection.execute(select(feeders.c.nodes).where(feeders.c.id == feeder_id)).scalar_one()
+        _NODES[feeder_id] = frozenset((bus, phase) for bus, phase in rows)
+    return _NODES[feeder_id]
+
+
+_NODES: dict[str, frozenset[tuple[str, str]]] = {}
+"""Of feeders seen; a feeder does not change."""
+
+
+def _intervals(market: Any, terms: Terms) -> tuple[tuple[int, int] | None, list[Fault]]:
+    """First and last interval of a bid, and what is wrong with its times."""
+    faults = []
+    first, end = interval_of(market, terms.starts_at), interval_of(market, terms.ends_at)
+    begins, ends = (interval_start(market, number).isoformat() for number in (0, market.intervals))
+    grid = f"Must be on the grid of {market.interval_minutes} minutes from {begins} to {ends}."
+    if first is None or first == market.intervals:
+        faults.append(Fault("/interval_start", "off_grid", grid))
+    if end is None:
+        faults.append(Fault("/interval_end", "off_grid", grid))
+    if terms.ends_at <= terms.starts_at:
+        faults.append(Fault("/interval_end", "empty_span", "Must be after interval_start."))
+    if faults or first is None or end is None:
+        return None, faults
+    return (first, end - 1), faults
+
+
+def _beyond_prices(market: Any, terms: Terms) -> list[Fault]:
+    """Prices beyond the market's cap and floor."""
+    message = f"Must be from {market.price_floor:g} to {market.price_cap:g}."
+    return [
+        Fault(pointer, "beyond_price_limits", message)
+        for pointer, price in prices_of(terms.offer)
+        if not market.price_floor <= price <= market.price_cap
+    ]
+
+
+def _meet(one: Standing, other: Standing) -> bool:
+    return one.first <= other.last and other.first <= one.last
+
+
+def _place(bid: Standing) -> str:
+    return "/" + next(name for name in ("segments", "quantity_kw", "quantity") if name in bid.offer)
+
+
+def _beside_others(market: Any, resource: Any, bid: Standing, others: Sequence[Standing]) -> list[Fault]:
+    """What is wrong with a bid beside those of the same resource that share an interval with it."""
+    twins = [other for other in others if (other.product, other.side) == (bid.product, bid.side)]
+    faults = []
+    if twins:
+        message = f"Your bid {twins[0].id} offers the same in some of these intervals: amend it."
+        faults.append(Fault("/interval_start", "overlaps", message))
+    most, unit = _registered(resource, bid)
+    beside = [other for other in others if other.side == bid.side and other.product in REAL and bid.product in REAL]
+    taken = max((_sum_at(beside, number) for number in range(bid.first, bid.last + 1)), default=0.0)
+    if not twins and bid.quantity + taken > most:
+        message = f"Together with your other bids must be at most the registered {most:g} {unit}."
+        faults.append(Fault(_place(bid), "beyond_registered", message))
+    if bid.product == ENERGY:
+        crossing = [other for other in others if other.product == ENERGY and other.side != bid.side]
+        faults += [
+            Fault("/segments", "crosses_own_bid", f"Demand must not be dearer than supply: see your bid {other.id}.")
+            for other in crossing
+            if _cross(bid, other)
+        ]
+    return faults
+
+
+def _sum_at(standing: Sequence[Standing], interval: int) -> float:
+    return sum(bid.quantity for bid in standing if bid.first <= interval <= bid.last)
+
+
+def _registered(resource: Any, bid: Standing) -> tuple[float, str]:
+    """Return the most that the registered limits of a resource allow of a bid, and its unit."""
+    limits = resource.limits
+    if bid.product in REAL:
+        return (limits["p_max_kw"] if bid.side == SUPPLY else -limits["p_min_kw"]), "kW"
+    if bid.product.startswith("var"):
+        return limits["q_max_kvar"] - limits["q_min_kvar"], "kvar"
+    return limits["p_max_kw"] - limits["p_min_kw"], "kW"
+
+
+def _cross(one: Standing, other: Standing) -> bool:
+    """Return whether the dearest demand of two curves is above the cheapest supply."""
+    supply, demand = (one, other) if one.side == SUPPLY else (other, one)
+    cheapest = min(price for _, price in prices_of(supply.offer))
+    return max(price for _, price in prices_of(demand.offer)) > cheapest

@@ -1,0 +1,142 @@
+"""Feeders: the network part of a case folder, kept by its content, and the nodes at which resources may stand."""
+
+import itertools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import tomli_w
+
+from api.archive import content_sha256
+from api.errors import Fault, Unprocessable
+from dlmp.casefolder import read_case
+from dlmp.errors import InputError, Problem
+from dlmp.network.model import BALANCED_PHASE, Network
+from dlmp.shipped import shipped_case
+
+NETWORK_FILE = "network.toml"
+TABLES = ("nodes.csv", "lines.csv", "aliases.csv", "limits.csv", "zones.csv", "penalties.csv")
+"""Tables of a case folder that belong to the network, not to a market day."""
+CASE_FILE = "case.toml"
+UPLOADED_SOURCES = ("tables:.", "matpower:", "pandapower:case")
+"""Sources that an upload may name: none of them runs code or reads files from elsewhere."""
+MOST_FILES = 20
+
+
+@dataclass(frozen=True)
+class FeederContent:
+    """Files of a feeder, what it is called, and its nodes."""
+
+    files: Mapping[str, bytes]
+    description: str
+    nodes: tuple[tuple[str, str], ...]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content."""
+        return content_sha256(self.files)
+
+
+def shipped_feeder(name: str) -> FeederContent:
+    """Feeder of a case that ships with dlmp.
+
+    Raises
+    ------
+    Unprocessable
+        When none ships under that name.
+    """
+    try:
+        folder = shipped_case(name)
+    except InputError as error:
+        raise Unprocessable([Fault("/shipped", "unknown_feeder", error.problems[0].message)]) from None
+    files = {
+        path.name: path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if path.name in TABLES or path.suffix in (".dss", ".m")
+    }
+    return _content(files, (folder / CASE_FILE).read_text("utf-8"))
+
+
+def uploaded_feeder(texts: Mapping[str, str]) -> FeederContent:
+    """Feeder of uploaded files: ``case.toml`` with a section ``[network]``, and the tables that it names.
+
+    Raises
+    ------
+    Unprocessable
+        With all that is wrong in them.
+    """
+    faults = []
+    for name in texts:
+        if not (name == CASE_FILE or name in TABLES or _is_matpower(name)):
+            known = ", ".join((CASE_FILE, *TABLES, "NAME.m"))
+            faults.append(Fault("/files", "unknown_file", f"A feeder has the files {known} only."))
+    if CASE_FILE not in texts:
+        faults.append(Fault("/files", "missing", f"{CASE_FILE} is needed."))
+    if faults:
+        raise Unprocessable(faults)
+    files = {name: text.encode() for name, text in texts.items() if name != CASE_FILE}
+    return _content(files, texts[CASE_FILE], allowed=UPLOADED_SOURCES)
+
+
+def _is_matpower(name: str) -> bool:
+    return name.endswith(".m") and name.removesuffix(".m").replace("_", "").isalnum() and name.isascii()
+
+
+def _content(files: Mapping[str, bytes], case_toml: str, allowed: tuple[str, ...] = ()) -> FeederContent:
+    try:
+        document = tomllib.loads(case_toml)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        raise Unprocessable([Fault("/files/case.toml", "not_toml", "Must be TOML.")]) from None
+    network = document.get("network")
+    source = network.get("source", "") if isinstance(network, dict) else ""
+    if not isinstance(source, str) or (allowed and not source.startswith(allowed)):
+        message = f"network.source must begin with one of {', '.join(allowed)}."
+        raise Unprocessable([Fault("/files/case.toml", "source_not_allowed", message)])
+    if allowed and source.startswith("matpower:") and source.partition(":")[2] not in files:
+        raise Unprocessable([Fault("/files/case.toml", "unknown_file", "network.source must name an uploaded file.")])
+    parts = {"network": network, "name": str(document.get("name", "feeder"))}
+    whole = {**files, NETWORK_FILE: tomli_w.dumps(parts).encode()}
+    return FeederContent(whole, parts["name"], _nodes(read_network_of(whole)))
+
+
+def read_network_of(files: Mapping[str, bytes]) -> Network:
+    """Network of the files of a feeder.
+
+    Raises
+    ------
+    Unprocessable
+        With everything that is wrong in the files.
+    """
+    document = tomllib.loads(files[NETWORK_FILE].decode())
+    horizon = {"start": "2026-01-01T00:00:00Z", "interval_minutes": 60, "intervals": 1}
+    with TemporaryDirectory(prefix="dlmp-feeder-") as folder:
+        place = Path(folder)
+        for name, content in files.items():
+            (place / name).write_bytes(content)
+        (place / CASE_FILE).write_text(tomli_w.dumps(document | {"horizon": horizon}), "utf-8")
+        (place / "import_prices.csv").write_text("interval,price_usd_per_mwh\n0,0\n", "utf-8")
+        try:
+            return read_case(place).network
+        except InputError as error:
+            raise Unprocessable([_fault(found, folder) for found in error.problems]) from None
+
+
+def _fault(found: Problem, folder: str) -> Fault:
+    """Turn a problem of the engine into a fault; paths of this machine are left out."""
+    detail = f"{found.element}, {found.field}: {found.message}".replace(folder, "")
+    return Fault("/files", "invalid_network", detail)
+
+
+def _nodes(network: Network) -> tuple[tuple[str, str], ...]:
+    """Buses with each of their phases and pairs of phases; a blank phase is all of them."""
+    phases: dict[str, list[str]] = {}
+    for bus, phase in zip(network.port_bus.tolist(), network.port_phase.tolist(), strict=True):
+        phases.setdefault(bus, []).append(phase)
+    nodes = []
+    for bus, own in phases.items():
+        single = [phase for phase in own if phase != BALANCED_PHASE and len(phase) == 1]
+        pairs = ["".join(pair) for pair in itertools.combinations(sorted(single), 2)]
+        nodes += [(bus, phase) for phase in dict.fromkeys(["", *own, *pairs])]
+    return tuple(nodes)

@@ -1,0 +1,92 @@
+"""Result tables as they are kept, Parquet, to what people read: pages of JSON, CSV and Parquet streams."""
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from sqlalchemy import Connection, and_, select
+
+from api.errors import NotFound
+from api.store.tables import results
+
+CACHED_TABLES = 16
+CHUNK_ROWS = 20_000
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def result_table(connection: Connection, run_id: str, name: str) -> pa.Table:
+    """Table of a run by the name of its file; raises `NotFound` where there is none."""
+    own = and_(results.c.run_id == run_id, results.c.name == name)
+    sha256 = connection.execute(select(results.c.sha256).where(own)).scalar_one_or_none()
+    if sha256 is None:
+        raise NotFound("result")
+    table = _CACHE.get(sha256)
+    if table is None:
+        content = connection.execute(select(results.c.content).where(own)).scalar_one()
+        table = _read(bytes(content))
+        _CACHE.put(sha256, table)
+    return table
+
+
+class _Recent:
+    """The tables that were read last."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, pa.Table] = {}
+
+    def get(self, sha256: str) -> pa.Table | None:
+        """Return a table that is kept."""
+        return self._tables.get(sha256)
+
+    def put(self, sha256: str, table: pa.Table) -> None:
+        """Keep a table, and let the oldest go."""
+        kept = dict(list(self._tables.items())[-(CACHED_TABLES - 1) :])
+        self._tables = kept | {sha256: table}
+
+
+_CACHE = _Recent()
+
+
+def _read(content: bytes) -> pa.Table:
+    """Read a table; times become text, RFC 3339."""
+    table = pq.read_table(io.BytesIO(content))
+    for number, column in enumerate(table.schema):
+        if pa.types.is_timestamp(column.type):
+            seconds = table[number].cast(pa.timestamp("s", "UTC"))
+            table = table.set_column(number, column.name, pc.strftime(seconds, format=TIME_FORMAT))
+    return table
+
+
+def chosen(table: pa.Table, equal: Mapping[str, str | int | None]) -> pa.Table:
+    """Rows whose columns have the values of `equal`; None is any value."""
+    for name, value in equal.items():
+        if value is not None:
+            table = table.filter(pc.equal(table[name], pa.scalar(value, table.schema.field(name).type)))
+    return table
+
+
+def page(table: pa.Table, first: int, count: int) -> tuple[list[dict[str, Any]], int | None]:
+    """Rows of a page, and where the next one begins; None after the last."""
+    rows: list[dict[str, Any]] = table.slice(first, count).to_pylist()
+    following = first + count
+    return rows, following if following < table.num_rows else None
+
+
+def csv_chunks(table: pa.Table) -> Iterator[bytes]:
+    """Write a table as CSV, piece by piece."""
+    for first in range(0, max(table.num_rows, 1), CHUNK_ROWS):
+        piece = io.BytesIO()
+        options = pacsv.WriteOptions(include_header=first == 0, quoting_style="needed")
+        pacsv.write_csv(table.slice(first, CHUNK_ROWS), piece, options)
+        yield piece.getvalue()
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Write a table as Parquet."""
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    return content.getvalue()

@@ -1,0 +1,165 @@
+"""The edge to HTTP: strict bodies, problem details for every error, request ids, logs and metrics.
+
+Bodies are cut off at their limit before they are parsed, and nothing that was sent is repeated in an answer.
+"""
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import MEDIA_TYPE, BadRequest, Refusal, TooLarge, Unprocessable
+from api.faults import faults_of
+from api.identity import new_id
+from api.schemas.bids import PRODUCTS
+from api.strictjson import strict_loads
+
+REQUEST_ID = "x-request-id"
+TITLES = {404: "Not found", 405: "Method not allowed"}
+log = structlog.get_logger("dlmp.http")
+
+
+class _StrictRequest(Request):
+    """A request whose JSON is parsed strictly."""
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            self._json = strict_loads(await self.body())
+        return self._json
+
+
+class StrictRoute(APIRoute):
+    """A route with strict JSON bodies, whose refusals become problem details."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's handler."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            try:
+                return await handler(_StrictRequest(request.scope, request.receive))
+            except HTTPException as error:
+                if isinstance(error.__cause__, Refusal):
+                    raise error.__cause__ from None
+                raise
+
+        return strict
+
+
+def problem(request: Request, refusal: Refusal) -> Response:
+    """Answer with the problem details of a refusal."""
+    body = refusal.body(request.scope.get("request_id", ""))
+    return JSONResponse(body, refusal.status, headers=refusal.headers, media_type=MEDIA_TYPE)
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Make problem details of everything that goes wrong in `app`."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        return problem(request, error)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        found = []
+        for item in error.errors():
+            place, *where = item["loc"]
+            if item["type"] == "json_invalid":
+                return problem(request, BadRequest("not_json", "The body must be one JSON document."))
+            prefix = () if place == "body" else (str(place),)
+            found.append(dict(item) | {"loc": (*prefix, *where)})
+        return problem(request, Unprocessable(faults_of(found, PRODUCTS)))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, StarletteHTTPException)
+        title = TITLES.get(error.status_code, "Request refused")
+        refusal = Refusal(title.lower().replace(" ", "_"), f"{title}.", headers=error.headers)
+        body = refusal.body(request.scope.get("request_id", "")) | {"title": title, "status": error.status_code}
+        return JSONResponse(body, error.status_code, headers=refusal.headers, media_type=MEDIA_TYPE)
+
+    async def broken(request: Request, error: Exception) -> Response:
+        return problem(request, Refusal("internal", "Something went wrong here; the request id finds it in the log."))
+
+    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(StarletteHTTPException, http_error)
+    app.add_exception_handler(Exception, broken)
+
+
+class Metrics:
+    """What is counted for Prometheus."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self.requests = Counter("dlmp_requests", "Requests answered.", labels, registry=self.registry)
+        self.seconds = Histogram(
+            "dlmp_request_seconds", "Time to answer [s].", ("method", "route"), registry=self.registry
+        )
+        self.runs = Counter("dlmp_runs", "Runs ended.", ("state",), registry=self.registry)
+
+
+class Edge:
+    """ASGI middleware: a request id, the limit of the body, one log line and the metrics of each request."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics):
+        self._app, self._limit, self._metrics = app, max_body_bytes, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, request_id, status = time.perf_counter(), new_id("req"), 500
+        scope["request_id"] = request_id
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                headers.setdefault("cache-control", "no-store")
+                headers["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        try:
+            await self._limited(scope, receive, answer)
+        finally:
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.requests.labels(scope["method"], route, status).inc()
+            self._metrics.seconds.labels(scope["method"], route).observe(seconds)
+            log.info(
+                "request", request_id=request_id, method=scope["method"], route=route, status=status,
+                seconds=round(seconds, 6), key=scope.get("key_id", ""),
+            )
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > self._limit:
+            await problem(Request(scope), self._too_large())(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge("too_large", f"The body may have at most {self._limit} bytes.")

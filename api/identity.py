@@ -1,0 +1,11 @@
+"""Names of things: a prefix that says what it is, and 96 random bits."""
+
+import secrets
+
+KEY, PARTICIPANT, RESOURCE, FEEDER = "key", "par", "res", "fdr"
+MARKET, BID, SUBMISSION, RUN = "mkt", "bid", "sub", "run"
+
+
+def new_id(prefix: str) -> str:
+    """Return a new name for a thing of the kind `prefix`."""
+    return f"{prefix}_{secrets.token_hex(12)}"

@@ -1,0 +1,254 @@
+"""What operators register: participants, keys, feeders, resources and markets, and the gate's hands."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, insert, select, update
+
+from api.archive import pack
+from api.auth import SCOPES_OF, new_secret
+from api.book import feeder_nodes
+from api.clock import rfc3339
+from api.errors import Conflict, Fault, NotFound, Unprocessable
+from api.feeders import FeederContent
+from api.gate import CLOSED, OPEN, SCHEDULED, state_at, trade_day
+from api.identity import FEEDER, MARKET, PARTICIPANT, RESOURCE, new_id
+from api.store.audit import Chain, Entry
+from api.store.tables import feeders, keys, markets, participants, resources
+
+MOST_DAYS_AHEAD = 366
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Something that is asked for: by whom, when, and its content.
+
+    Parameters
+    ----------
+    actor, at
+        By whom, and when.
+    content
+        Fields of the thing, checked by themselves.
+    """
+
+    actor: str
+    at: datetime
+    content: Mapping[str, Any]
+
+
+def add_participant(connection: Connection, chain: Chain, asked: Asked) -> str:
+    """Register a participant; return its name.  Raises `Conflict` where there is one of that name."""
+    name = asked.content["name"]
+    if connection.execute(select(participants.c.id).where(participants.c.name == name)).one_or_none():
+        raise Conflict("name_taken", "There is a participant of this name.", faults=[_taken("/name")])
+    row = {"id": new_id(PARTICIPANT), "name": name, "created_at": asked.at}
+    connection.execute(insert(participants).values(row))
+    chain.append(connection, [Entry(asked.at, asked.actor, "participant.add", row["id"], {"name": name})])
+    return str(row["id"])
+
+
+def _taken(pointer: str) -> Fault:
+    return Fault(pointer, "name_taken", "Choose another name.")
+
+
+def issue_key(connection: Connection, chain: Chain, asked: Asked) -> tuple[str, str]:
+    """Issue a key; return its name and the whole of it, which is not kept.
+
+    Raises
+    ------
+    Unprocessable
+        When the participant is unknown or a scope is not the role's.
+    """
+    content = asked.content
+    role, participant_id = content["role"], content["participant_id"]
+    scopes = SCOPES_OF[role] if content["scopes"] is None else frozenset(content["scopes"])
+    faults = []
+    if not scopes <= SCOPES_OF[role]:
+        known = ", ".join(sorted(SCOPES_OF[role]))
+        faults.append(Fault("/scopes", "unknown_scope", f"The role {role} has the scopes {known}."))
+    if participant_id is not None and not _exists(connection, participants, participant_id):
+        faults.append(Fault("/participant_id", "unknown_participant", "There is no such participant."))
+    if faults:
+        raise Unprocessable(faults)
+    name, whole, secret_sha256 = new_secret()
+    row = {
+        "id": name,
+        "secret_sha256": secret_sha256,
+        "name": content["name"],
+        "role": role,
+        "scopes": sorted(scopes),
+        "participant_id": participant_id,
+        "created_at": asked.at,
+        "expires_at": content["expires_at"],
+    }
+    connection.execute(insert(keys).values(row))
+    after = {"name": row["name"], "role": role, "scopes": row["scopes"], "participant_id": participant_id}
+    chain.append(connection, [Entry(asked.at, asked.actor, "key.issue", name, after)])
+    return name, whole
+
+
+def revoke_key(connection: Connection, chain: Chain, asked: Asked) -> None:
+    """Revoke a key; raises `NotFound` for an unknown one, and does nothing to one that is revoked."""
+    row = connection.execute(select(keys).where(keys.c.id == asked.content["id"])).one_or_none()
+    if row is None:
+        raise NotFound("key")
+    if row.revoked_at is not None:
+        return
+    connection.execute(update(keys).where(keys.c.id == row.id).values(revoked_at=asked.at))
+    entry = Entry(asked.at, asked.actor, "key.revoke", row.id, {"revoked_at": rfc3339(asked.at)})
+    chain.append(connection, [entry])
+
+
+def add_feeder(connection: Connection, chain: Chain, asked: Asked) -> tuple[str, bool]:
+    """Add a version of a feeder; return its name, and whether its content is new."""
+    name, found = asked.content["name"], asked.content["found"]
+    assert isinstance(found, FeederContent)
+    same = and_(feeders.c.name == name, feeders.c.sha256 == found.sha256)
+    known = connection.execute(select(feeders.c.id).where(same)).scalar_one_or_none()
+    if known is not None:
+        return known, False
+    newest = select(func.coalesce(func.max(feeders.c.version), 0)).where(feeders.c.name == name)
+    row = {
+        "id": new_id(FEEDER),
+        "name": name,
+        "version": connection.execute(newest).scalar_one() + 1,
+        "sha256": found.sha256,
+        "description": found.description,
+        "files": pack(found.files),
+        "nodes": [list(node) for node in found.nodes],
+        "created_at": asked.at,
+    }
+    connection.execute(insert(feeders).values(row))
+    after = {"name": name, "version": row["version"], "sha256": found.sha256}
+    chain.append(connection, [Entry(asked.at, asked.actor, "feeder.add", str(row["id"]), after)])
+    return str(row["id"]), True
+
+
+def add_resource(connection: Connection, chain: Chain, asked: Asked) -> str:
+    """Register a resource; return its name.
+
+    Raises
+    ------
+    Unprocessable, Conflict
+        When participant, feeder or node are unknown; when the feeder has a resource of that name.
+    """
+    content = asked.content
+    faults = []
+    if not _exists(connection, participants, content["participant_id"]):
+        faults.append(Fault("/participant_id", "unknown_participant", "There is no such participant."))
+    newest = select(feeders.c.id).where(feeders.c.name == content["feeder"]).order_by(feeders.c.version.desc()).limit(1)
+    feeder_id = connection.execute(newest).scalar_one_or_none()
+    if feeder_id is None:
+        faults.append(Fault("/feeder", "unknown_feeder", "There is no such feeder."))
+    elif (content["bus"], content["phase"]) not in feeder_nodes(connection, feeder_id):
+        faults.append(Fault("/bus", "unknown_node", "The feeder has no such bus, or not that phase of it."))
+    if faults:
+        raise Unprocessable(faults)
+    same = and_(resources.c.feeder == content["feeder"], resources.c.name == content["name"])
+    if connection.execute(select(resources.c.id).where(same)).one_or_none():
+        raise Conflict("name_taken", "The feeder has a resource of this name.", faults=[_taken("/name")])
+    row = {"id": new_id(RESOURCE), **content, "created_at": asked.at}
+    connection.execute(insert(resources).values(row))
+    chain.append(connection, [Entry(asked.at, asked.actor, "resource.add", row["id"], dict(content))])
+    return str(row["id"])
+
+
+def retire_resource(connection: Connection, chain: Chain, asked: Asked) -> None:
+    """Retire a resource: it bids no more, and bids that stand stay; raises `NotFound` for an unknown one."""
+    row = connection.execute(select(resources).where(resources.c.id == asked.content["id"])).one_or_none()
+    if row is None:
+        raise NotFound("resource")
+    if row.retired_at is not None:
+        return
+    connection.execute(update(resources).where(resources.c.id == row.id).values(retired_at=asked.at))
+    entry = Entry(asked.at, asked.actor, "resource.retire", row.id, {"retired_at": rfc3339(asked.at)})
+    chain.append(connection, [entry])
+
+
+def add_market(connection: Connection, chain: Chain, asked: Asked) -> str:
+    """Register a market; return its name.
+
+    Raises
+    ------
+    Unprocessable
+        When its feeder is unknown, its day too far away, or a series does not fit its intervals.
+    """
+    content = asked.content
+    faults = []
+    feeder = connection.execute(select(feeders).where(feeders.c.id == content["feeder_id"])).one_or_none()
+    if feeder is None:
+        faults.append(Fault("/feeder_id", "unknown_feeder", "There is no such feeder."))
+    begins, ends = trade_day(content["trade_date"], content["market_timezone"])
+    minutes = content["interval_minutes"]
+    intervals = (ends - begins) // timedelta(minutes=minutes)
+    if begins + intervals * timedelta(minutes=minutes) != ends:
+        faults.append(Fault("/interval_minutes", "off_grid", "The day is no whole number of intervals."))
+    if not -MOST_DAYS_AHEAD <= (begins - asked.at).days <= MOST_DAYS_AHEAD:
+        message = f"Must be within {MOST_DAYS_AHEAD} days."
+        faults.append(Fault("/trade_date", "too_far", message))
+    series = {}
+    for name, default in (
+        ("import_price_usd_per_mwh", None),
+        ("import_q_price_usd_per_mvarh", None),
+        ("load_scale", []),
+    ):
+        given = content[name]
+        if len(given) not in {intervals, 1 if default is None else 0}:
+            faults.append(Fault(f"/{name}", "wrong_length", f"Must have {intervals} values, one for each interval."))
+        series[name] = given * intervals if len(given) == 1 and default is None else given
+    if faults or feeder is None:
+        raise Unprocessable(faults)
+    limits = {name: value for name, value in content["import_limits"].items() if value is not None}
+    row = {
+        "id": new_id(MARKET),
+        "name": content["name"],
+        "feeder_id": feeder.id,
+        "feeder": feeder.name,
+        "trade_date": content["trade_date"].isoformat(),
+        "timezone": content["market_timezone"],
+        "starts_at": begins,
+        "interval_minutes": minutes,
+        "intervals": intervals,
+        "currency": content["currency"],
+        "gate_opens_at": content["gate_opens_at"],
+        "gate_closes_at": content["gate_closes_at"],
+        "price_floor": content["price_floor_usd_per_mwh"],
+        "price_cap": content["price_cap_usd_per_mwh"],
+        "inputs": {**series, "import_limits": limits, "requirements": content["requirements"]},
+        "created_at": asked.at,
+    }
+    connection.execute(insert(markets).values(row))
+    after = {name: value for name, value in row.items() if not isinstance(value, datetime)}
+    after |= {name: rfc3339(value) for name, value in row.items() if isinstance(value, datetime)}
+    chain.append(connection, [Entry(asked.at, asked.actor, "market.add", str(row["id"]), after)])
+    return str(row["id"])
+
+
+def open_market(connection: Connection, chain: Chain, asked: Asked) -> None:
+    """Open a gate before its time; raises `NotFound` and `Conflict`."""
+    _move(connection, chain, asked, SCHEDULED, OPEN, "opened_at")
+
+
+def close_market(connection: Connection, chain: Chain, asked: Asked) -> None:
+    """Close a gate before its time; raises `NotFound` and `Conflict`."""
+    _move(connection, chain, asked, OPEN, CLOSED, "closed_at")
+
+
+def _move(connection: Connection, chain: Chain, asked: Asked, before: str, after: str, column: str) -> None:
+    market: Row[Any] | None = connection.execute(
+        select(markets).where(markets.c.id == asked.content["id"])
+    ).one_or_none()
+    if market is None:
+        raise NotFound("market")
+    state = state_at(market, asked.at)
+    if state != before:
+        raise Conflict("wrong_state", f"The market is {state}, not {before}.")
+    connection.execute(update(markets).where(markets.c.id == market.id).values({column: asked.at}))
+    entry = Entry(asked.at, asked.actor, f"market.{after}", market.id, {"state": after}, {"state": before})
+    chain.append(connection, [entry])
+
+
+def _exists(connection: Connection, table: Any, name: str) -> bool:
+    return connection.execute(select(table.c.id).where(table.c.id == name)).one_or_none() is not None

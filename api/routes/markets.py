@@ -1,0 +1,304 @@
+"""Markets and their runs: opened, closed, cleared, published, settled."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from sqlalchemy import Connection, func, select
+from starlette.responses import StreamingResponse
+
+from api import publication, registry
+from api.auth import Principal
+from api.clock import rfc3339
+from api.errors import Fault, NotFound, Unprocessable
+from api.gate import interval_start, state_at
+from api.http import StrictRoute
+from api.publication import Step
+from api.registry import Asked
+from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, text_position
+from api.runs import Cancel, RunRequest, cancel_run, request_run
+from api.schemas.common import Id
+from api.schemas.objects import MarketIn, MarketOut, Page, RunIn, RunOut
+from api.service import Service
+from api.store.tables import QUEUED, RUNNING, markets, runs, versions
+from api.store.writer import Handler, each
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
+ADD, OPEN, CLOSE = each(registry.add_market), each(registry.open_market), each(registry.close_market)
+PUBLISH, SETTLE = each(publication.publish), each(publication.settle)
+REQUEST, CANCEL = each(request_run), each(cancel_run)
+MarketId = Annotated[Id, Path(description="Name of the market.")]
+RunId = Annotated[Id, Path(description="Name of the run.")]
+CanRead = Annotated[Principal, Depends(requires("markets:read"))]
+CanWrite = Annotated[Principal, Depends(requires("markets:write"))]
+CanReadRuns = Annotated[Principal, Depends(requires("runs:read"))]
+CanRun = Annotated[Principal, Depends(requires("runs:write"))]
+WATCH_S = 0.5
+
+
+@router.post(
+    "/markets",
+    status_code=201,
+    tags=["markets"],
+    summary="Register a market",
+    response_model=MarketOut,
+    responses=refusals(400, 403, 413, 422),
+)
+async def add_market(body: MarketIn, service: ServiceHere, who: CanWrite) -> Response:
+    """Register a market of a trade date; its gate opens and closes by the clock, or by hand before."""
+    name = await service.writer.do(ADD, Asked(who.key_id, service.clock(), body.model_dump()))
+    return answered(201, _market_of(service, name))
+
+
+@router.get("/markets", tags=["markets"], summary="List markets", response_model=Page, responses=refusals(400, 403, 422))
+def list_markets(
+    service: ServiceHere,
+    who: CanRead,
+    trade_date: Annotated[str | None, Query(description="Only those of this day.", pattern=r"^\d{4}-\d\d-\d\d$")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Response:
+    """List markets with their states."""
+    query = select(markets).where(markets.c.id > text_position(cursor)).order_by(markets.c.id).limit(limit + 1)
+    if trade_date is not None:
+        query = query.where(markets.c.trade_date == trade_date)
+    with service.engine.connect() as connection:
+        rows = connection.execute(query).all()
+        items = [_market(service, connection, row) for row in rows[:limit]]
+    following = cursor_of(rows[limit - 1].id) if len(rows) > limit else None
+    return answered(200, {"items": items, "next_cursor": following})
+
+
+@router.get(
+    "/markets/{market_id}",
+    tags=["markets"],
+    summary="Read a market",
+    response_model=MarketOut,
+    responses=refusals(403, 404, 422),
+)
+def read_market(market_id: MarketId, service: ServiceHere, who: CanRead) -> Response:
+    """Read a market and its state now."""
+    return answered(200, _market_of(service, market_id))
+
+
+@router.post(
+    "/markets/{market_id}/open",
+    tags=["markets"],
+    summary="Open a gate early",
+    response_model=MarketOut,
+    responses=refusals(403, 404, 409, 422),
+)
+async def open_market(market_id: MarketId, service: ServiceHere, who: CanWrite) -> Response:
+    """Open the gate of a scheduled market before its time."""
+    return await _move(service, who, OPEN, market_id)
+
+
+@router.post(
+    "/markets/{market_id}/close",
+    tags=["markets"],
+    summary="Close a gate early",
+    response_model=MarketOut,
+    responses=refusals(403, 404, 409, 422),
+)
+async def close_market(market_id: MarketId, service: ServiceHere, who: CanWrite) -> Response:
+    """Close the gate of an open market before its time."""
+    return await _move(service, who, CLOSE, market_id)
+
+
+@router.post(
+    "/markets/{market_id}/publish",
+    tags=["markets"],
+    summary="Publish the newest run",
+    response_model=MarketOut,
+    responses=refusals(403, 404, 409, 422),
+)
+async def publish_market(market_id: MarketId, service: ServiceHere, who: CanWrite) -> Response:
+    """Publish prices, awards and statements of the newest run that succeeded, as a version more."""
+    await service.writer.do(PUBLISH, Step(market_id, who.key_id, service.clock()))
+    return answered(200, _market_of(service, market_id))
+
+
+@router.post(
+    "/markets/{market_id}/settle",
+    tags=["markets"],
+    summary="Settle a market",
+    response_model=MarketOut,
+    responses=refusals(403, 404, 409, 422),
+)
+async def settle_market(market_id: MarketId, service: ServiceHere, who: CanWrite) -> Response:
+    """Make the statements of a published market final; what changes later is a correction."""
+    await service.writer.do(SETTLE, Step(market_id, who.key_id, service.clock()))
+    return answered(200, _market_of(service, market_id))
+
+
+@router.post(
+    "/markets/{market_id}/runs",
+    status_code=202,
+    tags=["runs"],
+    summary="Clear a market",
+    response_model=RunOut,
+    responses=refusals(400, 403, 404, 409, 413, 422),
+)
+async def add_run(market_id: MarketId, body: RunIn, service: ServiceHere, who: CanRun) -> Response:
+    """Freeze the bids of a closed market and queue its clearing; a run that is under way is given instead."""
+    settings = {"limits": body.limits, "formulation": body.formulation, "max_passes": body.max_passes}
+    inputs: dict[str, Any] = {}
+    if body.import_price_usd_per_mwh is not None:
+        intervals = _market_of(service, market_id)["intervals"]
+        given = body.import_price_usd_per_mwh
+        if len(given) not in (1, intervals):
+            message = f"Must have {intervals} values, one for each interval."
+            raise Unprocessable([Fault("/import_price_usd_per_mwh", "wrong_length", message)])
+        inputs["import_price_usd_per_mwh"] = given * intervals if len(given) == 1 else given
+    asked = RunRequest(
+        market_id=market_id,
+        requested_by=who.key_id,
+        asked_at=service.clock(),
+        settings=settings,
+        time_limit_s=min(body.time_limit_s or service.settings.run_time_limit_s, service.settings.run_time_limit_s),
+        correction_reason=body.correction_reason or "",
+        inputs=inputs,
+    )
+    name, _ = await service.writer.do(REQUEST, asked)
+    return answered(202, _run_of(service, name), {"Location": f"/v1/runs/{name}"})
+
+
+@router.get(
+    "/markets/{market_id}/runs",
+    tags=["runs"],
+    summary="List the runs of a market",
+    response_model=Page,
+    responses=refusals(403, 404, 422),
+)
+def list_runs(market_id: MarketId, service: ServiceHere, who: CanReadRuns) -> Response:
+    """List every run of a market, the newest first."""
+    _market_of(service, market_id)
+    query = select(*RUN_COLUMNS).where(runs.c.market_id == market_id).order_by(runs.c.number.desc())
+    with service.engine.connect() as connection:
+        items = [_run(row) for row in connection.execute(query)]
+    return answered(200, {"items": items, "next_cursor": None})
+
+
+@router.get("/runs/{run_id}", tags=["runs"], summary="Read a run", response_model=RunOut, responses=refusals(403, 404, 422))
+def read_run(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Response:
+    """Read a run: its state, its progress, and why it failed."""
+    return answered(200, _run_of(service, run_id))
+
+
+@router.get(
+    "/runs/{run_id}/snapshot",
+    tags=["runs"],
+    summary="Download a run's input",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}}} | refusals(403, 404, 422),
+)
+def read_snapshot(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Response:
+    """Download the frozen case folder of a run, which `dlmp clear` clears again."""
+    with service.engine.connect() as connection:
+        snapshot = connection.execute(select(runs.c.snapshot).where(runs.c.id == run_id)).scalar_one_or_none()
+    if snapshot is None:
+        raise NotFound("run")
+    headers = {"Content-Disposition": f'attachment; filename="{run_id}.zip"'}
+    return Response(bytes(snapshot), media_type="application/zip", headers=headers)
+
+
+@router.get(
+    "/runs/{run_id}/events",
+    tags=["runs"],
+    summary="Follow a run",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}} | refusals(403, 404, 422),
+)
+async def follow_run(run_id: RunId, request: Request, service: ServiceHere, who: CanReadRuns) -> StreamingResponse:
+    """Follow a run by server-sent events until it has ended; each event is the run as it is then."""
+    await asyncio.to_thread(_run_of, service, run_id)
+
+    async def events() -> AsyncIterator[str]:
+        last = ""
+        while not await request.is_disconnected():
+            run = await asyncio.to_thread(_run_of, service, run_id)
+            data = json.dumps(run, ensure_ascii=False)
+            if data != last:
+                last = data
+                yield f"event: {run['state']}\ndata: {data}\n\n"
+            if run["state"] not in (QUEUED, RUNNING):
+                return
+            await asyncio.sleep(WATCH_S)
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@router.post(
+    "/runs/{run_id}/cancel",
+    status_code=202,
+    tags=["runs"],
+    summary="Cancel a run",
+    response_model=RunOut,
+    responses=refusals(403, 404, 409, 422),
+)
+async def cancel(run_id: RunId, service: ServiceHere, who: CanRun) -> Response:
+    """Cancel a run that has not ended."""
+    await service.writer.do(CANCEL, Cancel(run_id, who.key_id, service.clock()))
+    return answered(202, _run_of(service, run_id))
+
+
+async def _move(service: Service, who: Principal, handler: Handler, market_id: str) -> Response:
+    await service.writer.do(handler, Asked(who.key_id, service.clock(), {"id": market_id}))
+    return answered(200, _market_of(service, market_id))
+
+
+def _market_of(service: Service, market_id: str) -> dict[str, Any]:
+    with service.engine.connect() as connection:
+        row = connection.execute(select(markets).where(markets.c.id == market_id)).one_or_none()
+        if row is None:
+            raise NotFound("market")
+        return _market(service, connection, row)
+
+
+def _market(service: Service, connection: Connection, row: Any) -> dict[str, Any]:
+    newest = select(func.max(versions.c.price_version)).where(versions.c.market_id == row.id)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "state": state_at(row, service.clock()),
+        "feeder_id": row.feeder_id,
+        "feeder": row.feeder,
+        "trade_date": row.trade_date,
+        "market_timezone": row.timezone,
+        "currency": row.currency,
+        "interval_minutes": row.interval_minutes,
+        "intervals": row.intervals,
+        "starts_at": rfc3339(row.starts_at),
+        "ends_at": rfc3339(interval_start(row, row.intervals)),
+        "gate_opens_at": rfc3339(row.gate_opens_at),
+        "gate_closes_at": rfc3339(row.gate_closes_at),
+        "price_floor_usd_per_mwh": row.price_floor,
+        "price_cap_usd_per_mwh": row.price_cap,
+        "inputs": row.inputs,
+        "price_version": connection.execute(newest).scalar_one(),
+        "created_at": rfc3339(row.created_at),
+    }
+
+
+RUN_COLUMNS = [column for column in runs.c if column.name != "snapshot"]
+
+
+def _run_of(service: Service, run_id: str) -> dict[str, Any]:
+    with service.engine.connect() as connection:
+        row = connection.execute(select(*RUN_COLUMNS).where(runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise NotFound("run")
+    return _run(row)
+
+
+def _run(row: Any) -> dict[str, Any]:
+    names = (
+        *("id", "market_id", "number", "state", "reason", "correction_reason", "settings", "snapshot_sha256"),
+        *("requested_by", "attempts", "progress", "summary"),
+    )
+    times = {name: getattr(row, name) for name in ("created_at", "started_at", "ended_at")}
+    return {name: getattr(row, name) for name in names} | {
+        name: None if value is None else rfc3339(value) for name, value in times.items()
+    }

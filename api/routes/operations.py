@@ -1,0 +1,72 @@
+"""Audit, health and metrics."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+from prometheus_client import generate_latest
+from sqlalchemy import select
+
+from api.auth import Principal
+from api.clock import rfc3339
+from api.errors import Unavailable
+from api.http import StrictRoute
+from api.integrity import faults_in_store
+from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, row_position
+from api.schemas.objects import Page
+from api.schemas.operations import AuditCheck, Health
+from api.store.tables import audit, chain
+
+router = APIRouter(route_class=StrictRoute)
+CanAudit = Annotated[Principal, Depends(requires("audit:read"))]
+
+
+@router.get("/v1/audit", tags=["audit"], summary="Read the audit chain", response_model=Page, responses=refusals(400, 403, 422))
+def read_audit(service: ServiceHere, who: CanAudit, cursor: Cursor = None, limit: Limit = 100) -> Response:
+    """Read who changed what, and when, from the first change on."""
+    first = row_position(cursor)
+    query = select(audit).where(audit.c.sequence > first).order_by(audit.c.sequence).limit(limit + 1)
+    with service.engine.connect() as connection:
+        rows = connection.execute(query).all()
+    following = cursor_of(rows[limit - 1].sequence) if len(rows) > limit else None
+    return answered(200, {"items": [_entry(row) for row in rows[:limit]], "next_cursor": following})
+
+
+@router.get(
+    "/v1/audit/verify", tags=["audit"], summary="Verify the audit chain", response_model=AuditCheck, responses=refusals(403)
+)
+def verify_audit(service: ServiceHere, who: CanAudit) -> Response:
+    """Compare every hash with what it stands for; a byte that was altered is found."""
+    with service.engine.connect() as connection:
+        found = list(faults_in_store(connection))
+        head = connection.execute(select(chain)).one()
+    return answered(200, {"is_whole": not found, "entries": head.sequence, "head": head.hash, "faults": found})
+
+
+@router.get("/healthz", tags=["health"], summary="Is the process alive", response_model=Health)
+async def healthz() -> Response:
+    """Answer as long as the process lives."""
+    return answered(200, {"status": "ok"})
+
+
+@router.get("/readyz", tags=["health"], summary="Is the service ready", response_model=Health, responses=refusals(503))
+def readyz(service: ServiceHere) -> Response:
+    """Answer 200 when the database answers and jobs are taken."""
+    try:
+        with service.engine.connect() as connection:
+            connection.execute(select(chain.c.sequence)).one()
+    except Exception:
+        raise Unavailable("The database does not answer.") from None
+    if not service.writer.accepts:
+        raise Unavailable("The service is ending.")
+    return answered(200, {"status": "ready"})
+
+
+@router.get("/metrics", tags=["health"], summary="Metrics for Prometheus", response_class=Response)
+async def metrics(service: ServiceHere) -> Response:
+    """Give counts and times of requests and runs."""
+    return Response(generate_latest(service.metrics.registry), media_type="text/plain; version=0.0.4")
+
+
+def _entry(row: Any) -> dict[str, Any]:
+    names = ("sequence", "actor", "action", "object", "before", "after", "previous_hash", "hash")
+    return {name: getattr(row, name) for name in names} | {"at": rfc3339(row.at)}

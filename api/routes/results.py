@@ -1,0 +1,282 @@
+"""What was published: prices for all, awards and statements for those they concern."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from sqlalchemy import select
+from starlette.responses import StreamingResponse
+
+from api.auth import Principal
+from api.clock import rfc3339
+from api.errors import NotFound
+from api.frames import TIME_FORMAT, chosen, csv_chunks, page, parquet_bytes, result_table
+from api.http import StrictRoute
+from api.publication import published_versions, status_of
+from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, row_position
+from api.schemas.common import Id, Time
+from api.schemas.objects import Page
+from api.schemas.results import PricePage
+from api.service import Service
+from api.store.tables import markets, resources, versions
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
+MarketId = Annotated[Id, Path(description="Name of the market.")]
+Version = Annotated[int | None, Query(alias="price_version", ge=1, description="Version; left out: the newest.")]
+Interval = Annotated[Time | None, Query(description="Only the interval that begins then.")]
+Bus = Annotated[str | None, Query(description="Only this bus.", max_length=100)]
+Format = Annotated[
+    Literal["json", "csv", "parquet"],
+    Query(alias="format", description="JSON pages, or all rows as CSV or Parquet."),
+]
+IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
+PRICE_COLUMNS = {"lmp_usd_per_mwh": "price_usd_per_mwh", "lmp_q_usd_per_mvarh": "q_price_usd_per_mvarh"}
+STATEMENT_KEYS = ("participant", "resource", "product", "unit")
+TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A version of a market's results."""
+
+    market: Any
+    version: Any
+    previous: Any
+    newest: int
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What is said with every page of it."""
+        number = self.version.price_version
+        return {
+            "market_id": self.market.id,
+            "price_version": number,
+            "is_current": number == self.newest,
+            "status": status_of(number, self.market.stage),
+            "reason": self.version.reason,
+            "published_at": rfc3339(self.version.published_at),
+            "run_id": self.version.run_id,
+        }
+
+    @property
+    def etag(self) -> str:
+        """Changes when what is said changes."""
+        return f'"{self.version.run_id}-{self.version.price_version}-{self.newest}-{self.market.stage}"'
+
+
+@router.get(
+    "/prices",
+    tags=["prices"],
+    summary="Follow publications",
+    response_model=Page,
+    responses=refusals(400, 403, 422),
+)
+def list_versions(
+    service: ServiceHere,
+    who: Annotated[Principal, Depends(requires("prices:read"))],
+    published_after: Annotated[Time | None, Query(description="Only versions published later.")] = None,
+    limit: Limit = 100,
+) -> Response:
+    """List versions of prices in the order of their publication, for those who follow."""
+    query = select(versions).order_by(versions.c.published_at, versions.c.market_id).limit(limit)
+    if published_after is not None:
+        query = query.where(versions.c.published_at > published_after)
+    with service.engine.connect() as connection:
+        rows = connection.execute(query).all()
+    items = [
+        {
+            "market_id": row.market_id,
+            "price_version": row.price_version,
+            "published_at": rfc3339(row.published_at),
+            "reason": row.reason,
+        }
+        for row in rows
+    ]
+    return answered(200, {"items": items, "next_cursor": None})
+
+
+@router.get(
+    "/markets/{market_id}/prices",
+    tags=["prices"],
+    summary="Read prices",
+    response_model=PricePage,
+    responses={304: {"description": "What you have is current."}} | refusals(400, 403, 404, 422),
+)
+def read_prices(
+    market_id: MarketId,
+    service: ServiceHere,
+    who: Annotated[Principal, Depends(requires("prices:read"))],
+    price_version: Version = None,
+    interval_start: Interval = None,
+    bus: Bus = None,
+    form: Format = "json",
+    if_none_match: IfNoneMatch = None,
+    cursor: Cursor = None,
+    limit: Limit = 1_000,
+) -> Response:
+    """Read nodal prices of real and reactive power with their parts, which add up to them."""
+    published = _published(service, market_id, price_version)
+    if if_none_match == published.etag:
+        return Response(status_code=304, headers={"ETag": published.etag})
+    table = _table(service, published.version.run_id, "prices")
+    table = table.rename_columns([PRICE_COLUMNS.get(name, name) for name in table.column_names])
+    begins = None if interval_start is None else interval_start.strftime(TIME_FORMAT)
+    table = chosen(table, {"interval_start": begins, "bus": bus})
+    return _answer(published, table, form, cursor, limit)
+
+
+@router.get(
+    "/markets/{market_id}/limits",
+    tags=["prices"],
+    summary="Read binding limits",
+    response_model=Page,
+    responses=refusals(400, 403, 404, 422),
+)
+def read_limits(
+    market_id: MarketId,
+    service: ServiceHere,
+    who: Annotated[Principal, Depends(requires("prices:read"))],
+    price_version: Version = None,
+    form: Format = "json",
+    cursor: Cursor = None,
+    limit: Limit = 1_000,
+) -> Response:
+    """Read the limits that bind and so make congestion and voltage parts of prices."""
+    published = _published(service, market_id, price_version)
+    return _answer(published, _table(service, published.version.run_id, "binding_limits"), form, cursor, limit)
+
+
+@router.get(
+    "/markets/{market_id}/awards",
+    tags=["awards"],
+    summary="Read awards",
+    response_model=Page,
+    responses=refusals(400, 403, 404, 422),
+)
+def read_awards(
+    market_id: MarketId,
+    service: ServiceHere,
+    who: Annotated[Principal, Depends(requires("awards:read"))],
+    price_version: Version = None,
+    form: Format = "json",
+    cursor: Cursor = None,
+    limit: Limit = 1_000,
+) -> Response:
+    """Read what your resources were awarded; an auditor and an operator see all."""
+    published = _published(service, market_id, price_version)
+    table = _table(service, published.version.run_id, "awards")
+    if not who.sees_all:
+        own = _own_resources(service, who, published.market.feeder)
+        table = table.filter(pc.is_in(table["resource"], pa.array(own, pa.string())))
+    return _answer(published, table, form, cursor, limit)
+
+
+@router.get(
+    "/markets/{market_id}/statements",
+    tags=["statements"],
+    summary="Read statements",
+    response_model=Page,
+    responses=refusals(400, 403, 404, 422),
+)
+def read_statements(
+    market_id: MarketId,
+    service: ServiceHere,
+    who: Annotated[Principal, Depends(requires("statements:read"))],
+    price_version: Version = None,
+    form: Format = "json",
+    cursor: Cursor = None,
+    limit: Limit = 1_000,
+) -> Response:
+    """Read your statement to the cent; amounts are decimals as text, and add up to whole cents."""
+    published = _published(service, market_id, price_version)
+    table = _statement(service, who, published.version.run_id)
+    return _answer(published, table, form, cursor, limit)
+
+
+@router.get(
+    "/markets/{market_id}/statements/delta",
+    tags=["statements"],
+    summary="Read what a correction changes",
+    response_model=Page,
+    responses=refusals(400, 403, 404, 422),
+)
+def read_delta(
+    market_id: MarketId,
+    service: ServiceHere,
+    who: Annotated[Principal, Depends(requires("statements:read"))],
+    price_version: Version = None,
+    cursor: Cursor = None,
+    limit: Limit = 1_000,
+) -> Response:
+    """Read by what a version changes your statement: added to the one before it gives this one, to the cent."""
+    published = _published(service, market_id, price_version)
+    if published.previous is None:
+        raise NotFound("correction")
+    before = _statement(service, who, published.previous.run_id)
+    after = _statement(service, who, published.version.run_id)
+    return _answer(published, pa.Table.from_pylist(_delta(before, after)), "json", cursor, limit)
+
+
+def _published(service: Service, market_id: str, number: int | None) -> _Published:
+    with service.engine.connect() as connection:
+        known: Sequence[Any] = published_versions(connection, market_id)
+        market = connection.execute(select(markets).where(markets.c.id == market_id)).one()
+    wanted = len(known) if number is None else number
+    if not 1 <= wanted <= len(known):
+        raise NotFound("published version")
+    return _Published(market, known[wanted - 1], known[wanted - 2] if wanted > 1 else None, len(known))
+
+
+def _table(service: Service, run_id: str, name: str) -> pa.Table:
+    with service.engine.connect() as connection:
+        return result_table(connection, run_id, name)
+
+
+def _own_resources(service: Service, who: Principal, feeder: str) -> list[str]:
+    own = select(resources.c.name).where(
+        resources.c.participant_id == who.participant_id, resources.c.feeder == feeder
+    )
+    with service.engine.connect() as connection:
+        return list(connection.execute(own).scalars())
+
+
+def _statement(service: Service, who: Principal, run_id: str) -> pa.Table:
+    table = _table(service, run_id, "statements")
+    return table if who.sees_all else table.filter(pc.equal(table["participant"], who.participant_id))
+
+
+def _delta(before: pa.Table, after: pa.Table) -> list[dict[str, Any]]:
+    """Rows that differ, new less old; amounts are exact."""
+    was, now = _by_key(before), _by_key(after)
+    nothing = (0.0, Decimal(0))
+    rows = []
+    for key in was | now:
+        (quantity, amount), (new_quantity, new_amount) = was.get(key, nothing), now.get(key, nothing)
+        if (quantity, amount) != (new_quantity, new_amount):
+            change = {"quantity": new_quantity - quantity, "amount": f"{new_amount - amount:f}"}
+            rows.append(dict(zip(STATEMENT_KEYS, key, strict=True)) | change)
+    return rows
+
+
+def _by_key(table: pa.Table) -> dict[tuple[str, ...], tuple[float, Decimal]]:
+    return {
+        tuple(row[name] for name in STATEMENT_KEYS): (row["quantity"], Decimal(row["amount"]))
+        for row in table.to_pylist()
+    }
+
+
+def _answer(published: _Published, table: pa.Table, form: str, cursor: str | None, limit: int) -> Response:
+    headers = {"ETag": published.etag, "Cache-Control": "private, no-cache"}
+    if form == "json":
+        first = row_position(cursor)
+        items, following = page(table, first, limit)
+        document = published.head | {"items": items, "next_cursor": None if following is None else cursor_of(following)}
+        return answered(200, document, headers)
+    headers |= {f"X-{name.replace('_', '-')}": str(value) for name, value in published.head.items()}
+    if form == "csv":
+        return StreamingResponse(csv_chunks(table), media_type=TYPES[form], headers=headers)
+    return Response(parquet_bytes(table), media_type=TYPES[form], headers=headers)

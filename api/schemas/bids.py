@@ -1,0 +1,163 @@
+"""Bids, and receipts for them.
+
+A bid is of one resource and one product over consecutive intervals.  Quantities are unsigned; its side says which way.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, SkipValidation, TypeAdapter, model_validator
+from pydantic_core import PydanticCustomError
+
+from api.schemas.common import Answer, Body, Id, Price, Quantity, Time
+
+MOST_SEGMENTS = 20
+MOST_BIDS = 1_000
+
+
+class Segment(Body):
+    """A part of a curve, any share of which may be accepted."""
+
+    quantity_kw: Quantity
+    """Size [kW]."""
+    price_usd_per_mwh: Price
+    """Price, or where it begins [currency/MWh]."""
+    price_end_usd_per_mwh: Price | None = None
+    """Price where the segment ends; in between it runs in a straight line.  Left out: that of its beginning."""
+
+    @property
+    def ends_at(self) -> float:
+        """Price at the end."""
+        return self.price_usd_per_mwh if self.price_end_usd_per_mwh is None else self.price_end_usd_per_mwh
+
+
+class _Bid(Body):
+    market_id: Id
+    """Market to bid into."""
+    resource_id: Id
+    """Resource that stands behind the bid."""
+    interval_start: Time
+    """Start of the first interval, included."""
+    interval_end: Time
+    """End of the last interval, excluded."""
+
+
+class EnergyBid(_Bid):
+    """A curve of real power: an offer to inject, or a bid to consume."""
+
+    product: Literal["energy"]
+    side: Literal["supply", "demand"]
+    """``supply`` injects, ``demand`` consumes."""
+    segments: Annotated[list[Segment], Field(min_length=1, max_length=MOST_SEGMENTS)]
+    """The curve: prices do not fall for supply, and do not rise for demand."""
+
+    @model_validator(mode="after")
+    def _is_monotone(self) -> Self:
+        sign = 1.0 if self.side == "supply" else -1.0
+        prices = [sign * price for part in self.segments for price in (part.price_usd_per_mwh, part.ends_at)]
+        if any(later < earlier for earlier, later in zip(prices, prices[1:], strict=False)):
+            wanted = "not fall" if self.side == "supply" else "not rise"
+            message = "the prices of a {side} curve must {wanted} from segment to segment"
+            raise PydanticCustomError("not_monotone", message, {"side": self.side, "wanted": wanted})
+        return self
+
+
+class SelfSchedule(_Bid):
+    """Power that is injected or consumed at any price, and settled at that of its node."""
+
+    product: Literal["self_schedule"]
+    side: Literal["supply", "demand"]
+    quantity_kw: Quantity
+    """Power [kW]."""
+
+
+class ServiceOffer(_Bid):
+    """Power held ready for a service, by one of its four names."""
+
+    product: Literal["capacity_up", "capacity_down", "var_up", "var_down"]
+    quantity: Quantity
+    """Most that may be reserved [kW], [kvar]."""
+    price_usd_per_mw_h: Annotated[Price, Field(ge=0)]
+    """Price of 1 MW or MVAr held ready for an hour [currency/MW-h]."""
+
+
+Bid = Annotated[EnergyBid | SelfSchedule | ServiceOffer, Discriminator("product")]
+BID: TypeAdapter[EnergyBid | SelfSchedule | ServiceOffer] = TypeAdapter(Bid)
+PRODUCTS = ("energy", "self_schedule", "capacity_up", "capacity_down", "var_up", "var_down")
+
+
+class Batch(Body):
+    """Many bids in one submission."""
+
+    mode: Literal["atomic", "per_item"]
+    """``atomic``: all or none; ``per_item``: each on its own."""
+    bids: Annotated[
+        list[SkipValidation[Bid]],
+        Field(min_length=1, max_length=MOST_BIDS),
+    ]
+    """The bids, each checked on its own."""
+
+
+class FaultOut(Answer):
+    """One thing wrong with what was sent."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class ItemOut(Answer):
+    """What became of one bid of a submission."""
+
+    status: Literal["accepted", "refused"]
+    bid_id: str | None
+    version: int | None
+    errors: list[FaultOut]
+
+
+class Gate(Answer):
+    """The gate that a receipt was decided by, half-open."""
+
+    opens_at: str
+    closes_at: str
+
+
+class Receipt(Answer):
+    """Proof that a submission is on disk."""
+
+    submission_id: str
+    sequence: int
+    """Order of acceptance over all participants."""
+    received_at: str
+    """When the server had the whole request; decides about the gate."""
+    gates: dict[str, Gate]
+    """Gate of every market that was bid into."""
+    content_sha256: str
+    """SHA-256 of the body as it was received."""
+    status: Literal["accepted", "partly_accepted", "refused"]
+    items: list[ItemOut]
+
+
+class BidOut(Answer):
+    """A version of a bid."""
+
+    id: str
+    version: int
+    state: Literal["live", "superseded", "withdrawn"]
+    market_id: str
+    resource_id: str
+    product: str
+    interval_start: str
+    interval_end: str
+    terms: dict[str, Any]
+    received_at: str
+    sequence: int
+    content_sha256: str
+
+
+class BidPage(Answer):
+    """Bids, and where the next page begins."""
+
+    items: list[BidOut]
+    next_cursor: str | None
+
+

@@ -1,0 +1,57 @@
+"""What the routes work with, made once for a process."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine
+
+from api.auth import Keyring
+from api.bidding import Reply, Submission, submission_handler
+from api.clock import Clock, system_clock
+from api.errors import Conflict
+from api.http import Metrics
+from api.settings import ServiceSettings
+from api.store.database import open_database
+from api.store.writer import Handler, Writer
+
+
+@dataclass(frozen=True)
+class Service:
+    """Settings, clock, database, writer and keys of a running service."""
+
+    settings: ServiceSettings
+    clock: Clock
+    engine: Engine
+    writer: Writer
+    keyring: Keyring
+    metrics: Metrics
+    accept: Handler
+    in_flight: set[tuple[str, str]] = field(default_factory=set)
+
+    async def submit(self, submission: Submission) -> Reply:
+        """Carry out a submission of bids.
+
+        Raises
+        ------
+        Conflict
+            When the same idempotency key is being worked on.
+        Refusal
+            When the submission is refused.
+        """
+        key = submission.participant_id, submission.idempotency_key
+        if key in self.in_flight:
+            detail = "A request with this Idempotency-Key is being worked on."
+            raise Conflict("in_flight", detail, headers={"Retry-After": "1"})
+        self.in_flight.add(key)
+        try:
+            reply: Reply = await self.writer.do(self.accept, submission)
+        finally:
+            self.in_flight.discard(key)
+        return reply
+
+
+def new_service(settings: ServiceSettings, clock: Clock = system_clock) -> Service:
+    """Connect to the database of `settings`; its tables must be there."""
+    engine = open_database(settings.url)
+    keyring = Keyring(engine, clock, settings.rate_per_second, settings.rate_burst)
+    accept = submission_handler(settings.max_bids_per_market)
+    return Service(settings, clock, engine, Writer(engine), keyring, Metrics(), accept)

@@ -1,0 +1,36 @@
+"""Settings of the service, from the environment: ``DLMP_DATA_DIR`` and so on."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+class ServiceSettings(BaseSettings):
+    """How the service runs; every setting is a variable ``DLMP_`` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="DLMP_", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(Path("dlmp-data"), description="Folder of the embedded database.")
+    database_url: str = Field(
+        "", description="Database, as postgresql://user@host/name; blank is SQLite in the data directory."
+    )
+    max_body_bytes: int = Field(5 * MIB, gt=0, description="Largest body of a request [bytes].")
+    max_bids_per_market: int = Field(10_000, gt=0, description="Most bids of a participant in a market.")
+    rate_per_second: float = Field(2_000.0, gt=0, description="Requests of a key, on average [1/s].")
+    rate_burst: float = Field(4_000.0, ge=1, description="Requests of a key at once.")
+    run_time_limit_s: float = Field(600.0, gt=0, description="Longest time that a run may take [s].")
+    run_memory_limit_mib: int = Field(8 * KIB, gt=0, description="Most memory that a run may take [MiB].")
+    lease_s: float = Field(10.0, gt=0, description="A run whose worker gives no sign for so long is taken up [s].")
+    max_run_attempts: int = Field(3, gt=0, description="How often an interrupted run is begun before it has failed.")
+    runs_here: bool = Field(True, description="Carry out runs in this process' children.")
+
+    @property
+    def url(self) -> str:
+        """The database as SQLAlchemy names it."""
+        if self.database_url:
+            scheme, _, rest = self.database_url.partition("://")
+            return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else self.database_url
+        return f"sqlite:///{self.data_dir / 'dlmp.sqlite'}"

@@ -1,0 +1,230 @@
+"""The tables of the service.  What is in them is added to, not edited: a change is a further version.
+
+Only states move: of markets along `MARKET_STATES`, of runs along `RUN_STATES`, of bids from live to superseded or
+withdrawn, of keys to revoked.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from api.store.columns import Document, UtcTime
+
+CLEARED, PUBLISHED, SETTLED = "cleared", "published", "settled"
+MARKET_STATES = ("scheduled", "open", "closed", CLEARED, PUBLISHED, SETTLED)
+QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
+RUN_STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
+LIVE, SUPERSEDED, WITHDRAWN = "live", "superseded", "withdrawn"
+BID_STATES = (LIVE, SUPERSEDED, WITHDRAWN)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+Sequence = BigInteger().with_variant(Integer, "sqlite")
+"""A number that the database counts up; SQLite does so for ``INTEGER`` only."""
+
+participants = Table(
+    "participants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("secret_sha256", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("scopes", Document, nullable=False),
+    Column("participant_id", Text, ForeignKey("participants.id")),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime),
+    Column("revoked_at", UtcTime),
+)
+
+feeders = Table(
+    "feeders",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("files", LargeBinary, nullable=False),
+    Column("nodes", Document, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    UniqueConstraint("name", "version"),
+    UniqueConstraint("name", "sha256"),
+)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("participant_id", Text, ForeignKey("participants.id"), nullable=False),
+    Column("feeder", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("bus", Text, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("limits", Document, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("retired_at", UtcTime),
+    UniqueConstraint("feeder", "name"),
+)
+
+markets = Table(
+    "markets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("feeder_id", Text, ForeignKey("feeders.id"), nullable=False),
+    Column("feeder", Text, nullable=False),
+    Column("trade_date", Text, nullable=False),
+    Column("timezone", Text, nullable=False),
+    Column("starts_at", UtcTime, nullable=False),
+    Column("interval_minutes", Integer, nullable=False),
+    Column("intervals", Integer, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("gate_opens_at", UtcTime, nullable=False),
+    Column("gate_closes_at", UtcTime, nullable=False),
+    Column("price_floor", Float, nullable=False),
+    Column("price_cap", Float, nullable=False),
+    Column("inputs", Document, nullable=False),
+    Column("opened_at", UtcTime),
+    Column("closed_at", UtcTime),
+    Column("stage", Text),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("participant_id", Text, ForeignKey("participants.id"), nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False),
+    Column("content_sha256", Text, nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("response", Document, nullable=False),
+    UniqueConstraint("participant_id", "idempotency_key"),
+)
+
+bids = Table(
+    "bids",
+    metadata,
+    Column("id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("market_id", Text, ForeignKey("markets.id"), nullable=False),
+    Column("participant_id", Text, ForeignKey("participants.id"), nullable=False),
+    Column("resource_id", Text, ForeignKey("resources.id"), nullable=False),
+    Column("product", Text, nullable=False),
+    Column("first_interval", Integer, nullable=False),
+    Column("last_interval", Integer, nullable=False),
+    Column("terms", Document, nullable=False),
+    Column("content_sha256", Text, nullable=False),
+    Column("sequence", Sequence, nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    Column("state", Text, nullable=False),
+    PrimaryKeyConstraint("id", "version"),
+)
+Index(None, bids.c.market_id, bids.c.participant_id, bids.c.resource_id)
+Index(None, bids.c.participant_id, bids.c.sequence)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("market_id", Text, ForeignKey("markets.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("correction_reason", Text, nullable=False),
+    Column("settings", Document, nullable=False),
+    Column("snapshot", LargeBinary, nullable=False),
+    Column("snapshot_sha256", Text, nullable=False),
+    Column("time_limit_s", Float, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("started_at", UtcTime),
+    Column("ended_at", UtcTime),
+    Column("worker", Text, nullable=False),
+    Column("heartbeat_at", UtcTime),
+    Column("attempts", Integer, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("progress", Document, nullable=False),
+    Column("summary", Document),
+    UniqueConstraint("market_id", "number"),
+)
+UNDER_WAY = text(f"state IN ('{QUEUED}', '{RUNNING}')")
+Index("uq_runs_under_way", runs.c.market_id, unique=True, sqlite_where=UNDER_WAY, postgresql_where=UNDER_WAY)
+
+results = Table(
+    "results",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("rows", Integer, nullable=False),
+    PrimaryKeyConstraint("run_id", "name"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("market_id", Text, ForeignKey("markets.id"), nullable=False),
+    Column("price_version", Integer, nullable=False),
+    Column("run_id", Text, ForeignKey("runs.id"), nullable=False, unique=True),
+    Column("published_at", UtcTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("market_id", "price_version"),
+)
+Index(None, versions.c.published_at)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=False),
+    Column("at", UtcTime, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("object", Text, nullable=False),
+    Column("before", Document),
+    Column("after", Document),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False, unique=True),
+)
+
+chain = Table(
+    "chain",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", Sequence, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("submissions", Sequence, nullable=False),
+)
+"""One row: the head of the audit chain, and the number of the last submission.  Whoever writes locks it first."""
