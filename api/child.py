@@ -1,4 +1,4 @@
-"""The process of one run: ``python -m api.child FOLDER MIB`` clears ``FOLDER/case`` into ``FOLDER/results``.
+"""The process of one run: ``python -m api.child FOLDER`` clears ``FOLDER/case`` into ``FOLDER/results``.
 
 It says what it is doing in lines of JSON on its standard output, and ends when its standard input does: so it never
 outlives the worker that waits for it.
@@ -6,7 +6,6 @@ outlives the worker that waits for it.
 
 import json
 import os
-import resource
 import sys
 import threading
 import time
@@ -21,14 +20,12 @@ from dlmp.settings import Settings
 
 CASE, RESULTS, SETTINGS = "case", "results", "settings.json"
 REFUSED, NOT_CONVERGED_CODE = 2, 4
-MIB = 1024 * 1024
 
 
 def main() -> None:
     """Clear the case of the folder that is named on the command line."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    folder, limit = Path(sys.argv[1]), int(sys.argv[2]) * MIB
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    folder = Path(sys.argv[1])
     try:
         _clear(folder)
     except DlmpError as error:
@@ -64,7 +61,8 @@ def _say(**words: object) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):
+        pass
     os._exit(1)
 
 

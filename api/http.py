@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -47,7 +47,7 @@ class StrictRoute(APIRoute):
         async def strict(request: Request) -> Response:
             try:
                 return await handler(_StrictRequest(request.scope, request.receive))
-            except HTTPException as error:
+            except StarletteHTTPException as error:
                 if isinstance(error.__cause__, Refusal):
                     raise error.__cause__ from None
                 raise

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import pyarrow.parquet as pq
 import structlog
 
@@ -33,6 +34,7 @@ from dlmp.output import SUMMARY
 
 POLL_S, WATCH_S = 0.25, 0.1
 CLAIM, BEAT, END = each(claim_run), each(beat), each(end_run)
+MIB = 1024 * 1024
 MOST_REASON = 2_000
 log = structlog.get_logger("dlmp.runner")
 
@@ -84,7 +86,7 @@ class Runner:
 
     def _watch(self, run: Any, folder: Path) -> Ended | None:
         """Let a child solve a run; None when it is to be left to another worker."""
-        child = self._begin(folder)
+        settings, child = self._service.settings, self._begin(folder)
         said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         listener = threading.Thread(target=_listen, args=(child.stdout, said), daemon=True)
         listener.start()
@@ -97,9 +99,11 @@ class Runner:
                 now = time.monotonic()
                 if self._stopping.is_set():
                     return None
+                if _memory_mib(child.pid) > settings.run_memory_limit_mib:
+                    return self._ended(run, FAILED, f"used more than its limit of {settings.run_memory_limit_mib} MiB")
                 if now - began > run.time_limit_s:
                     return self._ended(run, FAILED, f"took longer than its limit of {run.time_limit_s:g} s")
-                if now - beaten > min(1.0, self._service.settings.lease_s / 4):
+                if now - beaten > min(1.0, settings.lease_s / 4):
                     beaten = now
                     sign = Beat(run.id, self._name, self._service.clock(), progress)
                     order = self._service.writer.do_now(BEAT, sign)
@@ -114,10 +118,9 @@ class Runner:
         return self._outcome(run, child.returncode, reason, folder / RESULTS)
 
     def _begin(self, folder: Path) -> "subprocess.Popen[bytes]":
-        limit_mib = self._service.settings.run_memory_limit_mib
         with (folder / "stderr").open("wb") as errors:
             return subprocess.Popen(
-                [sys.executable, "-m", "api.child", str(folder), str(limit_mib)],
+                [sys.executable, "-m", "api.child", str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -133,6 +136,14 @@ class Runner:
 
     def _ended(self, run: Any, state: str, reason: str, **results: Any) -> Ended:
         return Ended(run.id, self._name, self._service.clock(), state, reason, **results)
+
+
+def _memory_mib(process: int) -> float:
+    """Memory that a process and those that it began hold [MiB]."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process)
+        return sum(one.memory_info().rss for one in (parent, *parent.children(recursive=True))) / MIB
+    return 0.0
 
 
 def _tables(folder: Path) -> dict[str, tuple[bytes, str, int]]:
@@ -170,7 +181,7 @@ def _why(code: int, errors: Path) -> str:
     """Say why a child ended that did not say so itself."""
     last = errors.read_text("utf-8", "replace").strip().splitlines()[-1:] if errors.exists() else []
     if any("MemoryError" in line or "bad_alloc" in line for line in last):
-        return "used up its memory"
+        return "found no more memory"
     if code < 0:
         return f"the solver process was ended by {signal.Signals(-code).name}"
     return f"the solver process ended with code {code}"
