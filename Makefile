@@ -21,7 +21,7 @@ demo: $(RUNTIME) ## clear a shipped day, print its prices, write pictures to bui
 	$(VENV)/bin/dlmp demo --out build/demo
 
 test: lint ## lint, then all tests with their coverage
-	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --cov=dlmp --cov-report=term
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --cov --cov-report=term
 
 lint: $(DEV) ## ruff, mypy and import-linter
 	$(RUN) -m ruff check .
@@ -38,7 +38,7 @@ nightly: lint $(BENCH) ## all tests, the slow ones too, then the benchmarks
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) build dist .coverage .hypothesis .*_cache
-	find dlmp tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find api dlmp tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/pyvenv.cfg:
 	@command -v "$(PYTHON)" > /dev/null || { \

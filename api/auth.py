@@ -142,5 +142,3 @@ class Keyring:
 
 def _unknown() -> Unauthenticated:
     return Unauthenticated("unknown_key", "The API key is not known, has expired or was revoked.")
-
-

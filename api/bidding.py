@@ -1,4 +1,4 @@
-"""Submissions of bids: placed, amended and withdrawn, each decided by the server's receipt time and all on disk at once.
+"""Submissions of bids: placed, amended and withdrawn, each decided by the server's receipt time.
 
 A submission is carried out once for its idempotency key; sent again it gives the same answer.  All that is wrong with
 it comes back at once.  Nothing that is refused is stored.
@@ -229,7 +229,9 @@ class _Ledger:
         bid, faults = self._book.check(change.terms, one.participant_id, one.received_at, is_new=False)
         if own is not None and (faults or bid is None):
             self._book.add(own)
-        amended = None if bid is None else _Version(one.participant_id, row.version + 1, _named(bid, row.id), SUPERSEDED)
+        amended = (
+            None if bid is None else _Version(one.participant_id, row.version + 1, _named(bid, row.id), SUPERSEDED)
+        )
         return amended, faults
 
     def _stand(self, version: _Version) -> None:
@@ -349,9 +351,7 @@ def _refused(faults: Sequence[Fault]) -> dict[str, Any]:
 
 def _refusal(one: Submission, refused: Sequence[tuple[int, list[Fault]]]) -> Refusal:
     """Refuse a submission; faults of a batch are under ``/bids/N``."""
-    faults = [
-        fault.under(f"/bids/{number}") if one.is_batch else fault for number, own in refused for fault in own
-    ]
+    faults = [fault.under(f"/bids/{number}") if one.is_batch else fault for number, own in refused for fault in own]
     gates = {fault.code for fault in faults if fault.code in GATE}
     if gates:
         return Conflict(min(gates), "The gate of the market is not open.", faults=faults)

@@ -87,9 +87,7 @@ class Book:
     def __init__(self, connection: Connection, terms: Iterable[Terms], owners: Iterable[str], most_bids: int):
         wanted = list(terms)
         market_ids, resource_ids = {one.market_id for one in wanted}, {one.resource_id for one in wanted}
-        self.markets = {
-            row.id: row for row in connection.execute(select(markets).where(markets.c.id.in_(market_ids)))
-        }
+        self.markets = {row.id: row for row in connection.execute(select(markets).where(markets.c.id.in_(market_ids)))}
         self._resources = {
             row.id: row for row in connection.execute(select(resources).where(resources.c.id.in_(resource_ids)))
         }
@@ -99,7 +97,13 @@ class Book:
         for row in connection.execute(select(bids).where(stands)):
             self.add(
                 Standing(
-                    row.id, row.market_id, row.resource_id, row.first_interval, row.last_interval, row.product, row.terms
+                    row.id,
+                    row.market_id,
+                    row.resource_id,
+                    row.first_interval,
+                    row.last_interval,
+                    row.product,
+                    row.terms,
                 )
             )
         counted = connection.execute(

@@ -1,4 +1,4 @@
-"""A closed market to a case folder, the input of a run: what ``dlmp clear`` reads, so that anyone can clear it again."""
+"""A market to a case folder, the input of a run: what ``dlmp clear`` reads, so that anyone can clear it again."""
 
 import csv
 import io
@@ -9,9 +9,9 @@ from typing import Any
 import tomli_w
 
 from api.archive import unpack
+from api.book import ENERGY, SELF_SCHEDULE
 from api.clock import rfc3339
 from api.feeders import CASE_FILE, NETWORK_FILE
-from api.book import ENERGY, SELF_SCHEDULE
 
 RESOURCE_COLUMNS = ("p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar", "s_max_kva", "power_factor_min")
 SEGMENT_COLUMNS = ("quantity_kw", "price_usd_per_mwh", "price_end_usd_per_mwh", "is_self_scheduled")
@@ -20,7 +20,7 @@ SEGMENT_COLUMNS = ("quantity_kw", "price_usd_per_mwh", "price_end_usd_per_mwh", 
 def case_files(
     market: Any, feeder: Any, resources: Sequence[Any], bids: Sequence[Any], inputs: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """Files of the case of a market with `inputs`: of rows of ``markets``, ``feeders``, ``resources``, live ``bids``."""
+    """Files of the case of a market with `inputs`: rows of ``markets``, ``feeders``, ``resources`` and ``bids``."""
     files = unpack(feeder.files)
     network = tomllib.loads(files.pop(NETWORK_FILE).decode())["network"]
     files[CASE_FILE] = tomli_w.dumps(
@@ -60,12 +60,11 @@ def case_files(
 
 
 def _offer_files(own: Mapping[str, Any], bids: Sequence[Any]) -> dict[str, bytes]:
-    names = ("resource", "bus", "phase", "kind", *RESOURCE_COLUMNS, "participant")
     rows = [
         (row.name, row.bus, row.phase, row.kind, *(row.limits[name] for name in RESOURCE_COLUMNS), row.participant_id)
         for row in own.values()
     ]
-    files = {"resources.csv": _csv(names, rows)}
+    files = {"resources.csv": _csv(("resource", "bus", "phase", "kind", *RESOURCE_COLUMNS, "participant"), rows)}
     segments = [row for bid in bids for row in _segment_rows(own[bid.resource_id].name, bid)]
     services = [
         (own[bid.resource_id].name, bid.product, interval, bid.terms["quantity"], bid.terms["price_usd_per_mw_h"])
@@ -76,8 +75,8 @@ def _offer_files(own: Mapping[str, Any], bids: Sequence[Any]) -> dict[str, bytes
     if segments:
         files["bids.csv"] = _csv(("resource", "interval", "side", "segment", *SEGMENT_COLUMNS), segments)
     if services:
-        names = ("resource", "service", "interval", "quantity_kw", "price_usd_per_mw_h")
-        files["service_offers.csv"] = _csv(names, services)
+        header = ("resource", "service", "interval", "quantity_kw", "price_usd_per_mw_h")
+        files["service_offers.csv"] = _csv(header, services)
     return files
 
 

@@ -43,7 +43,7 @@ class Fault:
         return Fault(prefix + self.pointer, self.code, self.detail)
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818
     """Base of all; `code` is stable, `detail` says what would be right."""
 
     status: ClassVar[int] = 500

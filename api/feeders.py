@@ -96,9 +96,9 @@ def _content(files: Mapping[str, bytes], case_toml: str, allowed: tuple[str, ...
         raise Unprocessable([Fault("/files/case.toml", "source_not_allowed", message)])
     if allowed and source.startswith("matpower:") and source.partition(":")[2] not in files:
         raise Unprocessable([Fault("/files/case.toml", "unknown_file", "network.source must name an uploaded file.")])
-    parts = {"network": network, "name": str(document.get("name", "feeder"))}
-    whole = {**files, NETWORK_FILE: tomli_w.dumps(parts).encode()}
-    return FeederContent(whole, parts["name"], _nodes(read_network_of(whole)))
+    name = str(document.get("name", "feeder"))
+    whole = {**files, NETWORK_FILE: tomli_w.dumps({"network": network, "name": name}).encode()}
+    return FeederContent(whole, name, _nodes(read_network_of(whole)))
 
 
 def read_network_of(files: Mapping[str, bytes]) -> Network:

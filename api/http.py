@@ -140,8 +140,13 @@ class Edge:
             self._metrics.requests.labels(scope["method"], route, status).inc()
             self._metrics.seconds.labels(scope["method"], route).observe(seconds)
             log.info(
-                "request", request_id=request_id, method=scope["method"], route=route, status=status,
-                seconds=round(seconds, 6), key=scope.get("key_id", ""),
+                "request",
+                request_id=request_id,
+                method=scope["method"],
+                route=route,
+                status=status,
+                seconds=round(seconds, 6),
+                key=scope.get("key_id", ""),
             )
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,8 +19,13 @@ def faults_in_store(connection: Connection) -> Iterator[str]:
     vouched = _vouched(connection)
     for row in connection.execute(select(bids)):
         offered = SimpleNamespace(
-            id=row.id, market_id=row.market_id, resource_id=row.resource_id, first=row.first_interval,
-            last=row.last_interval, product=row.product, offer=row.terms,
+            id=row.id,
+            market_id=row.market_id,
+            resource_id=row.resource_id,
+            first=row.first_interval,
+            last=row.last_interval,
+            product=row.product,
+            offer=row.terms,
         )
         yield from _compared(vouched, f"{row.id} {row.version}", bid_sha256(offered), "bid")
     for row in connection.execute(select(submissions.c.id, submissions.c.content_sha256)):
@@ -43,15 +48,15 @@ def _compared(vouched: dict[str, str], name: str, sha256: str, what: str) -> Ite
 def _vouched(connection: Connection) -> dict[str, str]:
     """Hash of everything that the chain vouches for, by its name."""
     hashes: dict[str, str] = {}
-    for row in connection.execute(select(audit.c.action, audit.c.object, audit.c.after)):
+    for row in connection.execute(select(audit.c.action, audit.c.target, audit.c.after)):
         after: Any = row.after
         if row.action == "bids.submit":
-            hashes[row.object] = after["content_sha256"]
+            hashes[row.target] = after["content_sha256"]
             hashes |= {f"{bid['bid_id']} {bid['version']}": bid["sha256"] for bid in after["bids"] if "sha256" in bid}
         elif row.action == "feeder.add":
-            hashes[row.object] = after["sha256"]
+            hashes[row.target] = after["sha256"]
         elif row.action == "run.request":
-            hashes[row.object] = after["snapshot_sha256"]
+            hashes[row.target] = after["snapshot_sha256"]
         elif row.action == "run.end":
-            hashes |= {f"{row.object} {name}": sha256 for name, sha256 in after["results"].items()}
+            hashes |= {f"{row.target} {name}": sha256 for name, sha256 in after["results"].items()}
     return hashes

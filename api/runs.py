@@ -248,4 +248,3 @@ def cancel_run(connection: Connection, chain: Chain, cancel: Cancel) -> None:
     connection.execute(update(runs).where(runs.c.id == run.id).values(**after))
     if run.state == QUEUED:
         _end(connection, chain, run, cancel.at, CANCELLED, "cancelled before it began")
-

@@ -29,7 +29,7 @@ def strict_loads(body: bytes) -> Any:
             parse_float=_finite,
             parse_int=_short_integer,
         )
-    except _NotAllowed as error:
+    except _NotAllowedError as error:
         raise BadRequest(error.code, str(error), faults=[Fault("", error.code, str(error))]) from None
     except UnicodeDecodeError:
         raise BadRequest("not_utf8", "The body must be JSON in UTF-8.") from None
@@ -43,7 +43,7 @@ def strict_loads(body: bytes) -> Any:
     return value
 
 
-class _NotAllowed(Exception):
+class _NotAllowedError(Exception):
     """Something that JSON parsers let pass."""
 
     def __init__(self, code: str, message: str):
@@ -58,24 +58,24 @@ def _too_deep() -> BadRequest:
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise _NotAllowed("duplicate_key", "An object has the same key twice.")
+        raise _NotAllowedError("duplicate_key", "An object has the same key twice.")
     return members
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise _NotAllowed("not_finite", "NaN and Infinity are no JSON numbers.")
+    raise _NotAllowedError("not_finite", "NaN and Infinity are no JSON numbers.")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise _NotAllowed("not_finite", "A number is too large.")
+        raise _NotAllowedError("not_finite", "A number is too large.")
     return number
 
 
 def _short_integer(text: str) -> int:
     if len(text) > 18:
-        raise _NotAllowed("not_finite", "A whole number has more than 18 digits.")
+        raise _NotAllowedError("not_finite", "A whole number has more than 18 digits.")
     return int(text)
 
 

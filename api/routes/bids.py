@@ -15,7 +15,17 @@ from api.errors import BadRequest, Forbidden, NotFound, PreconditionFailed
 from api.faults import checked
 from api.gate import interval_start
 from api.http import StrictRoute
-from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, row_position
+from api.routes.common import (
+    Cursor,
+    Limit,
+    Responses,
+    ServiceHere,
+    answered,
+    cursor_of,
+    refusals,
+    requires,
+    row_position,
+)
 from api.schemas.bids import BID, PRODUCTS, Batch, Bid, BidOut, BidPage, Receipt
 from api.schemas.common import Id
 from api.service import Service
@@ -30,6 +40,7 @@ IdempotencyKey = Annotated[
     Header(description="Your own name for this request; sent again with the same body it has one effect only."),
 ]
 IfMatch = Annotated[str | None, Header(description="`ETag` of the version that you read.")]
+PARTLY: Responses = {207: {"model": Receipt, "description": "Some of the bids were refused."}}
 OFFER_FIELDS = {"market_id", "resource_id", "interval_start", "interval_end", "product"}
 
 
@@ -52,8 +63,7 @@ async def place(
     status_code=201,
     summary="Place many bids",
     response_model=Receipt,
-    responses={207: {"model": Receipt, "description": "Some of the bids were refused."}}
-    | refusals(400, 403, 409, 413, 422),
+    responses=PARTLY | refusals(400, 403, 409, 413, 422),
 )
 async def place_batch(
     request: Request, body: Batch, service: ServiceHere, who: CanWrite, idempotency_key: IdempotencyKey = None
@@ -158,7 +168,7 @@ async def _submit(
 ) -> Response:
     received_at = service.clock()
     if not idempotency_key or len(idempotency_key) > 200 or not idempotency_key.isprintable():
-        raise BadRequest("idempotency_key_needed", "The header Idempotency-Key must be there, with 1 to 200 characters.")
+        raise BadRequest("idempotency_key_needed", "The header Idempotency-Key must have 1 to 200 characters.")
     if who.participant_id is None:
         raise Forbidden("no_participant", "Only a participant's key may bid.")
     submission = Submission(

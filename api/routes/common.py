@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
@@ -40,10 +40,17 @@ PROBLEM_EXAMPLE = {
 }
 
 
-def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
+Responses = dict[int | str, dict[str, Any]]
+"""What FastAPI's routes take as ``responses``."""
+
+
+def refusals(*codes: int) -> Responses:
     """Document the problem details that a route may answer with."""
     return {
-        code: {"description": CAN_REFUSE[code], "content": {MEDIA_TYPE: {"example": PROBLEM_EXAMPLE | {"status": code}}}}
+        code: {
+            "description": CAN_REFUSE[code],
+            "content": {MEDIA_TYPE: {"example": PROBLEM_EXAMPLE | {"status": code}}},
+        }
         for code in sorted({*codes, 401, 429, 503})
     }
 
@@ -57,7 +64,7 @@ def service_of(request: Request) -> Service:
 ServiceHere = Annotated[Service, Depends(service_of)]
 
 
-def requires(scope: str) -> Callable[..., Principal]:
+def requires(scope: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
     """Make a dependency that gives who asks, and refuses those without `scope`."""
 
     async def principal(
@@ -129,5 +136,3 @@ Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Most items of a
 def answered(status: int, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Answer with a document."""
     return JSONResponse(document, status, headers=dict(headers or {}))
-
-

@@ -17,9 +17,19 @@ from api.gate import interval_start, state_at
 from api.http import StrictRoute
 from api.publication import Step
 from api.registry import Asked
-from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, text_position
+from api.routes.common import (
+    Cursor,
+    Limit,
+    Responses,
+    ServiceHere,
+    answered,
+    cursor_of,
+    refusals,
+    requires,
+    text_position,
+)
 from api.runs import Cancel, RunRequest, cancel_run, request_run
-from api.schemas.common import Id
+from api.schemas.common import Day, Id
 from api.schemas.objects import MarketIn, MarketOut, Page, RunIn, RunOut
 from api.service import Service
 from api.store.tables import QUEUED, RUNNING, markets, runs, versions
@@ -36,6 +46,8 @@ CanWrite = Annotated[Principal, Depends(requires("markets:write"))]
 CanReadRuns = Annotated[Principal, Depends(requires("runs:read"))]
 CanRun = Annotated[Principal, Depends(requires("runs:write"))]
 WATCH_S = 0.5
+ZIP: Responses = {200: {"content": {"application/zip": {}}}}
+EVENTS: Responses = {200: {"content": {"text/event-stream": {}}}}
 
 
 @router.post(
@@ -52,18 +64,20 @@ async def add_market(body: MarketIn, service: ServiceHere, who: CanWrite) -> Res
     return answered(201, _market_of(service, name))
 
 
-@router.get("/markets", tags=["markets"], summary="List markets", response_model=Page, responses=refusals(400, 403, 422))
+@router.get(
+    "/markets", tags=["markets"], summary="List markets", response_model=Page, responses=refusals(400, 403, 422)
+)
 def list_markets(
     service: ServiceHere,
     who: CanRead,
-    trade_date: Annotated[str | None, Query(description="Only those of this day.", pattern=r"^\d{4}-\d\d-\d\d$")] = None,
+    trade_date: Annotated[Day | None, Query(description="Only those of this day.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Response:
     """List markets with their states."""
     query = select(markets).where(markets.c.id > text_position(cursor)).order_by(markets.c.id).limit(limit + 1)
     if trade_date is not None:
-        query = query.where(markets.c.trade_date == trade_date)
+        query = query.where(markets.c.trade_date == trade_date.isoformat())
     with service.engine.connect() as connection:
         rows = connection.execute(query).all()
         items = [_market(service, connection, row) for row in rows[:limit]]
@@ -181,7 +195,9 @@ def list_runs(market_id: MarketId, service: ServiceHere, who: CanReadRuns) -> Re
     return answered(200, {"items": items, "next_cursor": None})
 
 
-@router.get("/runs/{run_id}", tags=["runs"], summary="Read a run", response_model=RunOut, responses=refusals(403, 404, 422))
+@router.get(
+    "/runs/{run_id}", tags=["runs"], summary="Read a run", response_model=RunOut, responses=refusals(403, 404, 422)
+)
 def read_run(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Response:
     """Read a run: its state, its progress, and why it failed."""
     return answered(200, _run_of(service, run_id))
@@ -192,7 +208,7 @@ def read_run(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Response:
     tags=["runs"],
     summary="Download a run's input",
     response_class=Response,
-    responses={200: {"content": {"application/zip": {}}}} | refusals(403, 404, 422),
+    responses=ZIP | refusals(403, 404, 422),
 )
 def read_snapshot(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Response:
     """Download the frozen case folder of a run, which `dlmp clear` clears again."""
@@ -209,7 +225,7 @@ def read_snapshot(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Resp
     tags=["runs"],
     summary="Follow a run",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}}} | refusals(403, 404, 422),
+    responses=EVENTS | refusals(403, 404, 422),
 )
 async def follow_run(run_id: RunId, request: Request, service: ServiceHere, who: CanReadRuns) -> StreamingResponse:
     """Follow a run by server-sent events until it has ended; each event is the run as it is then."""

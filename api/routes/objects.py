@@ -135,7 +135,9 @@ async def add_feeder(
     return answered(201 if is_new else 200, _one(service, feeders, name, _feeder))
 
 
-@router.get("/feeders", tags=["feeders"], summary="List feeders", response_model=Page, responses=refusals(400, 403, 422))
+@router.get(
+    "/feeders", tags=["feeders"], summary="List feeders", response_model=Page, responses=refusals(400, 403, 422)
+)
 def list_feeders(
     service: ServiceHere, who: Annotated[Principal, _can("feeders:read")], cursor: Cursor = None, limit: Limit = 100
 ) -> Response:
@@ -237,9 +239,7 @@ def _one(service: Service, table: Any, name: str, write: Any) -> dict[str, Any]:
     return document
 
 
-def _page(
-    service: Service, query: Select[Any], table: Any, write: Any, cursor: str | None, limit: int
-) -> Response:
+def _page(service: Service, query: Select[Any], table: Any, write: Any, cursor: str | None, limit: int) -> Response:
     """Answer with a page of rows in the order of their names."""
     wanted = query.where(and_(table.c.id > text_position(cursor))).order_by(table.c.id).limit(limit + 1)
     with service.engine.connect() as connection:

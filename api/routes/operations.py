@@ -20,7 +20,9 @@ router = APIRouter(route_class=StrictRoute)
 CanAudit = Annotated[Principal, Depends(requires("audit:read"))]
 
 
-@router.get("/v1/audit", tags=["audit"], summary="Read the audit chain", response_model=Page, responses=refusals(400, 403, 422))
+@router.get(
+    "/v1/audit", tags=["audit"], summary="Read the audit chain", response_model=Page, responses=refusals(400, 403, 422)
+)
 def read_audit(service: ServiceHere, who: CanAudit, cursor: Cursor = None, limit: Limit = 100) -> Response:
     """Read who changed what, and when, from the first change on."""
     first = row_position(cursor)
@@ -32,7 +34,11 @@ def read_audit(service: ServiceHere, who: CanAudit, cursor: Cursor = None, limit
 
 
 @router.get(
-    "/v1/audit/verify", tags=["audit"], summary="Verify the audit chain", response_model=AuditCheck, responses=refusals(403)
+    "/v1/audit/verify",
+    tags=["audit"],
+    summary="Verify the audit chain",
+    response_model=AuditCheck,
+    responses=refusals(403),
 )
 def verify_audit(service: ServiceHere, who: CanAudit) -> Response:
     """Compare every hash with what it stands for; a byte that was altered is found."""
@@ -68,5 +74,5 @@ async def metrics(service: ServiceHere) -> Response:
 
 
 def _entry(row: Any) -> dict[str, Any]:
-    names = ("sequence", "actor", "action", "object", "before", "after", "previous_hash", "hash")
+    names = ("sequence", "actor", "action", "target", "before", "after", "previous_hash", "hash")
     return {name: getattr(row, name) for name in names} | {"at": rfc3339(row.at)}

@@ -17,7 +17,17 @@ from api.errors import NotFound
 from api.frames import TIME_FORMAT, chosen, csv_chunks, page, parquet_bytes, result_table
 from api.http import StrictRoute
 from api.publication import published_versions, status_of
-from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, row_position
+from api.routes.common import (
+    Cursor,
+    Limit,
+    Responses,
+    ServiceHere,
+    answered,
+    cursor_of,
+    refusals,
+    requires,
+    row_position,
+)
 from api.schemas.common import Id, Time
 from api.schemas.objects import Page
 from api.schemas.results import PricePage
@@ -34,6 +44,7 @@ Format = Annotated[
     Query(alias="format", description="JSON pages, or all rows as CSV or Parquet."),
 ]
 IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
+UNCHANGED: Responses = {304: {"description": "What you have is current."}}
 PRICE_COLUMNS = {"lmp_usd_per_mwh": "price_usd_per_mwh", "lmp_q_usd_per_mvarh": "q_price_usd_per_mvarh"}
 STATEMENT_KEYS = ("participant", "resource", "product", "unit")
 TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
@@ -104,7 +115,7 @@ def list_versions(
     tags=["prices"],
     summary="Read prices",
     response_model=PricePage,
-    responses={304: {"description": "What you have is current."}} | refusals(400, 403, 404, 422),
+    responses=UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_prices(
     market_id: MarketId,
@@ -237,9 +248,7 @@ def _table(service: Service, run_id: str, name: str) -> pa.Table:
 
 
 def _own_resources(service: Service, who: Principal, feeder: str) -> list[str]:
-    own = select(resources.c.name).where(
-        resources.c.participant_id == who.participant_id, resources.c.feeder == feeder
-    )
+    own = select(resources.c.name).where(resources.c.participant_id == who.participant_id, resources.c.feeder == feeder)
     with service.engine.connect() as connection:
         return list(connection.execute(own).scalars())
 

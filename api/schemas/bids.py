@@ -3,6 +3,7 @@
 A bid is of one resource and one product over consecutive intervals.  Quantities are unsigned; its side says which way.
 """
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, SkipValidation, TypeAdapter, model_validator
@@ -54,7 +55,7 @@ class EnergyBid(_Bid):
     def _is_monotone(self) -> Self:
         sign = 1.0 if self.side == "supply" else -1.0
         prices = [sign * price for part in self.segments for price in (part.price_usd_per_mwh, part.ends_at)]
-        if any(later < earlier for earlier, later in zip(prices, prices[1:], strict=False)):
+        if any(later < earlier for earlier, later in pairwise(prices)):
             wanted = "not fall" if self.side == "supply" else "not rise"
             message = "the prices of a {side} curve must {wanted} from segment to segment"
             raise PydanticCustomError("not_monotone", message, {"side": self.side, "wanted": wanted})
@@ -159,5 +160,3 @@ class BidPage(Answer):
 
     items: list[BidOut]
     next_cursor: str | None
-
-

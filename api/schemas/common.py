@@ -17,7 +17,9 @@ LARGEST_NUMBER = 1e9
 class Body(BaseModel):
     """What a client sends."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False, frozen=True, use_attribute_docstrings=True
+    )
 
 
 class Answer(BaseModel):

@@ -28,7 +28,9 @@ class KeyIn(Body):
     @model_validator(mode="after")
     def _is_someones(self) -> Self:
         if (self.role == "aggregator") != (self.participant_id is not None):
-            raise PydanticCustomError("participant_mismatch", "an aggregator's key needs a participant, others have none")
+            raise PydanticCustomError(
+                "participant_mismatch", "an aggregator's key needs a participant, others have none"
+            )
         return self
 
 
@@ -296,5 +298,3 @@ class Page(Answer):
 
     items: list[dict[str, Any]]
     next_cursor: str | None
-
-

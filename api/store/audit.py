@@ -1,6 +1,6 @@
-"""The audit chain: every change is a row whose hash covers the row before it.
+r"""The audit chain: every change is a row whose hash covers the row before it.
 
-    hash_k = SHA-256(hash_(k-1) "\\n" canonical JSON of row k)
+    hash_k = SHA-256(hash_(k-1) "\n" canonical JSON of row k)
 
 A row that is altered, dropped or put in between breaks every hash after it.
 """
@@ -20,12 +20,12 @@ GENESIS = "0" * 64
 
 @dataclass(frozen=True)
 class Entry:
-    """One change: who did what to which object, and what it was before and after."""
+    """One change: who did what to which thing, and what it was before and after."""
 
     at: datetime
     actor: str
     action: str
-    object: str
+    target: str
     after: Mapping[str, object] | None
     before: Mapping[str, object] | None = None
 
@@ -72,11 +72,11 @@ def broken_links(connection: Connection) -> Iterator[str]:
     for row in connection.execute(select(audit).order_by(audit.c.sequence)):
         if row.sequence != sequence + 1:
             yield f"entry {sequence + 1} is missing: entry {row.sequence} follows entry {sequence}"
-        entry = Entry(row.at, row.actor, row.action, row.object, row.after, row.before)
+        entry = Entry(row.at, row.actor, row.action, row.target, row.after, row.before)
         if row.previous_hash != previous:
             yield f"entry {row.sequence} does not follow the entry before it"
         if row.hash != entry_hash(row.sequence, entry, row.previous_hash):
-            yield f"entry {row.sequence} ({row.action} of {row.object}) is not what was written"
+            yield f"entry {row.sequence} ({row.action} of {row.target}) is not what was written"
         sequence, previous = row.sequence, row.hash
     head = connection.execute(select(chain)).one()
     if (head.sequence, head.hash) != (sequence, previous):

@@ -212,7 +212,7 @@ audit = Table(
     Column("at", UtcTime, nullable=False),
     Column("actor", Text, nullable=False),
     Column("action", Text, nullable=False),
-    Column("object", Text, nullable=False),
+    Column("target", Text, nullable=False),
     Column("before", Document),
     Column("after", Document),
     Column("previous_hash", Text, nullable=False),
