@@ -22,7 +22,7 @@ from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, 
 from dlmp.formulation import FORMULATIONS
 from dlmp.market import MarketCase
 from dlmp.network.model import BALANCED_PHASE
-from dlmp.output import DAY_FILES, RESULT_FILES, check_folder, check_parquet, write_day, write_files, write_results
+from dlmp.output import DAY_FILES, RESULT_FILES, check_folder, write_day, write_files, write_results
 from dlmp.plot import feeder, price_stack
 from dlmp.report import case_rows, clearing_rows, day_rows, limits_table, lines, power_flow_rows, price_table, tap_rows
 from dlmp.rolling import RollingDay, reclear
@@ -84,8 +84,6 @@ def clear_command(
     limits = HARD if hard else SOFT
     settings = Settings(formulation=formulation, losses=losses, limits=limits, max_passes=max_passes)
     check_folder(out, RESULT_FILES)
-    if parquet:
-        check_parquet()
     clearing, settling = _clear(case, settings, certificate, quiet, with_taps=taps)
     wall_seconds = time.perf_counter() - began
     write_results(

@@ -4,7 +4,6 @@ Every file is written whole before any of them appears in the folder.  Times are
 have all their digits, money is plain decimals, and nothing is NaN or infinite.
 """
 
-import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -93,12 +92,10 @@ def write_results(
     Raises
     ------
     InputError
-        When `folder` cannot be written, and when Parquet is wanted without pyarrow.
+        When `folder` cannot be written.
     SolverError
         When a result is not finite.
     """
-    if parquet:
-        check_parquet()
     writers: dict[str, Writer] = {}
     tables = {name: finite(name, make(clearing)) for name, make in TABLES.items()}
     settlement = settle(clearing) if clearing.status == CONVERGED else None
@@ -137,12 +134,6 @@ def write_day(day: RollingDay, folder: Path, *, wall_seconds: float) -> None:
     text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
     writers[SUMMARY] = lambda path: path.write_text(text + "\n", "utf-8")
     write_files(folder, writers, DAY_FILES)
-
-
-def check_parquet() -> None:
-    """Raise `InputError` where Parquet cannot be written."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise InputError([Problem("parquet", "pyarrow", "not installed", 'run: pip install pyarrow')])
 
 
 def finite(name: str, table: pd.DataFrame) -> pd.DataFrame:

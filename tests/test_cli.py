@@ -121,14 +121,6 @@ def test_parquet_copies_stand_beside_the_csv_files(run, case: Path, tmp_path: Pa
     assert (code, {path.name for path in (tmp_path / "out").iterdir()}) == (0, set(RESULT_FILES))
 
 
-def test_parquet_without_pyarrow_exits_2_before_anything_is_cleared(run, case: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(cli, "clear", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    code, _, err = run("clear", case, "--out", tmp_path / "out", "--parquet")
-    assert code == 2
-    assert 'pip install "dlmp[parquet]"' in err
-
-
 def test_quiet_prints_nothing(run, case: Path, tmp_path: Path):
     assert run("clear", case, "--out", tmp_path / "out", "--quiet") == (0, "", "")
 

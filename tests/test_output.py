@@ -204,10 +204,3 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(output.os, "access", lambda path, mode: False)
     with pytest.raises(InputError, match="no permission to write"):
         check_folder(tmp_path / "new", RESULT_FILES)
-
-
-def test_parquet_without_pyarrow_names_what_to_install(clearing: Clearing, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(output.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "dlmp\[parquet\]"'):
-        write_results(clearing, tmp_path / "out", parquet=True, wall_seconds=0.0)
-    assert not list(tmp_path.iterdir())
