@@ -8,7 +8,7 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -85,10 +85,21 @@ def _hash(secret: str) -> str:
 
 
 class Keyring:
-    """Turns a bearer token into who sent it, and counts their requests."""
+    """Turns a bearer token into who sent it, and counts their requests.
 
-    def __init__(self, engine: Engine, clock: Clock, rate_per_second: float, burst: float):
+    Tokens that are no keys of this service go to `other`, where there is one.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        rate_per_second: float,
+        burst: float,
+        other: Callable[[str], Principal] | None = None,
+    ):
         self._engine, self._clock = engine, clock
+        self._other = other
         self._rate, self._burst = rate_per_second, burst
         self._known: dict[str, tuple[float, Principal, datetime | None]] = {}
         self._tokens: dict[str, tuple[float, float]] = {}
@@ -111,17 +122,19 @@ class Keyring:
             self._known[digest] = known
         _, principal, expires_at = known
         if expires_at is not None and self._clock() >= expires_at:
-            raise _unknown()
+            raise unknown_key()
         return principal
 
     def _looked_up(self, token: str) -> tuple[float, Principal, datetime | None]:
+        if self._other is not None and not token.startswith("dlmp_"):
+            return time.monotonic(), self._other(token), None
         name, dot, secret = token.removeprefix("dlmp_").partition(".")
         if not (token.startswith("dlmp_") and dot):
-            raise _unknown()
+            raise unknown_key()
         with self._engine.connect() as connection:
             row = connection.execute(select(keys).where(keys.c.id == name)).one_or_none()
         if row is None or not hmac.compare_digest(row.secret_sha256, _hash(secret)) or row.revoked_at is not None:
-            raise _unknown()
+            raise unknown_key()
         scopes = frozenset(row.scopes) & SCOPES_OF[row.role]
         return time.monotonic(), Principal(row.id, row.role, scopes, row.participant_id), row.expires_at
 
@@ -140,5 +153,6 @@ class Keyring:
             self._tokens[who] = level - 1.0, now
 
 
-def _unknown() -> Unauthenticated:
+def unknown_key() -> Unauthenticated:
+    """Refuse a token, without a hint of what is wrong with it."""
     return Unauthenticated("unknown_key", "The API key is not known, has expired or was revoked.")

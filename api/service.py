@@ -9,6 +9,7 @@ from api.bidding import Reply, Submission, submission_handler
 from api.clock import Clock, system_clock
 from api.errors import Conflict
 from api.http import Metrics
+from api.oidc import Provider
 from api.settings import ServiceSettings
 from api.store.database import open_database
 from api.store.writer import Handler, Writer
@@ -52,6 +53,7 @@ class Service:
 def new_service(settings: ServiceSettings, clock: Clock = system_clock) -> Service:
     """Connect to the database of `settings`; its tables must be there."""
     engine = open_database(settings.url)
-    keyring = Keyring(engine, clock, settings.rate_per_second, settings.rate_burst)
+    other = Provider(settings).identify if settings.oidc_issuer else None
+    keyring = Keyring(engine, clock, settings.rate_per_second, settings.rate_burst, other)
     accept = submission_handler(settings.max_bids_per_market)
     return Service(settings, clock, engine, Writer(engine), keyring, Metrics(), accept)

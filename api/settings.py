@@ -27,6 +27,11 @@ class ServiceSettings(BaseSettings):
     max_run_attempts: int = Field(3, gt=0, description="How often an interrupted run is begun before it has failed.")
     runs_here: bool = Field(True, description="Carry out runs in this process' children.")
 
+    oidc_issuer: str = Field("", description="OpenID Connect provider whose tokens are taken; blank: none.")
+    oidc_audience: str = Field("dlmp", description="What its tokens must be meant for.")
+    oidc_jwks_url: str = Field("", description="Its keys; blank: /.well-known/jwks.json of the issuer.")
+    webhooks_to_private: bool = Field(False, description="Send webhooks to private addresses and over http too.")
+
     @property
     def url(self) -> str:
         """The database as SQLAlchemy names it."""

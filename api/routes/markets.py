@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -45,7 +46,7 @@ CanRead = Annotated[Principal, Depends(requires("markets:read"))]
 CanWrite = Annotated[Principal, Depends(requires("markets:write"))]
 CanReadRuns = Annotated[Principal, Depends(requires("runs:read"))]
 CanRun = Annotated[Principal, Depends(requires("runs:write"))]
-WATCH_S = 0.5
+WATCH_S, KEEP_ALIVE_S = 0.5, 15.0
 ZIP: Responses = {200: {"content": {"application/zip": {}}}}
 EVENTS: Responses = {200: {"content": {"text/event-stream": {}}}}
 
@@ -95,6 +96,18 @@ def list_markets(
 def read_market(market_id: MarketId, service: ServiceHere, who: CanRead) -> Response:
     """Read a market and its state now."""
     return answered(200, _market_of(service, market_id))
+
+
+@router.get(
+    "/markets/{market_id}/events",
+    tags=["markets"],
+    summary="Follow a market",
+    response_class=StreamingResponse,
+    responses=EVENTS | refusals(403, 404, 422),
+)
+async def follow_market(market_id: MarketId, request: Request, service: ServiceHere, who: CanRead) -> StreamingResponse:
+    """Follow a market by server-sent events; each event is the market as it is then, its state the event's name."""
+    return await _followed(request, partial(_market_of, service, market_id), lambda market: False)
 
 
 @router.post(
@@ -229,21 +242,9 @@ def read_snapshot(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Resp
 )
 async def follow_run(run_id: RunId, request: Request, service: ServiceHere, who: CanReadRuns) -> StreamingResponse:
     """Follow a run by server-sent events until it has ended; each event is the run as it is then."""
-    await asyncio.to_thread(_run_of, service, run_id)
-
-    async def events() -> AsyncIterator[str]:
-        last = ""
-        while not await request.is_disconnected():
-            run = await asyncio.to_thread(_run_of, service, run_id)
-            data = json.dumps(run, ensure_ascii=False)
-            if data != last:
-                last = data
-                yield f"event: {run['state']}\ndata: {data}\n\n"
-            if run["state"] not in (QUEUED, RUNNING):
-                return
-            await asyncio.sleep(WATCH_S)
-
-    return StreamingResponse(events(), media_type="text/event-stream")
+    return await _followed(
+        request, partial(_run_of, service, run_id), lambda run: run["state"] not in (QUEUED, RUNNING)
+    )
 
 
 @router.post(
@@ -258,6 +259,31 @@ async def cancel(run_id: RunId, service: ServiceHere, who: CanRun) -> Response:
     """Cancel a run that has not ended."""
     await service.writer.do(CANCEL, Cancel(run_id, who.key_id, service.clock()))
     return answered(202, _run_of(service, run_id))
+
+
+async def _followed(
+    request: Request, read: Callable[[], dict[str, Any]], has_ended: Callable[[dict[str, Any]], bool]
+) -> StreamingResponse:
+    """Send what `read` gives whenever it has changed, and a comment now and then so that nobody hangs up."""
+    first = await asyncio.to_thread(read)
+
+    async def events() -> AsyncIterator[str]:
+        now, last, silent_s = first, "", 0.0
+        while True:
+            data = json.dumps(now, ensure_ascii=False)
+            if data != last:
+                last, silent_s = data, 0.0
+                yield f"event: {now['state']}\ndata: {data}\n\n"
+            elif silent_s >= KEEP_ALIVE_S:
+                silent_s = 0.0
+                yield ": still here\n\n"
+            if has_ended(now) or await request.is_disconnected():
+                return
+            await asyncio.sleep(WATCH_S)
+            silent_s += WATCH_S
+            now = await asyncio.to_thread(read)
+
+    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 async def _move(service: Service, who: Principal, handler: Handler, market_id: str) -> Response:

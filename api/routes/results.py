@@ -16,6 +16,7 @@ from api.clock import rfc3339
 from api.errors import NotFound
 from api.frames import TIME_FORMAT, chosen, csv_chunks, page, parquet_bytes, result_table
 from api.http import StrictRoute
+from api.oasis import oasis_table
 from api.publication import published_versions, status_of
 from api.routes.common import (
     Cursor,
@@ -42,6 +43,10 @@ Bus = Annotated[str | None, Query(description="Only this bus.", max_length=100)]
 Format = Annotated[
     Literal["json", "csv", "parquet"],
     Query(alias="format", description="JSON pages, or all rows as CSV or Parquet."),
+]
+PriceFormat = Annotated[
+    Literal["json", "csv", "parquet", "oasis"],
+    Query(alias="format", description="JSON pages, or all rows as CSV, Parquet, or CSV with CAISO OASIS's columns."),
 ]
 IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
 UNCHANGED: Responses = {304: {"description": "What you have is current."}}
@@ -124,7 +129,7 @@ def read_prices(
     price_version: Version = None,
     interval_start: Interval = None,
     bus: Bus = None,
-    form: Format = "json",
+    form: PriceFormat = "json",
     if_none_match: IfNoneMatch = None,
     cursor: Cursor = None,
     limit: Limit = 1_000,
@@ -133,10 +138,11 @@ def read_prices(
     published = _published(service, market_id, price_version)
     if if_none_match == published.etag:
         return Response(status_code=304, headers={"ETag": published.etag})
-    table = _table(service, published.version.run_id, "prices")
-    table = table.rename_columns([PRICE_COLUMNS.get(name, name) for name in table.column_names])
     begins = None if interval_start is None else interval_start.strftime(TIME_FORMAT)
-    table = chosen(table, {"interval_start": begins, "bus": bus})
+    table = chosen(_table(service, published.version.run_id, "prices"), {"interval_start": begins, "bus": bus})
+    if form == "oasis":
+        return _answer(published, oasis_table(published.market, table), "csv", cursor, limit)
+    table = table.rename_columns([PRICE_COLUMNS.get(name, name) for name in table.column_names])
     return _answer(published, table, form, cursor, limit)
 
 
