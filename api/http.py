@@ -121,6 +121,7 @@ class Edge:
             return
         began, request_id, status = time.perf_counter(), new_id("req"), 500
         scope["request_id"] = request_id
+        structlog.contextvars.bind_contextvars(request_id=request_id)
 
         async def answer(message: Message) -> None:
             nonlocal status

@@ -2,7 +2,7 @@
 
 The child may hang, crash, or use up its time or memory; the run then ends as failed, with its reason, and the service
 answers meanwhile.  The lease of a run is renewed while its child lives; should the whole worker be killed, another
-takes the run up when the lease has run out.
+takes the run up when the lease has run out.  A worker that is told to end gives its run back.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ import structlog
 from api.archive import unpack_into
 from api.child import CASE, RESULTS, SETTINGS
 from api.identity import new_id
-from api.runs import Beat, Claim, Ended, beat, claim_run, end_run
+from api.runs import Beat, Claim, Ended, Release, beat, claim_run, end_run, release_run
 from api.service import Service
 from api.store.tables import CANCELLED, FAILED, SUCCEEDED
 from api.store.writer import each
 from dlmp.output import SUMMARY
 
 POLL_S, WATCH_S = 0.25, 0.1
-CLAIM, BEAT, END = each(claim_run), each(beat), each(end_run)
+CLAIM, BEAT, END, RELEASE = each(claim_run), each(beat), each(end_run), each(release_run)
 MIB = 1024 * 1024
 MOST_REASON = 2_000
 log = structlog.get_logger("dlmp.runner")
@@ -53,7 +53,7 @@ class Runner:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop; a run under way is left to whoever comes next."""
+        """Stop; a run under way is given back, so that the next worker takes it up at once."""
         self._stopping.set()
         self._thread.join()
 
@@ -79,6 +79,8 @@ class Runner:
             (folder / SETTINGS).write_text(json.dumps(run.settings), "utf-8")
             ended = self._watch(run, folder)
         if ended is None:
+            if self._service.writer.do_now(RELEASE, Release(run.id, self._name)):
+                log.info("run released", run=run.id)
             return
         self._service.writer.do_now(END, ended)
         self._service.metrics.runs.labels(ended.state).inc()

@@ -193,6 +193,22 @@ def beat(connection: Connection, chain: Chain, sign: Beat) -> str:
     return "cancel" if row.cancel_requested else "go_on"
 
 
+@dataclass(frozen=True)
+class Release:
+    """A run that its worker, which is ending, gives back."""
+
+    run_id: str
+    worker: str
+
+
+def release_run(connection: Connection, chain: Chain, release: Release) -> bool:
+    """Let a run wait again, as if it had not been begun; False when it is no longer this worker's."""
+    own = and_(runs.c.id == release.run_id, runs.c.state == RUNNING, runs.c.worker == release.worker)
+    waits = {"state": QUEUED, "worker": "", "heartbeat_at": None, "attempts": runs.c.attempts - 1}
+    released = connection.execute(update(runs).where(own).values(**waits, progress={"text": "waiting", "passes": 0}))
+    return released.rowcount == 1
+
+
 def end_run(connection: Connection, chain: Chain, ended: Ended) -> bool:
     """Store how a run ended, its results with it; False when it is no longer this worker's."""
     row = connection.execute(select(runs).where(runs.c.id == ended.run_id)).one_or_none()

@@ -1,5 +1,6 @@
 """What the routes work with, made once for a process."""
 
+import threading
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
@@ -17,7 +18,7 @@ from api.store.writer import Handler, Writer
 
 @dataclass(frozen=True)
 class Service:
-    """Settings, clock, database, writer and keys of a running service."""
+    """Settings, clock, database, writer and keys of a running service, and whether it is about to end."""
 
     settings: ServiceSettings
     clock: Clock
@@ -27,6 +28,7 @@ class Service:
     metrics: Metrics
     accept: Handler
     in_flight: set[tuple[str, str]] = field(default_factory=set)
+    ending: threading.Event = field(default_factory=threading.Event)
 
     async def submit(self, submission: Submission) -> Reply:
         """Carry out a submission of bids.

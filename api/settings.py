@@ -1,6 +1,7 @@
 """Settings of the service, from the environment: ``DLMP_DATA_DIR`` and so on."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,11 +27,16 @@ class ServiceSettings(BaseSettings):
     lease_s: float = Field(10.0, gt=0, description="A run whose worker gives no sign for so long is taken up [s].")
     max_run_attempts: int = Field(3, gt=0, description="How often an interrupted run is begun before it has failed.")
     runs_here: bool = Field(True, description="Carry out runs in this process' children.")
-
     oidc_issuer: str = Field("", description="OpenID Connect provider whose tokens are taken; blank: none.")
     oidc_audience: str = Field("dlmp", description="What its tokens must be meant for.")
     oidc_jwks_url: str = Field("", description="Its keys; blank: /.well-known/jwks.json of the issuer.")
     webhooks_to_private: bool = Field(False, description="Send webhooks to private addresses and over http too.")
+    log_format: Literal["json", "text"] = Field("json", description="Form of the log on standard output.")
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the database is SQLite in the data directory."""
+        return self.url.startswith("sqlite")
 
     @property
     def url(self) -> str:

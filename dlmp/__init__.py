@@ -6,6 +6,9 @@
 'converged'
 """
 
+from importlib import import_module
+from typing import Any
+
 from dlmp.blocks import Blocks
 from dlmp.casefolder import read_case
 from dlmp.clearing import Clearing, clear
@@ -19,8 +22,10 @@ from dlmp.settings import Settings
 from dlmp.settlement import Correction, CostRecovery, Settlement, correct, settle
 from dlmp.shipped import shipped_case
 
-__all__ = [
+__all__ = [  # noqa: F822
+    "Bid",
     "Blocks",
+    "Client",
     "Clearing",
     "Correction",
     "CostRecovery",
@@ -50,3 +55,12 @@ __all__ = [
     "settle",
     "shipped_case",
 ]
+
+_OF_THE_CLIENT = ("Bid", "Client")
+"""Found when they are asked for: a clearing needs no HTTP."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_THE_CLIENT:
+        return getattr(import_module("dlmp.client"), name)
+    raise AttributeError(f"module 'dlmp' has no attribute {name!r}")

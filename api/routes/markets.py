@@ -107,7 +107,7 @@ def read_market(market_id: MarketId, service: ServiceHere, who: CanRead) -> Resp
 )
 async def follow_market(market_id: MarketId, request: Request, service: ServiceHere, who: CanRead) -> StreamingResponse:
     """Follow a market by server-sent events; each event is the market as it is then, its state the event's name."""
-    return await _followed(request, partial(_market_of, service, market_id), lambda market: False)
+    return await _followed(service, request, partial(_market_of, service, market_id), lambda market: False)
 
 
 @router.post(
@@ -243,7 +243,7 @@ def read_snapshot(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Resp
 async def follow_run(run_id: RunId, request: Request, service: ServiceHere, who: CanReadRuns) -> StreamingResponse:
     """Follow a run by server-sent events until it has ended; each event is the run as it is then."""
     return await _followed(
-        request, partial(_run_of, service, run_id), lambda run: run["state"] not in (QUEUED, RUNNING)
+        service, request, partial(_run_of, service, run_id), lambda run: run["state"] not in (QUEUED, RUNNING)
     )
 
 
@@ -262,7 +262,10 @@ async def cancel(run_id: RunId, service: ServiceHere, who: CanRun) -> Response:
 
 
 async def _followed(
-    request: Request, read: Callable[[], dict[str, Any]], has_ended: Callable[[dict[str, Any]], bool]
+    service: Service,
+    request: Request,
+    read: Callable[[], dict[str, Any]],
+    has_ended: Callable[[dict[str, Any]], bool],
 ) -> StreamingResponse:
     """Send what `read` gives whenever it has changed, and a comment now and then so that nobody hangs up."""
     first = await asyncio.to_thread(read)
@@ -277,7 +280,7 @@ async def _followed(
             elif silent_s >= KEEP_ALIVE_S:
                 silent_s = 0.0
                 yield ": still here\n\n"
-            if has_ended(now) or await request.is_disconnected():
+            if has_ended(now) or service.ending.is_set() or await request.is_disconnected():
                 return
             await asyncio.sleep(WATCH_S)
             silent_s += WATCH_S

@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 10_000
+CONNECT_TIMEOUT_S = 10
 WRITES = "dlmp_writes"
 
 
@@ -21,7 +22,8 @@ def open_database(url: str) -> Engine:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_size=16, max_overflow=32, pool_pre_ping=True)
+        patience = {"connect_timeout": CONNECT_TIMEOUT_S}
+        return create_engine(parsed, pool_size=16, max_overflow=32, pool_pre_ping=True, connect_args=patience)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, pool_size=16, max_overflow=32, connect_args={"check_same_thread": False})

@@ -1,12 +1,6 @@
-"""The command line: ``dlmp clear``, ``network``, ``demo`` and ``cases``.
-
-Exit codes: 0 cleared, 2 bad input, 3 infeasible, 4 not converged.  Results go to standard output and
-to files, progress and errors to standard error.
-"""
+"""Cases on the command line: ``dlmp clear``, ``roll``, ``network``, ``demo`` and ``cases``."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,45 +10,30 @@ from rich.text import Text
 
 from dlmp.casefolder import read_case
 from dlmp.chart import ASCII, UNICODE, price_chart
+from dlmp.cli.terminal import new_app, print_rows, progress, stdout
 from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.dispatch import PassReport
-from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, Problems, SolverError
+from dlmp.errors import Problems
 from dlmp.formulation import FORMULATIONS
 from dlmp.market import MarketCase
 from dlmp.network.model import BALANCED_PHASE
 from dlmp.output import DAY_FILES, RESULT_FILES, check_folder, write_day, write_files, write_results
 from dlmp.plot import feeder, price_stack
-from dlmp.report import case_rows, clearing_rows, day_rows, limits_table, lines, power_flow_rows, price_table, tap_rows
+from dlmp.report import case_rows, clearing_rows, day_rows, limits_table, power_flow_rows, price_table, tap_rows
 from dlmp.rolling import RollingDay, reclear
 from dlmp.settings import HARD, LOSS_MODELS, SOFT, Settings
 from dlmp.shipped import shipped_case, shipped_cases
 from dlmp.taps import TapClearing, clear_with_taps
 
-EXIT_CODES: dict[type[DlmpError], int] = {InputError: 2, InfeasibleError: 3, PowerFlowError: 4, SolverError: 4}
 NOT_CONVERGED_CODE = 4
 DEMO_CASE = "day33"
 DEMO_FILES = ("feeder.png", "price.png")
 
-app = typer.Typer(
-    help="Clear a market on a distribution feeder into nodal prices.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+app = new_app()
 
 CaseArgument = Annotated[
     Path, typer.Argument(metavar="CASE", help="Folder of a market case, or the name of a shipped one.")
 ]
-
-
-def main() -> None:
-    """Run the command line; errors that dlmp raises on purpose become a message and an exit code."""
-    try:
-        app(prog_name="dlmp")
-    except DlmpError as error:
-        typer.echo(f"dlmp: {error}", err=True)
-        raise SystemExit(EXIT_CODES[type(error)]) from None
 
 
 @app.command("clear")
@@ -96,7 +75,7 @@ def clear_command(
     )
     if not quiet:
         rows = clearing_rows(clearing, clearing.certificate if certificate else None, wall_seconds)
-        _print_rows([*rows, *(tap_rows(settling) if settling else []), ("results", str(out))])
+        print_rows([*rows, *(tap_rows(settling) if settling else []), ("results", str(out))])
     _exit_unless_converged(clearing)
 
 
@@ -114,7 +93,7 @@ def roll_command(
     began = time.perf_counter()
     check_folder(out, DAY_FILES)
     forecasts = _forecasts(step)
-    with _progress(quiet) as show:
+    with progress(quiet) as show:
         show("clearing the day")
         cleared = clear(_read(case))
         _exit_unless_converged(cleared)
@@ -126,7 +105,7 @@ def roll_command(
     wall_seconds = time.perf_counter() - began
     write_day(day, out, wall_seconds=wall_seconds)
     if not quiet:
-        _print_rows([*day_rows(day, wall_seconds), ("results", str(out))])
+        print_rows([*day_rows(day, wall_seconds), ("results", str(out))])
 
 
 def _forecasts(steps: list[str]) -> list[tuple[int, Path]]:
@@ -146,8 +125,8 @@ def _forecasts(steps: list[str]) -> list[tuple[int, Path]]:
 def network_command(case: CaseArgument) -> None:
     """Describe a feeder and its AC power flow without bids."""
     market_case = _read(case)
-    _print_rows(case_rows(market_case))
-    _print_rows(power_flow_rows(market_case))
+    print_rows(case_rows(market_case))
+    print_rows(power_flow_rows(market_case))
 
 
 @app.command("cases")
@@ -170,14 +149,14 @@ def demo_command(
     began = time.perf_counter()
     check_folder(out, DEMO_FILES)
     clearing, _ = _clear(shipped_case(DEMO_CASE), Settings(), with_certificate=True, quiet=False)
-    console = _stdout()
+    console = stdout()
     console.print(price_table(clearing))
     console.print(limits_table(clearing) if len(clearing.binding_limits()) else "No network limit binds.\n")
     console.print(_chart(clearing, console))
     console.print()
     _draw(clearing, out)
     rows = clearing_rows(clearing, clearing.certificate, time.perf_counter() - began)
-    _print_rows([*rows, ("pictures", ", ".join(str(out / name) for name in DEMO_FILES))])
+    print_rows([*rows, ("pictures", ", ".join(str(out / name) for name in DEMO_FILES))])
     _exit_unless_converged(clearing)
 
 
@@ -189,7 +168,7 @@ def _read(case: Path) -> MarketCase:
 def _clear(
     case: Path, settings: Settings, with_certificate: bool, quiet: bool, *, with_taps: bool = False
 ) -> tuple[Clearing, TapClearing | None]:
-    with _progress(quiet) as show:
+    with progress(quiet) as show:
         show("reading the case")
         market_case = _read(case)
         show("clearing")
@@ -205,27 +184,8 @@ def _clear(
     return clearing, settling
 
 
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Show what is being done on a terminal; elsewhere, and when `quiet`, do nothing."""
-    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    if quiet or not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status("") as status:
-        yield lambda text: status.update(Text(text))
-
-
 def _pass_text(report: PassReport) -> str:
     return f"clearing: pass {report.number}, step {report.step_pu:.1e} pu, violation {report.violation_pu:.1e} pu"
-
-
-def _stdout() -> Console:
-    return Console(markup=False, emoji=False, highlight=False)
-
-
-def _print_rows(rows: list[tuple[str, str]]) -> None:
-    _stdout().print(lines(rows), soft_wrap=True)
 
 
 def _chart(clearing: Clearing, console: Console) -> Text:
@@ -253,7 +213,3 @@ def _exit_unless_converged(clearing: Clearing) -> None:
         residuals = f"violation {last.violation_pu:.3g} pu, step {last.step_pu:.3g} pu"
         typer.echo(f"dlmp: not converged in pass {last.number}: {residuals}", err=True)
         raise typer.Exit(NOT_CONVERGED_CODE)
-
-
-if __name__ == "__main__":
-    main()

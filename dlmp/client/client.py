@@ -1,0 +1,291 @@
+"""The client: a method for each thing that aggregators and operators do."""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, Self
+
+import httpx
+import pandas as pd
+
+from dlmp.client.errors import ServiceError
+from dlmp.client.outbox import Outbox, Request
+from dlmp.client.records import Bid, BidVersion, Feeder, Key, Market, Participant, Receipt, Resent, Resource, Run
+from dlmp.client.tables import table_of, with_amounts
+from dlmp.client.transport import Transport, encoded
+
+ATOMIC, PER_ITEM = "atomic", "per_item"
+POLL_S = 0.5
+Show = Callable[[Run], None]
+
+
+class Client:
+    """Client of a market service; may be used from several threads.
+
+    Parameters
+    ----------
+    url
+        Of the service, such as ``http://127.0.0.1:8000``.
+    key
+        API key; None reads what is public.
+    outbox
+        File in which bids are kept until they are answered; None keeps them in memory only.
+    timeout_s
+        Longest silence of the service [s].
+    attempts
+        How often a request is sent while the service is busy or not reached.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        outbox: str | PathLike[str] | None = None,
+        timeout_s: float = 30.0,
+        attempts: int = 8,
+    ):
+        account = (key or "").removeprefix("dlmp_").partition(".")[0]
+        kept = None if outbox is None else Outbox(outbox, url, account)
+        self._transport = Transport(url, key, timeout_s, attempts, kept)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections and outbox."""
+        self._transport.close()
+
+    def add_participant(self, name: str) -> Participant:
+        """Register someone who trades."""
+        return Participant.of(self._post("/v1/participants", {"name": name}))
+
+    def participants(self) -> list[Participant]:
+        """Everyone who trades."""
+        return [Participant.of(item) for item in self._transport.items("/v1/participants")]
+
+    def issue_key(self, name: str, role: str, participant_id: str | None = None) -> Key:
+        """Issue an API key; the whole of it is in this answer only."""
+        return Key.of(self._post("/v1/keys", {"name": name, "role": role, "participant_id": participant_id}))
+
+    def add_feeder(
+        self, name: str, *, shipped: str | None = None, files: Mapping[str, str] | None = None
+    ) -> Feeder:
+        """Add a feeder that ships with dlmp, or one of the texts of its files; known content changes nothing."""
+        content = {"shipped": shipped, "files": None if files is None else dict(files)}
+        return Feeder.of(self._post("/v1/feeders", {"name": name, **_given(content)}))
+
+    def feeders(self) -> list[Feeder]:
+        """All versions of all feeders."""
+        return [Feeder.of(item) for item in self._transport.items("/v1/feeders")]
+
+    def add_resource(
+        self, participant_id: str, feeder: str, name: str, bus: str, kind: str, *, phase: str = "", **limits: float
+    ) -> Resource:
+        """Register a DER at a node; `limits` are ``p_max_kw`` and so on, as `Resource` has them."""
+        place = {"participant_id": participant_id, "feeder": feeder, "name": name, "bus": bus, "kind": kind}
+        return Resource.of(self._post("/v1/resources", {**place, "phase": phase, **limits}))
+
+    def resources(self, feeder: str | None = None) -> list[Resource]:
+        """Your resources, or for an operator all of them."""
+        return [Resource.of(item) for item in self._transport.items("/v1/resources", feeder=feeder)]
+
+    def add_market(
+        self,
+        name: str,
+        feeder_id: str,
+        trade_date: str,
+        *,
+        market_timezone: str,
+        gate_opens_at: str,
+        gate_closes_at: str,
+        import_price_usd_per_mwh: Sequence[float],
+        **more: Any,
+    ) -> Market:
+        """Register a market of a day; `more` are the other fields of the API's markets."""
+        body = {
+            "name": name,
+            "feeder_id": feeder_id,
+            "trade_date": trade_date,
+            "market_timezone": market_timezone,
+            "gate_opens_at": gate_opens_at,
+            "gate_closes_at": gate_closes_at,
+            "import_price_usd_per_mwh": list(import_price_usd_per_mwh),
+        }
+        return Market.of(self._post("/v1/markets", body | more))
+
+    def markets(self, trade_date: str | None = None) -> list[Market]:
+        """All markets, or those of a day."""
+        return [Market.of(item) for item in self._transport.items("/v1/markets", trade_date=trade_date)]
+
+    def market(self, market_id: str) -> Market:
+        """A market and its state now."""
+        return Market.of(self._transport.read(f"/v1/markets/{market_id}").json())
+
+    def open_gate(self, market_id: str) -> Market:
+        """Open a gate before its time."""
+        return Market.of(self._post(f"/v1/markets/{market_id}/open"))
+
+    def close_gate(self, market_id: str) -> Market:
+        """Close a gate before its time."""
+        return Market.of(self._post(f"/v1/markets/{market_id}/close"))
+
+    def submit(self, bids: Bid | Sequence[Bid], *, mode: str = ATOMIC, idempotency_key: str | None = None) -> Receipt:
+        """Place a bid, or many of one market at once.
+
+        Parameters
+        ----------
+        bids
+            One bid, or up to 1,000.
+        mode
+            For many: ``atomic``, all or none, or ``per_item``, each on its own.
+        idempotency_key
+            Your own name for this submission; left out, a random one.
+
+        Raises
+        ------
+        WrongContent, StateConflict
+            When the bids are refused: with every fault; when the gate is not open.
+        NoAnswer, Busy
+            When it is not known whether the bids stand: `resend` finds out.
+        """
+        if isinstance(bids, Bid):
+            return self._once("POST", "/v1/bids", self._bodies([bids])[0], idempotency_key)
+        body = {"mode": mode, "bids": self._bodies(bids)}
+        return self._once("POST", "/v1/bids/batch", body, idempotency_key)
+
+    def amend(self, was: BidVersion, bid: Bid, *, idempotency_key: str | None = None) -> Receipt:
+        """Put `bid` in place of the version `was`, as `bid` read it; raises `OutOfDate` when somebody was faster."""
+        path, body = f"/v1/bids/{was.id}", self._bodies([bid])[0]
+        return self._once("PUT", path, body, idempotency_key, {"If-Match": was.etag})
+
+    def withdraw(self, was: BidVersion, *, idempotency_key: str | None = None) -> Receipt:
+        """Withdraw a bid whose newest version is `was`; raises `OutOfDate` when somebody was faster."""
+        return self._once("DELETE", f"/v1/bids/{was.id}", None, idempotency_key, {"If-Match": was.etag})
+
+    def bid(self, bid_id: str) -> BidVersion:
+        """Newest version of a bid."""
+        response = self._transport.read(f"/v1/bids/{bid_id}")
+        return BidVersion.of(response.json() | {"etag": response.headers["ETag"]})
+
+    def bids(self, market_id: str | None = None, state: str | None = None) -> list[BidVersion]:
+        """Every version of your bids, in the order of their acceptance."""
+        found = self._transport.items("/v1/bids", market_id=market_id, state=state, limit=1_000)
+        return [BidVersion.of(item) for item in found]
+
+    def history(self, bid_id: str) -> list[BidVersion]:
+        """Every version of a bid, the first one first."""
+        return [BidVersion.of(item) for item in self._transport.items(f"/v1/bids/{bid_id}/history")]
+
+    def resend(self) -> list[Resent]:
+        """Send again what the outbox has no answer for, as after a crash; each is carried out once."""
+        resent = []
+        for request in self._transport.unanswered():
+            try:
+                receipt = _receipt(self._transport.write_again(request))
+            except ServiceError as error:
+                resent.append(Resent(request.idempotency_key, None, error))
+            else:
+                resent.append(Resent(request.idempotency_key, receipt, None))
+        return resent
+
+    def request_run(self, market_id: str, **settings: Any) -> Run:
+        """Queue the clearing of a closed market, or get the one under way; `settings` as in the API's runs."""
+        return Run.of(self._post(f"/v1/markets/{market_id}/runs", settings))
+
+    def run(self, market_id: str, show: Show | None = None, **settings: Any) -> Run:
+        """Clear a closed market and wait for it; `show` is called with the run whenever it has moved.
+
+        The state of the run that is returned says whether it has succeeded.
+        """
+        return self.follow(self.request_run(market_id, **settings), show)
+
+    def follow(self, run: Run, show: Show | None = None) -> Run:
+        """Wait until a run has ended, over broken connections and restarts of the service."""
+        while run.is_under_way:
+            for event in self._transport.events(f"/v1/runs/{run.id}/events"):
+                run = Run.of(event)
+                if show is not None:
+                    show(run)
+            if run.is_under_way:
+                time.sleep(POLL_S)
+                run = Run.of(self._transport.read(f"/v1/runs/{run.id}").json())
+        return run
+
+    def cancel(self, run_id: str) -> Run:
+        """Cancel a run that has not ended."""
+        return Run.of(self._post(f"/v1/runs/{run_id}/cancel"))
+
+    def publish(self, market_id: str) -> Market:
+        """Publish prices, awards and statements of the newest run."""
+        return Market.of(self._post(f"/v1/markets/{market_id}/publish"))
+
+    def settle(self, market_id: str) -> Market:
+        """Make the statements of a published market final."""
+        return Market.of(self._post(f"/v1/markets/{market_id}/settle"))
+
+    def prices(self, market_id: str, version: int | None = None, bus: str | None = None) -> pd.DataFrame:
+        """Prices of all nodes and intervals with their parts; the newest version, or `version`."""
+        return self._table(f"/v1/markets/{market_id}/prices", price_version=version, bus=bus)
+
+    def limits(self, market_id: str, version: int | None = None) -> pd.DataFrame:
+        """Limits that bind."""
+        return self._table(f"/v1/markets/{market_id}/limits", price_version=version)
+
+    def awards(self, market_id: str, version: int | None = None) -> pd.DataFrame:
+        """What your resources were awarded, or for an operator all."""
+        return self._table(f"/v1/markets/{market_id}/awards", price_version=version)
+
+    def statements(self, market_id: str, version: int | None = None) -> pd.DataFrame:
+        """Your statement, or for an operator all; amounts are `decimal.Decimal` and add up to whole cents."""
+        return self._table(f"/v1/markets/{market_id}/statements", price_version=version)
+
+    def statement_delta(self, market_id: str, version: int | None = None) -> pd.DataFrame:
+        """By what a correction changes your statement."""
+        path = f"/v1/markets/{market_id}/statements/delta"
+        return with_amounts(pd.DataFrame(self._transport.items(path, price_version=version)))
+
+    def _table(self, path: str, **query: Any) -> pd.DataFrame:
+        return table_of(self._transport.read(path, format="parquet", **query).content)
+
+    def _post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        document: dict[str, Any] = self._transport.write("POST", path, body).json()
+        return document
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        idempotency_key: str | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        name = idempotency_key or str(uuid.uuid4())
+        content = b"" if body is None else encoded(body)
+        return _receipt(self._transport.write_once(Request(name, method, path, headers or {}, content)))
+
+    def _bodies(self, bids: Sequence[Bid]) -> list[dict[str, Any]]:
+        """Bodies of bids; those without times are of the whole day of their market."""
+        wanted = {bid.market_id for bid in bids if bid.interval_start is None or bid.interval_end is None}
+        days = {market_id: self.market(market_id) for market_id in wanted}
+        bodies = []
+        for bid in bids:
+            body = bid.body()
+            if bid.market_id in days:
+                day = days[bid.market_id]
+                body["interval_start"] = bid.interval_start or day.starts_at
+                body["interval_end"] = bid.interval_end or day.ends_at
+            bodies.append(body)
+        return bodies
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _receipt(response: httpx.Response) -> Receipt:
+    return Receipt.of(response.json(), response.headers.get("Idempotent-Replay") == "true")

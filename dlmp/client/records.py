@@ -1,0 +1,239 @@
+"""What the client takes and gives: bids, receipts, and the things of the market; times are RFC 3339, UTC, as text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from dlmp.client.errors import Fault, ServiceError, faults_of
+
+ENERGY = "energy"
+
+
+@dataclass(frozen=True)
+class Bid:
+    """A bid of one resource.
+
+    Parameters
+    ----------
+    market_id, resource_id
+        Where, and who.
+    side
+        ``supply`` injects, ``demand`` consumes; None for services.
+    segments
+        The curve of energy, or of a self-schedule or a service its one quantity [kW], [kvar]: pairs of quantity and
+        price [currency/MWh], or triples with the price where the segment ends; for a self-schedule the price is None.
+    interval_start, interval_end
+        First interval's start and last one's end; None is all of the market's day.
+    product
+        ``energy``, ``self_schedule``, or one of the four services.
+    """
+
+    market_id: str
+    resource_id: str
+    side: str | None
+    segments: Sequence[Sequence[float | None]]
+    interval_start: str | None = None
+    interval_end: str | None = None
+    product: str = ENERGY
+
+    def body(self) -> dict[str, Any]:
+        """Return the bid as the service takes it; both of its times must be given."""
+        head = {name: getattr(self, name) for name in ("market_id", "resource_id", "interval_start", "interval_end")}
+        head["product"] = self.product
+        if self.side is not None:
+            head["side"] = self.side
+        if self.product == ENERGY:
+            names = ("quantity_kw", "price_usd_per_mwh", "price_end_usd_per_mwh")
+            return head | {"segments": [_filled(zip(names, part, strict=False)) for part in self.segments]}
+        is_schedule = self.product == "self_schedule"
+        names = ("quantity_kw", "price_usd_per_mwh") if is_schedule else ("quantity", "price_usd_per_mw_h")
+        return head | _filled(zip(names, self.segments[0], strict=False))
+
+
+def _filled(pairs: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in pairs if value is not None}
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A document of the service; members that this client does not know are left out."""
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Make the record of a document."""
+        return cls(**{field.name: document[field.name] for field in fields(cls) if field.name in document})
+
+
+@dataclass(frozen=True)
+class Participant(_Record):
+    """Someone who trades."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Key(_Record):
+    """An API key that was just issued; `key` is the whole of it."""
+
+    id: str
+    name: str
+    role: str
+    participant_id: str | None
+    key: str
+
+
+@dataclass(frozen=True)
+class Feeder(_Record):
+    """A version of a feeder."""
+
+    id: str
+    name: str
+    version: int
+    sha256: str
+    description: str
+    bus_count: int
+
+
+@dataclass(frozen=True)
+class Resource(_Record):
+    """A registered resource and its limits; power in kW, kvar and kVA."""
+
+    id: str
+    participant_id: str
+    feeder: str
+    name: str
+    bus: str
+    phase: str
+    kind: str
+    p_min_kw: float
+    p_max_kw: float
+    q_min_kvar: float
+    q_max_kvar: float
+    s_max_kva: float | None
+    power_factor_min: float | None
+    retired_at: str | None
+
+
+@dataclass(frozen=True)
+class Market(_Record):
+    """A market and its state when it was read."""
+
+    id: str
+    name: str
+    state: str
+    feeder_id: str
+    feeder: str
+    trade_date: str
+    market_timezone: str
+    currency: str
+    interval_minutes: int
+    intervals: int
+    starts_at: str
+    ends_at: str
+    gate_opens_at: str
+    gate_closes_at: str
+    price_floor_usd_per_mwh: float
+    price_cap_usd_per_mwh: float
+    price_version: int | None
+
+
+@dataclass(frozen=True)
+class Run(_Record):
+    """A clearing run as it was when it was read."""
+
+    id: str
+    market_id: str
+    number: int
+    state: str
+    reason: str
+    correction_reason: str
+    snapshot_sha256: str
+    attempts: int
+    progress: Mapping[str, Any]
+    summary: Mapping[str, Any] | None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it has not ended."""
+        return self.state in ("queued", "running")
+
+
+@dataclass(frozen=True)
+class BidVersion(_Record):
+    """A version of a bid; `etag`, of one that was read by itself, names it in an amendment."""
+
+    id: str
+    version: int
+    state: str
+    market_id: str
+    resource_id: str
+    product: str
+    interval_start: str
+    interval_end: str
+    terms: Mapping[str, Any]
+    received_at: str
+    sequence: int
+    content_sha256: str
+    etag: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one bid of a submission."""
+
+    is_accepted: bool
+    bid_id: str | None
+    version: int | None
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Proof that a submission is on the service's disk; `outcomes` are in the order of its bids.
+
+    Parameters
+    ----------
+    submission_id, sequence
+        Its name, and its place in the order of acceptance over all participants.
+    received_at
+        When the service had all of it, which decides about the gate.
+    content_sha256
+        SHA-256 of the body that was received.
+    status
+        ``accepted`` or ``partly_accepted``.
+    is_again
+        It had been carried out before; this is the first answer once more.
+    """
+
+    submission_id: str
+    sequence: int
+    received_at: str
+    content_sha256: str
+    status: str
+    outcomes: tuple[Outcome, ...]
+    is_again: bool = False
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], is_again: bool) -> Self:
+        """Make the record of a receipt."""
+        outcomes = tuple(
+            Outcome(item["status"] == "accepted", item["bid_id"], item["version"], faults_of(item["errors"]))
+            for item in document["items"]
+        )
+        names = ("submission_id", "sequence", "received_at", "content_sha256", "status")
+        return cls(**{name: document[name] for name in names}, outcomes=outcomes, is_again=is_again)
+
+    @property
+    def bid_ids(self) -> list[str]:
+        """Names of the bids that stand."""
+        return [outcome.bid_id for outcome in self.outcomes if outcome.bid_id is not None]
+
+
+@dataclass(frozen=True)
+class Resent:
+    """What became of a request that was sent again: its receipt, or the error that it met."""
+
+    idempotency_key: str
+    receipt: Receipt | None
+    error: ServiceError | None
