@@ -106,7 +106,9 @@ def first_key(engine: Engine, folder: Path) -> Path | None:
     try:
         written: Path | None = _write(engine, issue, content)
     except OSError as error:
-        raise InputError([Problem("service", "data_dir", str(folder), f"cannot be written ({error.strerror})")]) from None
+        raise InputError(
+            [Problem("service", "data_dir", str(folder), f"cannot be written ({error.strerror})")]
+        ) from None
     return written
 
 

@@ -22,11 +22,11 @@ from dlmp.settings import Settings
 from dlmp.settlement import Correction, CostRecovery, Settlement, correct, settle
 from dlmp.shipped import shipped_case
 
-__all__ = [  # noqa: F822
+__all__ = [
     "Bid",
     "Blocks",
-    "Client",
     "Clearing",
+    "Client",
     "Correction",
     "CostRecovery",
     "DlmpError",

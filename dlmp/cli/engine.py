@@ -10,8 +10,8 @@ from rich.text import Text
 
 from dlmp.casefolder import read_case
 from dlmp.chart import ASCII, UNICODE, price_chart
-from dlmp.cli.terminal import new_app, print_rows, progress, stdout
 from dlmp.clearing import CONVERGED, Clearing, clear
+from dlmp.cli.terminal import new_app, print_rows, progress, stdout
 from dlmp.dispatch import PassReport
 from dlmp.errors import Problems
 from dlmp.formulation import FORMULATIONS

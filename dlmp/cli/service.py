@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from api import admin
 from api.auth import ROLES
 from api.clock import rfc3339
 from api.serve import serve
-from dlmp.cli.terminal import new_app, print_rows, stdout
+from dlmp.cli.terminal import new_app, print_rows
 from dlmp.errors import InputError, Problem
 
 AUDIT_FAULT_CODE = 1
@@ -71,13 +69,13 @@ def issue_command(
 @key_app.command("list")
 def list_command(data_dir: DataDir = None) -> None:
     """List all keys, without their secrets."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for title in ("key", "name", "role", "participant", "issued", "state"):
-        table.add_column(title, no_wrap=title == "key")
+    rows = [("key", "name", "role", "participant", "issued", "state")]
     for key in admin.list_keys(admin.read_settings(data_dir=data_dir)):
         issued = f"{key['created_at']:%Y-%m-%d %H:%M}Z"
-        table.add_row(key["id"], key["name"], key["role"], key["participant"] or "-", issued, _state(key))
-    stdout().print(table, soft_wrap=True)
+        rows.append((key["id"], key["name"], key["role"], key["participant"] or "-", issued, _state(key)))
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _state(key: Any) -> str:

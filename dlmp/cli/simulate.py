@@ -1,3 +1,61 @@
-"""x."""
-from dlmp.cli.terminal import new_app
+"""``dlmp simulate``: a market day on one machine, as a newcomer's first look at the service."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlmp.cli.markettables import award_summary, participant_summary, price_summary, stage_table
+from dlmp.cli.terminal import new_app, progress, stdout
+from dlmp.errors import InputError, Problem
+from dlmp.simulation import Day, Stage, own_service, simulate_day
+
 app = new_app()
+
+
+@app.command("simulate")
+def simulate_command(
+    feeder: Annotated[str, typer.Option(metavar="NAME", help="A shipped case, as `dlmp cases` lists them.")] = "day33",
+    aggregators: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="How many bid.")] = 4,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of their bids.")] = 1,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="A service that runs; left out: one is started for the day.")
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", metavar="FILE", help="An operator's key for it; left out: the variable DLMP_KEY."),
+    ] = None,
+) -> None:
+    """Run a market day: aggregators bid over HTTP, the gate closes, prices and statements come out."""
+    with progress(quiet=False) as show:
+        show("starting the service")
+        began = time.perf_counter()
+        with _service(url, key_file) as (address, key):
+            started = Stage("start the service", time.perf_counter() - began, address)
+            day = simulate_day(address, key, feeder, aggregators, seed, show)
+    _print_day(day, [*([] if url else [started]), *day.stages])
+
+
+@contextmanager
+def _service(url: str | None, key_file: Path | None) -> Iterator[tuple[str, str]]:
+    if url is None:
+        with own_service() as found:
+            yield found
+        return
+    try:
+        yield url, key_file.read_text("utf-8").strip() if key_file else os.environ["DLMP_KEY"]
+    except (OSError, KeyError, UnicodeDecodeError):
+        message = "give an operator's key by --key-file or DLMP_KEY"
+        raise InputError([Problem("simulate", "key", str(key_file or ""), message)]) from None
+
+
+def _print_day(day: Day, stages: list[Stage]) -> None:
+    console = stdout()
+    console.print(price_summary(day.prices, day.market))
+    console.print(award_summary(day.awards, day.owners, day.offered_kwh, day.market))
+    console.print(participant_summary(day.statements, day.participants, day.market.currency))
+    console.print(stage_table(stages))

@@ -72,9 +72,7 @@ class Client:
         """Issue an API key; the whole of it is in this answer only."""
         return Key.of(self._post("/v1/keys", {"name": name, "role": role, "participant_id": participant_id}))
 
-    def add_feeder(
-        self, name: str, *, shipped: str | None = None, files: Mapping[str, str] | None = None
-    ) -> Feeder:
+    def add_feeder(self, name: str, *, shipped: str | None = None, files: Mapping[str, str] | None = None) -> Feeder:
         """Add a feeder that ships with dlmp, or one of the texts of its files; known content changes nothing."""
         content = {"shipped": shipped, "files": None if files is None else dict(files)}
         return Feeder.of(self._post("/v1/feeders", {"name": name, **_given(content)}))
@@ -148,9 +146,9 @@ class Client:
 
         Raises
         ------
-        WrongContent, StateConflict
+        ContentError, ConflictError
             When the bids are refused: with every fault; when the gate is not open.
-        NoAnswer, Busy
+        NoAnswerError, BusyError
             When it is not known whether the bids stand: `resend` finds out.
         """
         if isinstance(bids, Bid):
@@ -159,12 +157,12 @@ class Client:
         return self._once("POST", "/v1/bids/batch", body, idempotency_key)
 
     def amend(self, was: BidVersion, bid: Bid, *, idempotency_key: str | None = None) -> Receipt:
-        """Put `bid` in place of the version `was`, as `bid` read it; raises `OutOfDate` when somebody was faster."""
+        """Put `bid` in place of `was`, the newest version; raises `OutOfDateError` when somebody was faster."""
         path, body = f"/v1/bids/{was.id}", self._bodies([bid])[0]
         return self._once("PUT", path, body, idempotency_key, {"If-Match": was.etag})
 
     def withdraw(self, was: BidVersion, *, idempotency_key: str | None = None) -> Receipt:
-        """Withdraw a bid whose newest version is `was`; raises `OutOfDate` when somebody was faster."""
+        """Withdraw the bid whose newest version is `was`; raises `OutOfDateError` when somebody was faster."""
         return self._once("DELETE", f"/v1/bids/{was.id}", None, idempotency_key, {"If-Match": was.etag})
 
     def bid(self, bid_id: str) -> BidVersion:

@@ -1,16 +1,16 @@
 """What the client raises.
 
 ServiceError
-├── NoAnswer              the service was not reached, or broke off: what was sent may have been carried out
-├── Busy             429, 503, 409 in flight: not now, though it was tried again and again
-├── ServerFailed     5xx  a fault of the service
-└── Refused          4xx  the service says no; `code` and `faults` say why
-    ├── NotAuthenticated  401
-    ├── NotAllowed        403
-    ├── NotFound          404  there is no such thing, or it is another's
-    ├── StateConflict     409  the gate is closed, the market not cleared, a name taken
-    ├── OutOfDate         412  the bid has changed since it was read
-    └── WrongContent      422  every problem at once
+├── NoAnswerError              the service was not reached, or broke off: what was sent may have been carried out
+├── BusyError                  429, 503, 409 in flight: not now, though it was tried again and again
+├── ServerError                5xx  a fault of the service
+└── RefusedError               4xx  the service says no; `code` and `faults` say why
+    ├── NotAuthenticatedError  401  there is no key, or none that works
+    ├── NotAllowedError        403  the key may not do this
+    ├── NotFoundError          404  there is no such thing, or it is another's
+    ├── ConflictError          409  the gate is closed, the market not cleared, a name taken
+    ├── OutOfDateError         412  the bid has changed since it was read
+    └── ContentError           422  every problem at once
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,11 +49,11 @@ class ServiceError(DlmpError):
     """Base of everything that goes wrong between client and service."""
 
 
-class NoAnswer(ServiceError):
+class NoAnswerError(ServiceError):
     """No answer came; a write with an idempotency key stays in the outbox, to be sent again."""
 
 
-class _Answered(ServiceError):
+class _AnsweredError(ServiceError):
     """The service answered with problem details."""
 
     def __init__(self, status: int, code: str, detail: str, faults: Sequence[Fault] = (), request_id: str = ""):
@@ -62,49 +62,49 @@ class _Answered(ServiceError):
         super().__init__("\n".join([f"{detail} ({code})", *(f"  - {fault}" for fault in faults)]))
 
 
-class Busy(_Answered):
+class BusyError(_AnsweredError):
     """Not now: too many requests, the service is ending, or the same request is being worked on."""
 
 
-class ServerFailed(_Answered):
+class ServerError(_AnsweredError):
     """Something went wrong in the service; `request_id` finds it in its log."""
 
 
-class Refused(_Answered):
+class RefusedError(_AnsweredError):
     """The service refused the request."""
 
 
-class NotAuthenticated(Refused):
+class NotAuthenticatedError(RefusedError):
     """There is no key, or none that works."""
 
 
-class NotAllowed(Refused):
+class NotAllowedError(RefusedError):
     """The key may not do this."""
 
 
-class NotFound(Refused):
+class NotFoundError(RefusedError):
     """There is no such thing, or it is another participant's."""
 
 
-class StateConflict(Refused):
+class ConflictError(RefusedError):
     """The state of things does not allow it."""
 
 
-class OutOfDate(Refused):
+class OutOfDateError(RefusedError):
     """The bid has changed since it was read."""
 
 
-class WrongContent(Refused):
+class ContentError(RefusedError):
     """What was sent is wrong."""
 
 
-KINDS: Mapping[int, type[Refused]] = {
-    401: NotAuthenticated,
-    403: NotAllowed,
-    404: NotFound,
-    409: StateConflict,
-    412: OutOfDate,
-    422: WrongContent,
+KINDS: Mapping[int, type[RefusedError]] = {
+    401: NotAuthenticatedError,
+    403: NotAllowedError,
+    404: NotFoundError,
+    409: ConflictError,
+    412: OutOfDateError,
+    422: ContentError,
 }
 
 
@@ -118,13 +118,13 @@ def is_not_now(status: int, problem: Mapping[str, Any]) -> bool:
     return status in NOT_NOW or (status == 409 and problem.get("code") == IN_FLIGHT)
 
 
-def error_of(status: int, problem: Mapping[str, Any]) -> _Answered:
+def error_of(status: int, problem: Mapping[str, Any]) -> _AnsweredError:
     """Error of an answer with a status from 400 on."""
-    kind: type[_Answered] = KINDS.get(status, Refused)
+    kind: type[_AnsweredError] = KINDS.get(status, RefusedError)
     if is_not_now(status, problem):
-        kind = Busy
+        kind = BusyError
     elif status >= 500:
-        kind = ServerFailed
+        kind = ServerError
     return kind(
         status,
         str(problem.get("code", f"http_{status}")),

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from dlmp.client.errors import Fault, ServiceError, faults_of
 
-ENERGY = "energy"
+ENERGY, SELF_SCHEDULE = "energy", "self_schedule"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Bid:
         ``supply`` injects, ``demand`` consumes; None for services.
     segments
         The curve of energy, or of a self-schedule or a service its one quantity [kW], [kvar]: pairs of quantity and
-        price [currency/MWh], or triples with the price where the segment ends; for a self-schedule the price is None.
+        price [currency/MWh], or triples with the price where the segment ends; a self-schedule has no price.
     interval_start, interval_end
         First interval's start and last one's end; None is all of the market's day.
     product
@@ -43,11 +43,10 @@ class Bid:
         if self.side is not None:
             head["side"] = self.side
         if self.product == ENERGY:
-            names = ("quantity_kw", "price_usd_per_mwh", "price_end_usd_per_mwh")
-            return head | {"segments": [_filled(zip(names, part, strict=False)) for part in self.segments]}
-        is_schedule = self.product == "self_schedule"
-        names = ("quantity_kw", "price_usd_per_mwh") if is_schedule else ("quantity", "price_usd_per_mw_h")
-        return head | _filled(zip(names, self.segments[0], strict=False))
+            curve = ("quantity_kw", "price_usd_per_mwh", "price_end_usd_per_mwh")
+            return head | {"segments": [_filled(zip(curve, part, strict=False)) for part in self.segments]}
+        offer = ("quantity_kw",) if self.product == SELF_SCHEDULE else ("quantity", "price_usd_per_mw_h")
+        return head | _filled(zip(offer, self.segments[0], strict=False))
 
 
 def _filled(pairs: Any) -> dict[str, float]:

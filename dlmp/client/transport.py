@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from dlmp.client.errors import NoAnswer, error_of, is_not_now
+from dlmp.client.errors import NoAnswerError, error_of, is_not_now
 from dlmp.client.outbox import Outbox, Request
 
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -119,7 +119,9 @@ class Transport:
                 response = self._http.request(method, path, **what)
             except httpx.TransportError as error:
                 if is_last or not (may_repeat or isinstance(error, NOT_SENT)):
-                    raise NoAnswer(f"{self._http.base_url} did not answer: {error or type(error).__name__}") from error
+                    raise NoAnswerError(
+                        f"{self._http.base_url} did not answer: {error or type(error).__name__}"
+                    ) from error
             else:
                 asked_s = _retry_after_s(response)
                 is_busy = is_not_now(response.status_code, _problem(response))
