@@ -7,7 +7,8 @@ from broken_cases import BrokenCase
 from broken_opendss import BROKEN_OPENDSS, add, write_good_opendss
 
 from dlmp.casefolder import read_case
-from dlmp.cli import EXIT_CODES, main
+from dlmp.cli import main
+from dlmp.cli.program import EXIT_CODES
 from dlmp.errors import InputError
 
 

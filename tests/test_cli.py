@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 from broken_cases import BROKEN_CASES, BrokenCase, change, write_good_case
 from cases import CASES, without_finish
 
-from dlmp import cli, errors, shipped
+from dlmp import errors, shipped
 from dlmp.casewriter import write_case
-from dlmp.cli import EXIT_CODES, main
+from dlmp.cli import engine, main
+from dlmp.cli.program import COMMANDS, EXIT_CODES, exit_code
+from dlmp.client import ContentError, NoAnswerError
 from dlmp.output import DAY_FILES, RESULT_FILES, SETTLEMENT_TABLES, TABLES
 
 CSV_FILES = {f"{name}.csv" for name in (*TABLES, *SETTLEMENT_TABLES)}
@@ -233,10 +236,27 @@ def test_every_error_of_dlmp_has_an_exit_code():
     assert set(EXIT_CODES) == set(errors.DlmpError.__subclasses__())
     assert EXIT_CODES[errors.InfeasibleError] == 3
     assert EXIT_CODES[errors.SolverError] == EXIT_CODES[errors.PowerFlowError] == 4
+    assert {exit_code(kind(404, "c", "d")) for kind in ServiceError.__subclasses__() if kind is not NoAnswerError} == {
+        5
+    }
+
+
+def test_every_command_is_found_in_the_module_that_is_loaded_for_it():
+    for module, names in COMMANDS.items():
+        app = import_module(module).app
+        found = [command.name for command in app.registered_commands] + [group.name for group in app.registered_groups]
+        assert sorted(found) == sorted(names)
+
+
+def test_a_clearing_loads_neither_the_web_server_nor_the_database():
+    code = "import sys; sys.argv = ['dlmp', 'cases']; import dlmp.cli as cli, contextlib\n"
+    code += "with contextlib.suppress(SystemExit): cli.main()\n"
+    code += "assert not {'fastapi', 'sqlalchemy', 'uvicorn'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def test_an_error_that_is_a_fault_of_dlmp_keeps_its_traceback(case: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(cli, "clear", lambda *arguments, **options: 1 / 0)
+    monkeypatch.setattr(engine, "clear", lambda *arguments, **options: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["dlmp", "clear", str(case), "--out", str(tmp_path / "out")])
     with pytest.raises(ZeroDivisionError):
         main()

@@ -1,0 +1,107 @@
+"""``docs/service.md`` names every setting and every code, and none that there is not; its README section runs."""
+
+import ast
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from servers import Server
+
+import api
+from api import errors
+from api.book import GATE_FAULTS
+from api.faults import CODES
+from api.http import TITLES
+from api.settings import ServiceSettings
+
+pytest_plugins = ("serverfixtures",)
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "service.md").read_text("utf-8")
+SECTION = (ROOT / "README.md").read_text("utf-8").partition("## The market service")[2].partition("\n## ")[0]
+REFUSALS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.Refusal)}
+PLACE_OF_CODE = {"Fault": 1, **dict.fromkeys(REFUSALS - {"NotFound"} | {"PydanticCustomError", "_NotAllowedError"}, 0)}
+PLACE_OF_CODE["__init__"] = 0
+SHOWN_URL = "http://127.0.0.1:8000"
+
+
+def documented(heading: str) -> set[str]:
+    rows = DOCUMENT.partition(f"| {heading} |")[2].partition("\n\n")[0]
+    return set(re.findall(r"^\| `([a-z_]+)` \|", rows, re.MULTILINE))
+
+
+def codes_of_the_source() -> set[str]:
+    """Every constant that stands where a code stands, read from the syntax of ``api``."""
+    found = set(CODES.values()) | set(GATE_FAULTS.values())
+    found |= {title.lower().replace(" ", "_") for title in (*TITLES.values(), "Request refused")}
+    for path in Path(api.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            given = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+            place = PLACE_OF_CODE.get(name)
+            if place is not None and len(node.args) > place:
+                given.append(node.args[place])
+            found |= {one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    return {code for code in found if re.fullmatch(r"[a-z]+(_[a-z]+)*", code)}
+
+
+def test_every_code_of_the_source_is_documented_and_no_other():
+    known = documented("Code of a document") | documented("Code in `errors`")
+    found = codes_of_the_source()
+    assert found - known == set()
+    assert known - found - {"invalid"} == set()
+
+
+def test_every_setting_is_documented_with_its_default():
+    rows = dict(re.findall(r"^\| `DLMP_([A-Z_]+)` \| (.*?) \|", DOCUMENT, re.MULTILINE))
+    assert set(rows) == {name.upper() for name in ServiceSettings.model_fields}
+    for name, field in ServiceSettings.model_fields.items():
+        shown = rows[name.upper()].strip("` ")
+        assert shown in (
+            str(field.default),
+            str(field.default).lower(),
+            f"{field.default:g}" if isinstance(field.default, float) else "",
+        )
+
+
+@pytest.fixture
+def folder(server: Server, tmp_path: Path, monkeypatch) -> Path:
+    """An empty folder in which the service's data directory is where `dlmp serve` makes it."""
+    (tmp_path / "dlmp-data").symlink_to(server.folder / "data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_five_curl_lines_lead_to_published_prices_within_a_minute(server: Server, folder: Path):
+    assert shutil.which("curl")
+    script = re.search(r"```sh\n(.*?)```", SECTION, re.DOTALL).group(1)
+    assert sum("curl" in line for line in script.splitlines()) == 5
+    began = time.monotonic()
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script.replace(SHOWN_URL, server.url)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"NO_PROXY": "*"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 60
+    lines = done.stdout.splitlines()
+    header = next(number for number, line in enumerate(lines) if "price_usd_per_mwh" in line)
+    assert len(lines) - header - 1 == 33 * 24
+    assert "event: succeeded" in lines
+
+
+def test_the_python_example_prints_what_the_readme_shows(server: Server, folder: Path):
+    code, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", SECTION, re.DOTALL).groups()
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code.replace(SHOWN_URL, server.url), "README.md", "exec"), {})
+    assert printed.getvalue() == shown
