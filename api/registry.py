@@ -195,9 +195,9 @@ def add_market(connection: Connection, chain: Chain, asked: Asked) -> str:
         ("load_scale", []),
     ):
         given = content[name]
-        if len(given) not in {intervals, 1 if default is None else 0}:
-            faults.append(Fault(f"/{name}", "wrong_length", f"Must have {intervals} values, one for each interval."))
-        series[name] = given * intervals if len(given) == 1 and default is None else given
+        if len(given) not in {intervals, 1} and given != default:
+            faults.append(Fault(f"/{name}", "wrong_length", f"Must have {intervals} values, or one for all intervals."))
+        series[name] = given * intervals if len(given) == 1 else given
     if faults or feeder is None:
         raise Unprocessable(faults)
     limits = {name: value for name, value in content["import_limits"].items() if value is not None}

@@ -221,7 +221,7 @@ class MarketIn(Body):
     load_scale: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(max_length=MAX_INTERVALS)] = Field(
         default_factory=list
     )
-    """Factor on the feeder's loads in each interval; left out: the feeder's own profiles."""
+    """Factor on the feeder's loads in each interval, or one for all; left out: the feeder's own profiles."""
     import_limits: ImportLimits = ImportLimits()
     requirements: Annotated[list[Requirement], Field(max_length=100)] = Field(default_factory=list)
 
