@@ -307,6 +307,24 @@ def test_a_number_that_is_not_finite_is_not_sent():
         client.submit(Bid("m", "r", "supply", [(float("nan"), 1.0)], "a", "b"))
 
 
+@pytest.mark.parametrize(("given", "kept"), [([0.5], [0.5] * 24), ([], []), ([0.4] * 24, [0.4] * 24)])
+def test_a_factor_on_loads_may_be_one_for_all_intervals(desk: Desk, given: list[float], kept: list[float]):
+    market, gate = (
+        desk.market,
+        {"gate_opens_at": desk.market.gate_opens_at, "gate_closes_at": desk.market.gate_closes_at},
+    )
+    prices = {"import_price_usd_per_mwh": [30.0]}
+    added = desk.operator.add_market(
+        "m", market.feeder_id, market.trade_date, market_timezone="UTC", load_scale=given, **gate, **prices
+    )
+    assert desk.operator._transport.read(f"/v1/markets/{added.id}").json()["inputs"]["load_scale"] == kept
+    with pytest.raises(ContentError) as wrong:
+        desk.operator.add_market(
+            "m", market.feeder_id, market.trade_date, market_timezone="UTC", load_scale=[1.0, 1.0], **gate, **prices
+        )
+    assert [fault.code for fault in wrong.value.faults] == ["wrong_length"]
+
+
 def test_lists_are_read_to_their_end(desk: Desk):
     with desk.client() as client:
         client.submit([desk.bid(hour, resource=number) for hour in range(24) for number in range(2)])
