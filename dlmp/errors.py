@@ -115,8 +115,9 @@ class Problems:
     found: list[Problem] = field(default_factory=list)
 
     def add(self, element: str, field: str, value: object, message: str) -> None:
-        """Note one problem; the arguments are those of `Problem`."""
-        self.found.append(Problem(element, field, value, message))
+        """Note one problem; the arguments are those of `Problem`, numbers of numpy becoming Python's."""
+        plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+        self.found.append(Problem(element, field, plain, message))
 
     def raise_if_any(self) -> None:
         """Raise `InputError` when anything was noted."""

@@ -358,10 +358,16 @@ BROKEN_CASES = [
     BrokenCase(
         "shares of import reversed",
         change(TOML, "p_max_kw = 5000.0", "p_max_share = 0.1\np_min_share = 0.2"),
-        "import, interval 0",
-        "p_min_kw, p_max_kw",
-        "need p_min_kw",
-        problems=3,
+        "case.toml",
+        "import.p_min_share, p_max_share",
+        "need p_min_share",
+    ),
+    BrokenCase(
+        "share of import beyond its range",
+        change(TOML, "p_max_kw = 5000.0", "p_max_kw = 1.0\np_min_share = 0.9"),
+        "case.toml, interval 0",
+        "import.p_min_share, p_max_share",
+        "to 1 kW of a load of",
     ),
     BrokenCase(
         "import of an interval no number",
@@ -1118,6 +1124,10 @@ BROKEN_CASES = [
         "v_min_pu, v_max_pu",
         "one of them",
     ),
+    BrokenCase(
+        "limit of zero", change("limits.csv", "BC,400", "BC,0"), "limits.csv line 2", "rate_kva", "must be above zero"
+    ),
+    BrokenCase("band of a source", change("limits.csv", ",,A,", ",,S,"), "limits.csv line 3", "bus", "source_v_pu"),
     BrokenCase("limit twice", append("limits.csv", "BC,300,,,"), "limits.csv line 4", "element", "above already"),
     BrokenCase("band crosses", change("limits.csv", "0.96", "1.06"), "bus A", "v_min_pu, v_max_pu", "v_min_pu <="),
     # penalties.csv
