@@ -19,8 +19,8 @@ from dlmp.supporting import DualChanges
 class PriceRange:
     """An interval whose prices are not unique, and the range at the node where it is widest.
 
-    An end is None where nothing bounds the price on that side, as far as the solver tells.  The unit is currency/MWh, or
-    currency/MVArh where `is_reactive`.
+    An end is None where nothing bounds the price on that side, as far as the solver tells.  The unit is currency/MWh,
+    or currency/MVArh where `is_reactive`.
     """
 
     interval: int
