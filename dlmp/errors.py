@@ -78,8 +78,21 @@ class LimitConflict:
         )
 
 
+class ShortageConflict(LimitConflict):
+    """A required service of an irreducible set: `limit` must be held ready, at most `attained` can be."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.element}, interval {self.interval}: {self.limit:.6g} {self.unit} required, at most "
+            f"{self.attained:.6g} {self.unit} can be held ready; lower it, or give it a shortage_usd_per_mw_h"
+        )
+
+
 class InfeasibleError(DlmpError):
-    """No dispatch of the offered resources keeps all limits; `conflicts` names irreducible sets of them."""
+    """No dispatch of the offered resources keeps all limits; `conflicts` names irreducible sets of them.
+
+    Required services without a price of shortage are limits, too.
+    """
 
     def __init__(self, conflicts: Iterable[LimitConflict]):
         self.conflicts = tuple(conflicts)

@@ -19,6 +19,7 @@ from dlmp.bids import Resources, freeze_arrays
 from dlmp.errors import InputError, Problem, Problems
 from dlmp.network.model import FloatArray, IntArray, Network, TextArray
 from dlmp.stores import Stores
+from dlmp.units import LARGEST_PRICE, is_price
 
 CAPACITY_UP, CAPACITY_DOWN, VAR_UP, VAR_DOWN = "capacity_up", "capacity_down", "var_up", "var_down"
 SERVICES = (CAPACITY_UP, CAPACITY_DOWN, VAR_UP, VAR_DOWN)
@@ -232,7 +233,9 @@ def check_offers(offers: ServiceOffers, resources: Resources, interval_hours: fl
         if not (np.isfinite(duration) and duration >= interval_hours):
             problems.add(element, "duration_hours", duration, f"must be at least one interval, {interval_hours:g} h")
         _check_profile(element, "quantity_kw", offers.quantity_kw[:, index], problems, least=0.0)
-        _check_profile(element, "price_usd_per_mw_h", offers.price_usd_per_mw_h[:, index], problems, least=0.0)
+        _check_profile(
+            element, "price_usd_per_mw_h", offers.price_usd_per_mw_h[:, index], problems, least=0.0, most=LARGEST_PRICE
+        )
 
 
 def check_requirements(requirements: Requirements, problems: Problems) -> None:
@@ -246,8 +249,8 @@ def check_requirements(requirements: Requirements, problems: Problems) -> None:
             problems.add(element, "place", str(requirements.place[index]), "has no bus whose resources could count")
         _check_profile(element, "quantity_kw", requirements.quantity_kw[:, index], problems, least=0.0)
         price = float(requirements.shortage_usd_per_mw_h[index])
-        if not price > 0:
-            remedy = "must be above zero; leave it blank where the requirement must be met"
+        if not (price > 0 and (is_price(price) or np.isinf(price))):
+            remedy = "must be above zero and at most 1e9; leave it blank where the requirement must be met"
             problems.add(element, "shortage_usd_per_mw_h", price, remedy)
 
 
@@ -272,11 +275,12 @@ def _check_service(element: str, service: str, problems: Problems) -> None:
         problems.add(element, "service", service, f"must be one of {', '.join(SERVICES)}")
 
 
-def _check_profile(element: str, field: str, value: FloatArray, problems: Problems, least: float) -> None:
-    for interval in np.flatnonzero(~(np.isfinite(value) & (value >= least)))[:1]:
-        problems.add(
-            f"{element}, interval {interval}", field, float(value[interval]), f"must be finite and >= {least:g}"
-        )
+def _check_profile(
+    element: str, field: str, value: FloatArray, problems: Problems, least: float, most: float = np.inf
+) -> None:
+    for interval in np.flatnonzero(~(np.isfinite(value) & (value >= least) & (value <= most)))[:1]:
+        remedy = f"must be finite and >= {least:g}" + (f", and at most {most:g}" if np.isfinite(most) else "")
+        problems.add(f"{element}, interval {interval}", field, float(value[interval]), remedy)
 
 
 def reach_of_stores(stores: Stores, hours: float) -> tuple[FloatArray, FloatArray]:

@@ -1,5 +1,6 @@
 """Services of capacity and VAR, worked by hand on feeders that lose next to nothing."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -263,6 +264,70 @@ def test_a_requirement_that_no_call_may_serve_is_refused_with_the_call_that_brea
     offers = replace(case.service_offers, quantity_kw=np.array([[60.0, 60.0, 0.0]]))
     with pytest.raises(InfeasibleError, match=r"b-c.* when capacity_up of (left|right) is called"):
         clear(replace(case, service_offers=offers), Settings(limits="hard"))
+
+
+def short_battery() -> MarketCase:
+    """20 kWh for calls of two hours: 10 kW; the second hour requires nothing."""
+    battery = Store("battery", "b", 0.0, discharge_kw=50.0, energy_kwh=100.0, initial_kwh=20.0)
+    case = with_stores(market(LINE, [40.0, 40.0], plant()), battery)
+    return with_services(case, [Ready("battery", "capacity_up", 50.0, hours=2.0)], [Needed("capacity_up", [30.0, 0.0])])
+
+
+def short_of_room() -> MarketCase:
+    """A plant that must run at 60 of its 80 kW."""
+    case = market(LINE, 40.0, resource("plant", "b", supply=[(80, 30)], must_run_kw=60.0))
+    return with_services(case, [Ready("plant", "capacity_up", 50.0)], [Needed("capacity_up", 50.0)])
+
+
+def without_reactive_power() -> MarketCase:
+    return with_services(market(LINE, 40.0, plant()), [Ready("plant", "var_up", 50.0)], [Needed("var_up", 10.0)])
+
+
+def short_of_reactive_range() -> MarketCase:
+    """From -20 to 20 kvar, and as much of another service as it has."""
+    case = market(LINE, 40.0, plant(q_kvar=(-20.0, 20.0)))
+    offers = [Ready("plant", "var_up", 50.0), Ready("plant", "capacity_up", 50.0)]
+    return with_services(case, offers, [Needed("capacity_up", 50.0), Needed("var_up", 45.0)])
+
+
+@pytest.mark.parametrize("formulation", ["ac_tangent", "lindistflow"])
+@pytest.mark.parametrize("limits", ["soft", "hard"])
+@pytest.mark.parametrize(
+    ("build", "required", "within_reach", "unit"),
+    [
+        (short_battery, 30.0, 10.0, "kW"),
+        (short_of_room, 50.0, 20.0, "kW"),
+        (without_reactive_power, 10.0, 0.0, "kvar"),
+        (short_of_reactive_range, 45.0, 40.0, "kvar"),
+    ],
+)
+def test_a_firm_requirement_that_nobody_can_hold_ready_is_refused_with_what_can_be(
+    build: Callable[[], MarketCase], required: float, within_reach: float, unit: str, limits: str, formulation: str
+):
+    case = build()
+    (name,) = case.requirements.name[case.requirements.quantity_kw[0] == required]
+    with pytest.raises(InfeasibleError) as refused:
+        clear(case, Settings(limits=limits, formulation=formulation))
+    (conflict,) = refused.value.conflicts
+    assert (conflict.element, conflict.interval, conflict.unit) == (f"requirement {name}", 0, unit)
+    assert (conflict.limit, conflict.attained) == pytest.approx((required, within_reach), abs=1e-5)
+    assert f"at most {conflict.attained:.6g} {unit} can be held ready" in str(refused.value)
+    assert "shortage_usd_per_mw_h" in str(refused.value)
+
+
+def test_a_firm_requirement_and_a_line_that_conflict_are_named_together():
+    """A line of 50 kVA carries no call of 80 kW, away from a bus without load; with the line soft, it is broken."""
+    line = Branch("a", "b", 1e-6, 1e-6, rating=0.5, is_current=True)
+    case = with_services(
+        market(feeder([line]), 40.0, plant(55.0)), [Ready("plant", "capacity_up", 90.0)], [Needed("capacity_up", 80.0)]
+    )
+    with pytest.raises(InfeasibleError) as refused:
+        clear(case, Settings(limits="hard"))
+    (members,) = refused.value.sets
+    found = {conflict.element: conflict for conflict in members}
+    assert set(found) == {"a-b when capacity_up is called", "requirement capacity_up 0"}
+    assert found["requirement capacity_up 0"].attained == pytest.approx(50.0, abs=1e-2)
+    assert clear(case).broken_limits().element.tolist() == ["a-b"]
 
 
 TREE = feeder(
