@@ -23,6 +23,8 @@ from dlmp.stores import Stores
 CAPACITY_UP, CAPACITY_DOWN, VAR_UP, VAR_DOWN = "capacity_up", "capacity_down", "var_up", "var_down"
 SERVICES = (CAPACITY_UP, CAPACITY_DOWN, VAR_UP, VAR_DOWN)
 UPWARD, REACTIVE = (CAPACITY_UP, VAR_UP), (VAR_UP, VAR_DOWN)
+ROUNDING = 1e-9
+"""Durations that are whole numbers of intervals may be off by as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ class ServiceOffers:
     price_usd_per_mw_h
         (t, k) Price of holding it ready [currency/MW or MVAr, for each hour].
     duration_hours
-        (k,) How long it can be called [h], at least an interval: counts for resources with a store.
+        (k,) How long it can be called [h], at least an interval.
     """
 
     resource: IntArray
@@ -64,6 +66,10 @@ class ServiceOffers:
     def direction(self) -> FloatArray:
         """(k,) 1 where a call raises the injection, -1 where it lowers it."""
         return np.where(np.isin(self.service, UPWARD), 1.0, -1.0)
+
+    def lasts(self, interval_hours: float) -> IntArray:
+        """(k,) Over how many intervals a call lasts, the one of its award first."""
+        return np.ceil(self.duration_hours / interval_hours - ROUNDING).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
