@@ -17,7 +17,7 @@ from dlmp.network.checked import Told
 from dlmp.network.independent import independent_power_flow
 from dlmp.network.model import FloatArray
 from dlmp.results import Awards, ServiceAwards
-from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, SERVICES, VAR_DOWN, VAR_UP
+from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, SERVICES, VAR_DOWN, VAR_UP, ranges_for_calls
 from dlmp.units import BASE_KVA
 
 LIMITED = (VOLTAGE, CONGESTION, UNBALANCE)
@@ -92,7 +92,7 @@ def _by_state(told: Told, calls: CalledStates) -> Told:
 
 
 def called_excess(case: MarketCase, awards: Awards, services: ServiceAwards) -> list[FloatArray]:
-    """How far each reserve exceeds its offer, and each resource while it is called its range and its rating [kW]."""
+    """How far each reserve exceeds its offer, and each resource while called its range, bids and rating [kW]."""
     resources, offers = case.resources, case.service_offers
     _, running_kw = running_since(offers, services.reserved_kw, case.horizon.interval_hours)
     reach = {}
@@ -103,6 +103,10 @@ def called_excess(case: MarketCase, awards: Awards, services: ServiceAwards) -> 
     p_kw, q_kvar = awards.net_injection_kw, awards.q_kvar
     high, low = p_kw + reach[CAPACITY_UP], p_kw - reach[CAPACITY_DOWN]
     most, least = q_kvar + reach[VAR_UP], q_kvar - reach[VAR_DOWN]
+    top, bottom = ranges_for_calls(resources, case.bids, case.stores)
+    of_bids = np.zeros_like(p_kw)
+    np.add.at(of_bids.T, case.bids.resource, np.where(case.bids.is_supply, awards.segment_kw, -awards.segment_kw).T)
+    of_bids[:, case.stores.resource] = p_kw[:, case.stores.resource]
     share = reactive_share(resources)
     limited = np.flatnonzero(np.isfinite(share))
     return [
@@ -110,6 +114,8 @@ def called_excess(case: MarketCase, awards: Awards, services: ServiceAwards) -> 
         services.reserved_kw - offers.quantity_kw,
         high - resources.p_max_kw,
         resources.p_min_kw - low,
+        of_bids + reach[CAPACITY_UP] - top,
+        bottom - (of_bids - reach[CAPACITY_DOWN]),
         most - resources.q_max_kvar,
         resources.q_min_kvar - least,
         *(np.hypot(p, q) - resources.s_max_kva for p in (low, high) for q in (least, most)),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from dlmp.conflicts import NetworkRowKeys, avoidable, find_conflicts
-from dlmp.elastic import elastic_programme, import_violation, price_scale
+from dlmp.elastic import check_requirements_can_be_met, elastic_programme, import_violation, price_scale
 from dlmp.errors import InfeasibleError, LimitConflict, PowerFlowError, SolverError
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
@@ -349,6 +349,7 @@ class _Passes:
         elastic = elastic_programme(problem, self.market, is_limit=self._is_hard(keys))
         solution = solve_lp(elastic, None, self.settings.time_limit_s)
         if solution is None:
+            check_requirements_can_be_met(elastic, self.market)
             raise SolverError(
                 "the bids contradict the ranges of their own resources; check p_min_kw and self-schedules against "
                 "s_max_kva, power_factor_min and ramps"

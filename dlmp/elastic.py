@@ -1,18 +1,22 @@
 """The LP in which limits that conflict may be broken at a penalty."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from dlmp.errors import Problems
 from dlmp.formulation.interface import OperatingPoint
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.network.model import FloatArray, IntArray
-from dlmp.solve import LinearProgram
+from dlmp.solve import LinearProgram, solve_lp
+from dlmp.units import BASE_KVA
 
 PENALTY = 1e4
 """Cost of breaking a limit of the elastic LP, in multiples of the largest price [per pu of power]."""
+SHORT_PU = 1e-7
+"""A requirement that lacks less is met."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,3 +98,32 @@ def import_violation(market: MarketLp, point: OperatingPoint) -> FloatArray:
     low = np.stack([market.columns.lower[:, block].ravel() for block in blocks])
     high = np.stack([market.columns.upper[:, block].ravel() for block in blocks])
     return np.abs(power - np.clip(power, low, high))
+
+
+def check_requirements_can_be_met(elastic: LinearProgram, market: MarketLp) -> None:
+    """Check that resources can hold ready what must be met, whatever the network does.
+
+    Raises
+    ------
+    InputError
+        When they cannot; names requirements that lack something where all lack the least.
+    """
+    requirements, short = market.case.requirements, market.block("shortage")
+    is_firm = np.isinf(requirements.shortage_usd_per_mw_h)
+    cost, upper = np.zeros(len(elastic.cost)), elastic.upper.copy()
+    cost[short[:, is_firm]], upper[short[:, is_firm]] = 1.0, np.inf
+    solution = solve_lp(replace(elastic, cost=cost, upper=upper))
+    problems = Problems()
+    if solution is not None:
+        lacking = np.where(is_firm, solution.x[short], 0.0)
+        for interval, index in np.argwhere(lacking > SHORT_PU).tolist():
+            required = float(requirements.quantity_kw[interval, index])
+            within = required - float(lacking[interval, index]) * BASE_KVA
+            problems.add(
+                f"requirement {requirements.name[index]}, interval {interval}",
+                "quantity_kw",
+                required,
+                f"only {within:.6g} can be held ready beside self-schedules, within bids, ratings and stored energy, "
+                "in every interval that a call lasts; lower it, or give a shortage_usd_per_mw_h",
+            )
+    problems.raise_if_any()

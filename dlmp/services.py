@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from dlmp.bids import Resources, freeze_arrays
+from dlmp.bids import Bids, Resources, freeze_arrays
 from dlmp.errors import InputError, Problem, Problems
 from dlmp.network.model import FloatArray, IntArray, Network, TextArray
 from dlmp.stores import Stores
@@ -283,6 +283,20 @@ def _check_profile(element: str, field: str, value: FloatArray, problems: Proble
         problems.add(
             f"{element}, interval {interval}", field, float(value[interval]), f"must be finite and >= {least:g}"
         )
+
+
+def ranges_for_calls(resources: Resources, bids: Bids, stores: Stores) -> tuple[FloatArray, FloatArray]:
+    """(t, r) Highest and lowest injection that bids, or the powers of a store, leave to a call [kW], blocks aside.
+
+    What is self-scheduled is not for sale.  Neither is a block: it is accepted at one level over all its intervals,
+    which a call would break, and what is rejected may not run at all.
+    """
+    top, bottom = np.zeros((2, *resources.p_max_kw.shape))
+    injected = np.where(bids.is_supply, bids.quantity_kw, -bids.quantity_kw)
+    for end, is_own in ((top, bids.is_supply), (bottom, ~bids.is_supply)):
+        np.add.at(end.T, bids.resource, np.where(is_own | bids.is_self_scheduled, injected, 0.0).T)
+    top[:, stores.resource], bottom[:, stores.resource] = stores.discharge_max_kw, -stores.charge_max_kw
+    return top, bottom
 
 
 def reach_of_stores(stores: Stores, hours: float) -> tuple[FloatArray, FloatArray]:

@@ -20,6 +20,7 @@ from dlmp.services import (
     VAR_UP,
     ServiceOffers,
     energy_by_call,
+    ranges_for_calls,
     reach_of_stores,
 )
 from dlmp.units import BASE_KVA
@@ -83,7 +84,7 @@ def service_bounds(case: MarketCase) -> dict[str, tuple[FloatArray, FloatArray]]
     at_up, at_down = (_energy_rows(case, service) for service in (CAPACITY_UP, CAPACITY_DOWN))
     floor = least[:, [store for _, store, _ in at_up]] / BASE_KVA
     ceiling = most[:, [store for _, store, _ in at_down]] / BASE_KVA
-    resources, (bid_top, bid_bottom) = case.resources, _bid_ranges(case)
+    resources, (bid_top, bid_bottom) = case.resources, ranges_for_calls(case.resources, case.bids, case.stores)
     has_blocks = np.isin(np.arange(len(resources)), case.blocks.resource)
     top = np.where(has_blocks, resources.p_max_kw, np.minimum(resources.p_max_kw, bid_top))
     bottom = np.where(has_blocks, resources.p_min_kw, np.maximum(resources.p_min_kw, bid_bottom))
@@ -113,21 +114,6 @@ def _room_bounds(case: MarketCase, rows: list[tuple[int, int]], end_kw: FloatArr
             offered[:lag], offered[lag:] = False, offers.quantity_kw[:-lag, offer] > 0
         bounds[int(is_up), offered, index] = end_kw[offered, offers.resource[offer]] / BASE_KVA
     return bounds[0], bounds[1]
-
-
-def _bid_ranges(case: MarketCase) -> tuple[FloatArray, FloatArray]:
-    """(t, r) Highest and lowest injection that bids, or the powers of a store, leave to a call [kW], blocks left out.
-
-    What is self-scheduled is not for sale.  Neither is a block: it is accepted at one level over all its intervals,
-    which a call would break, and what is rejected may not run at all.
-    """
-    bids, stores = case.bids, case.stores
-    top, bottom = np.zeros((2, *case.resources.p_max_kw.shape))
-    injected = np.where(bids.is_supply, bids.quantity_kw, -bids.quantity_kw)
-    for end, is_own in ((top, bids.is_supply), (bottom, ~bids.is_supply)):
-        np.add.at(end.T, bids.resource, np.where(is_own | bids.is_self_scheduled, injected, 0.0).T)
-    top[:, stores.resource], bottom[:, stores.resource] = stores.discharge_max_kw, -stores.charge_max_kw
-    return top, bottom
 
 
 def _room_rows(case: MarketCase, *services: str) -> list[tuple[int, int]]:
