@@ -12,6 +12,7 @@ from storecases import Store, quarter_hours, with_stores
 from unbalanced import unbalanced
 
 from dlmp import Blocks, Clearing, InfeasibleError, InputError, MarketCase, Settings, clear
+from dlmp.deliverability import called_excess
 from dlmp.market import simple_case
 from dlmp.reserves import unsafe_calls
 from dlmp.services import behind_branch, in_zone
@@ -46,6 +47,46 @@ def test_capacity_up_of_an_idle_plant_is_paid_its_offer():
     )
     np.testing.assert_allclose(found.awards.net_injection_kw, [[0.0]], atol=1e-6)
     np.testing.assert_allclose(found.services.price_usd_per_mw_h, [[2.0]], atol=1e-6)
+
+
+def with_self_schedule(case: MarketCase, *columns: int) -> MarketCase:
+    """The same case with the bid segments `columns` self-scheduled."""
+    chosen = np.isin(np.arange(len(case.bids)), columns)
+    price = np.where(chosen, 0.0, case.bids.price_usd_per_mwh)
+    return replace(
+        case, bids=replace(case.bids, is_self_scheduled=np.tile(chosen, (len(price), 1)), price_usd_per_mwh=price)
+    )
+
+
+@pytest.mark.parametrize(
+    ("service", "supply", "demand", "firm", "most"),
+    [
+        ("capacity_up", [], [(50, 45)], 0, 0.0),
+        ("capacity_up", [(20, 60)], [(50, 45)], 1, 20.0),
+        ("capacity_up", [], [(50, 45), (15, 44)], 0, 15.0),
+        ("capacity_down", [(50, 30)], [], 0, 0.0),
+        ("capacity_down", [(50, 30), (10, 31)], [], 0, 10.0),
+        ("capacity_down", [(50, 30)], [(20, 25)], 0, 20.0),
+    ],
+)
+def test_what_is_self_scheduled_is_not_for_sale(
+    service: str, supply: list[tuple[int, int]], demand: list[tuple[int, int]], firm: int, most: float
+):
+    """It runs at any price, and a call could only stop it: what else is bid is all that there is to call."""
+    case = with_self_schedule(market(LINE, 40.0, resource("one", "b", supply=supply, demand=demand)), firm)
+    found = clear(with_services(case, [Ready("one", service, 100.0)], [Needed(service, 60.0, shortage=1000.0)]))
+    np.testing.assert_allclose(found.services.reserved_kw, [[most]], atol=1e-6)
+    assert found.certificate.is_feasible
+    assert found.certificate.is_supported
+    more = replace(found.services, reserved_kw=found.services.reserved_kw + 4.0)
+    assert max(part.max(initial=0.0) for part in called_excess(found.case, found.awards, more)) == pytest.approx(4.0)
+
+
+def test_a_requirement_that_no_resource_can_hold_ready_is_refused_with_what_it_can():
+    case = with_self_schedule(market(LINE, 40.0, resource("pump", "b", supply=[(20, 60)], demand=[(50, 45)])), 1)
+    words = "requirement capacity_up 0, interval 0: 50 kW required, at most 20 kW can be held ready"
+    with pytest.raises(InfeasibleError, match=words):
+        clear(with_services(case, [Ready("pump", "capacity_up", 50.0)], [Needed("capacity_up", 50.0)]))
 
 
 @pytest.mark.parametrize("must_run_kw", [0.0, 35.0])
@@ -243,6 +284,21 @@ def test_an_offer_of_capacity_does_not_keep_a_block_from_being_accepted():
     for clearing in (plain, found):
         np.testing.assert_allclose(clearing.blocks.block_kw, [[40.0]], atol=1e-6)
     assert found.objective - plain.objective == pytest.approx(4 * 2 / 1000, abs=1e-6)
+
+
+@pytest.mark.parametrize(("price", "accepted_kw"), [(40.0, 40.0), (20.0, 0.0)])
+@pytest.mark.parametrize(("service", "most"), [("capacity_up", 5.0), ("capacity_down", 0.0)])
+def test_a_block_backs_no_capacity_be_it_accepted_or_not(price: float, accepted_kw: float, service: str, most: float):
+    """Of two exclusive blocks of 40 kW at most one runs, at 40 kW; of the bid at 60 nothing, so 5 kW can be called."""
+    case = with_block([])
+    twice = {name: np.repeat(getattr(case.blocks, name), 2) for name in vars(case.blocks)}
+    twice |= {"name": np.array(["one", "other"]), "group": np.array(["x", "x"])}
+    case = replace(
+        case, blocks=Blocks(**twice), substation=replace(case.substation, price_usd_per_mwh=np.array([price]))
+    )
+    found = clear(with_services(case, [Ready("plant", service, 50.0)], [Needed(service, 40.0, shortage=1.0)]))
+    assert found.blocks.block_kw.sum() == pytest.approx(accepted_kw, abs=1e-6)
+    np.testing.assert_allclose(found.services.reserved_kw, [[most]], atol=1e-6)
 
 
 def test_a_call_of_one_that_breaks_a_limit_is_found_where_the_call_of_all_breaks_none():
