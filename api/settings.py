@@ -30,7 +30,6 @@ class ServiceSettings(BaseSettings):
     oidc_issuer: str = Field("", description="OpenID Connect provider whose tokens are taken; blank: none.")
     oidc_audience: str = Field("dlmp", description="What its tokens must be meant for.")
     oidc_jwks_url: str = Field("", description="Its keys; blank: /.well-known/jwks.json of the issuer.")
-    webhooks_to_private: bool = Field(False, description="Send webhooks to private addresses and over http too.")
     log_format: Literal["json", "text"] = Field("json", description="Form of the log on standard output.")
 
     @property

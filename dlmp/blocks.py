@@ -14,6 +14,7 @@ from dlmp.bids import Resources, freeze_arrays
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray, TextArray, repeated
 from dlmp.stores import Stores
+from dlmp.units import PRICE_REMEDY, is_price
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +96,8 @@ def check_blocks(blocks: Blocks, resources: Resources, stores: Stores, intervals
             problems.add(element, "first_interval, last_interval", (first, last), message)
             continue
         price, share = float(blocks.price_usd_per_mwh[index]), float(blocks.least_share[index])
-        if not np.isfinite(price):
-            problems.add(element, "price_usd_per_mwh", price, "must be finite")
+        if not is_price(price):
+            problems.add(element, "price_usd_per_mwh", price, PRICE_REMEDY)
         if not 0 < share <= 1:
             problems.add(element, "min_acceptance_ratio", share, "must be above 0 and at most 1")
         _check_quantity(blocks, index, resources, problems)

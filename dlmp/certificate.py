@@ -276,7 +276,7 @@ def bid_gaps(found: Dispatch, prices: Prices, services: ServiceAwards) -> tuple[
     -------
     gap
         (t, r) Best profit less the profit of the award [currency]; that of a resource whose intervals depend on each
-        other, a store or one with ramps, over the whole horizon, in interval 0.
+        other, a store, one with ramps or with calls that last, over the whole horizon, in interval 0.
     traded
         Sum of what all resources are paid or pay, in absolute value [currency].
     """
@@ -332,6 +332,8 @@ def _over_dependent(market: MarketLp, total: FloatArray) -> FloatArray:
     """Put what resources (t, r) have over the horizon into interval 0, where their intervals depend on each other."""
     case = market.case
     ramped = ramp_limited(case.resources, case.horizon.interval_minutes)
-    coupled = np.unique(np.concatenate([case.stores.resource, *ramped]))
+    offers = case.service_offers
+    lasting = offers.resource[offers.lasts(case.horizon.interval_hours) > 1]
+    coupled = np.unique(np.concatenate([case.stores.resource, lasting, *ramped]))
     total[0, coupled], total[1:, coupled] = total[:, coupled].sum(axis=0), 0.0
     return total

@@ -14,6 +14,7 @@ from dlmp.certificate import Certificate, certify
 from dlmp.directions import dispatch_one_way
 from dlmp.dispatch import Dispatch, PassReport
 from dlmp.errors import InputError, Problem
+from dlmp.explanation import Explainer
 from dlmp.formulation import new_formulation
 from dlmp.formulation.interface import Formulation
 from dlmp.formulation.market_lp import MarketLp, build_market_lp
@@ -24,7 +25,7 @@ from dlmp.penalties import HARD
 from dlmp.pricerule import with_chosen_prices
 from dlmp.prices import SCARCITY, Prices, decompose, limit_slopes
 from dlmp.products.storage import ENERGY_BALANCE, STORE_VARIABLES
-from dlmp.products.substation import IMPORT_NAMES, REACTIVE_IMPORT, REAL_IMPORT
+from dlmp.products.substation import REACTIVE_IMPORT, REAL_IMPORT
 from dlmp.reserves import service_awards, unsafe_calls
 from dlmp.results import Awards, BlockAwards, Flows, ServiceAwards, StoreAwards, Voltages
 from dlmp.scarcity import Scarcity, count_elements, scarcity_of
@@ -120,71 +121,31 @@ class Clearing:
             raise InputError(
                 [Problem("explain", "interval", interval, f"must be 0 to {self.case.horizon.intervals - 1}")]
             )
-        node = self.case.network.node(bus, phase)
-        work = self._dispatch
-        limits, scarce = work.formulation.limits, self._scarcity.weights
-        substation = self.case.substation
-        energy = (self.prices.energy[interval, node], self.prices.energy_q[interval, node])
-        bought = (substation.price_usd_per_mwh[interval], substation.q_price_usd_per_mvarh[interval])
-        rest = (energy[0] - bought[0], energy[1] - bought[1])
-        is_shown = [abs(part) > self.settings.tolerance_usd_per_mwh for part in rest]
-        bought = (bought[0] if is_shown[0] else energy[0], bought[1] if is_shown[1] else energy[1])
-        rows: list[tuple[str, str, str, str, str, float | None, str, float, float]] = [
-            ("energy", "substation price", "-", "-", "-", None, "", *bought)
-        ]
-        if is_shown[0]:
-            rows.append(("energy", REAL_IMPORT, "-", "-", "-", None, "kW", rest[0], 0.0))
-        if is_shown[1]:
-            rows.append(("energy", REACTIVE_IMPORT, "-", "-", "-", None, "kvar", 0.0, rest[1]))
-        lost = (self.prices.loss[interval, node], self.prices.loss_q[interval, node])
-        rows.append(("loss", "network losses", "-", "-", "-", None, "", *lost))
-        rows += self._import_scarcity(node, interval)
-        market = work.market
-        states = np.flatnonzero(market.state_interval == interval)
-        row = work.weights.limits[states].tocoo()
-        is_scarce = scarce.limits[states].toarray()[row.row, row.col] != 0
-        gradient = work.point.limit_gradients(states[row.row], row.col, np.array([node]))[:, :, 0]
-        bound = np.where(row.data > 0, limits.lower[row.col], limits.upper[row.col])
-        shown = limits.physical(row.col, bound)
-        called = [market.call_name(int(state)) for state in states[row.row]]
-        component = np.where(is_scarce, SCARCITY, limits.cause[row.col])
-        for limit, weight, at, share, cause, call in zip(
-            row.col, row.data, shown, gradient, component, called, strict=True
-        ):
-            label = (
-                str(cause),
-                str(limits.element[limit]),
-                str(limits.phase[limit]),
-                str(limits.end[limit]),
-                call,
-            )
-            rows.append((*label, float(at), str(limits.unit[limit]), weight * share[0], weight * share[1]))
-        columns = [
-            "component",
-            "element",
-            "phase",
-            "end",
-            "called",
-            "limit",
-            "unit",
-            "share_usd_per_mwh",
-            "share_q_usd_per_mvarh",
-        ]
-        return pd.DataFrame(rows, columns=columns)
+        return self._explainer.at_node(self.case.network.node(bus, phase), interval)
 
-    def _import_scarcity(
-        self, node: int, interval: int
-    ) -> list[tuple[str, str, str, str, str, float, str, float, float]]:
-        """Rows of `explain` for broken ends of the import's range: their shares include the losses of import."""
-        scarce, rows = self._scarcity.weights, []
-        for number, (name, (element, unit)) in enumerate(IMPORT_NAMES.items()):
-            rent = getattr(scarce, name)[interval]
-            broken = self._scarcity.table
-            broken = broken[(broken.element == element) & (broken.interval == interval)]
-            for limit in broken.limit:
-                gradient = self._dispatch.point.import_gradients(np.array([node]))[number][interval, :, 0]
-                rows.append((SCARCITY, element, "-", "-", "-", float(limit), unit, *(-rent * gradient).tolist()))
-        return rows
+    def price_shares(self, least_usd_per_mwh: float = 0.005) -> pd.DataFrame:
+        """List what makes the prices of all nodes: `explain` of every priced node and interval.
+
+        Parameters
+        ----------
+        least_usd_per_mwh
+            Shares below this, of both prices, are left out [currency/MWh], [currency/MVArh].
+
+        Returns
+        -------
+        Rows with ``interval_start, interval, bus, phase_of_bus`` and the columns of `explain`.
+        """
+        horizon, ports = self.case.horizon, self.prices.ports
+        by_interval = [
+            self._explainer.at_nodes(ports, interval, least_usd_per_mwh) for interval in range(horizon.intervals)
+        ]
+        table = pd.concat(by_interval, ignore_index=True)
+        table.insert(0, "interval_start", pd.DatetimeIndex(horizon.starts)[table.interval.to_numpy(dtype=int)])
+        return table
+
+    @property
+    def _explainer(self) -> Explainer:
+        return Explainer(self.case, self._dispatch, self.prices, self._scarcity, self.settings.tolerance_usd_per_mwh)
 
     def broken_limits(self) -> pd.DataFrame:
         """Every limit that is broken because that costs less than to keep it, and every requirement that is not met.

@@ -1,5 +1,7 @@
 """Which limits conflict where no dispatch keeps them all: irreducible sets, of which all but any one can be kept.
 
+Services that are required at whatever price are limits of this kind.
+
 At the tangents of the point that breaks least, the LP that may break every limit at a cost tells by its duals a set
 of limits that cannot be kept together.  Taking out of it whatever it does not need leaves an irreducible one (the
 deletion filter of Chinneck and Dravnieks, ORSA J. Computing 3(2), 1991).  Its limits are then let go of, and the
@@ -13,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dlmp.elastic import Breakable, elastic_programme
-from dlmp.errors import LimitConflict
+from dlmp.errors import LimitConflict, ShortageConflict
 from dlmp.formulation.interface import Formulation, Limits, OperatingPoint
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.softness import Slack
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.products.substation import IMPORT_NAMES
+from dlmp.services import REACTIVE
 from dlmp.solve import LinearProgram, LpSolution, solve_lp
 from dlmp.units import BASE_KVA
 
@@ -30,7 +33,9 @@ IN_USE = 1e-9
 """A row whose dual is smaller, relative to the cost of breaking it, has no part in a conflict."""
 
 Key = tuple[int, int]
-"""State of the network, and limit; limits -1 and -2 are the ranges of real and of reactive import as scheduled."""
+"""State of the network, and limit; limits -1 and -2 are the ranges of real and of reactive import as scheduled, and
+`FIRST_REQUIREMENT` and below required services."""
+REAL_RANGE, REACTIVE_RANGE, FIRST_REQUIREMENT = -1, -2, -3
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +107,13 @@ class _Elastic:
 
     @classmethod
     def of(cls, problem: LinearProgram, market: MarketLp, rows: NetworkRowKeys) -> "_Elastic":
-        """The LP that may break every hard limit, and the import's range."""
+        """The LP that may break every hard limit, the import's range, and what services must be held ready."""
         breakable = Breakable.of(problem, market, rows.is_hard)
-        imported = np.stack([breakable.columns // market.width, np.full(len(breakable.columns), -1)], axis=1)
-        imported[np.isin(breakable.columns, market.block("import_q")), 1] = -2
+        imported = np.stack([breakable.columns // market.width, np.full(len(breakable.columns), REAL_RANGE)], axis=1)
+        imported[np.isin(breakable.columns, market.block("import_q")), 1] = REACTIVE_RANGE
         of_limits = np.stack([rows.state, rows.limit], axis=1)[rows.is_hard]
-        key = np.concatenate([of_limits, imported])
+        required = breakable.requirements * [1, -1] + [0, FIRST_REQUIREMENT]
+        key = np.concatenate([of_limits, imported, required])
         every, interval = np.arange(market.intervals), market.state_interval
         extra = np.full(len(problem.cost) - market.intervals * market.width, -1)
         of_rows = np.concatenate(
@@ -204,16 +210,18 @@ class _Elastic:
 def _told(key: Key, excess: float, near: OperatingPoint, market: MarketLp, limits: Limits, group: int) -> LimitConflict:
     """Limit `key` and its value at a point that keeps the others of its set; by `excess` where there is no state."""
     state, limit = key
+    if limit <= FIRST_REQUIREMENT:
+        return _told_shortage(state, FIRST_REQUIREMENT - limit, excess, market, group)
     interval, call = int(market.state_interval[state]), market.call_name(state)
     if limit >= 0:
         low, high, value = limits.lower[limit], limits.upper[limit], near.limit_value[state, limit]
     else:
-        variable = "import_p" if limit == -1 else "import_q"
+        variable = "import_p" if limit == REAL_RANGE else "import_q"
         low, high = (
             end[interval, market.template.blocks[variable]].item()
             for end in (market.columns.lower, market.columns.upper)
         )
-        value = getattr(near.import_pu[interval], "real" if limit == -1 else "imag")
+        value = getattr(near.import_pu[interval], "real" if limit == REAL_RANGE else "imag")
     bound = high if excess > 0 else low
     if not near.converged[state] or (value - bound) * excess <= 0:
         value = bound + excess
@@ -225,6 +233,21 @@ def _told(key: Key, excess: float, near: OperatingPoint, market: MarketLp, limit
         bound, value = bound * BASE_KVA, value * BASE_KVA
         name, unit = IMPORT_NAMES[variable]
     return LimitConflict(name, interval, float(bound), float(value), unit, group)
+
+
+def _told_shortage(interval: int, number: int, excess: float, market: MarketLp, group: int) -> ShortageConflict:
+    """Requirement `number`, of which `excess` [pu], below zero, is lacking."""
+    requirements = market.case.requirements
+    required_kw = float(requirements.quantity_kw[interval, number])
+    is_reactive = str(requirements.service[number]) in REACTIVE
+    return ShortageConflict(
+        f"requirement {requirements.name[number]}",
+        interval,
+        required_kw,
+        required_kw + excess * BASE_KVA,
+        "kvar" if is_reactive else "kW",
+        group,
+    )
 
 
 def avoidable(programme: LinearProgram, slack: Slack, market: MarketLp) -> npt.NDArray[np.bool_]:

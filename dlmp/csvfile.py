@@ -60,15 +60,17 @@ class Table:
         return frozenset(dropped) | frozenset(self.left_out.get(column, ()))
 
 
-def read_csv(path: Path, columns: Sequence[Column], problems: Problems) -> Table | None:
+def read_csv(path: Path, columns: Sequence[Column], problems: Problems, needed_by: str = "a case") -> Table | None:
     """Read a table with exactly `columns`; what is wrong is added to `problems`.
+
+    Where there is none the message says what it is `needed_by`.
 
     Returns
     -------
     Table or None
         None where the file as a whole cannot be read.
     """
-    raw = _read_text(path, problems)
+    raw = _read_text(path, problems, needed_by)
     if raw is None:
         return None
     raw.columns = raw.columns.str.strip()
@@ -88,14 +90,14 @@ def read_csv(path: Path, columns: Sequence[Column], problems: Problems) -> Table
     return Table(path.name, rows, raw[~good])
 
 
-def _read_text(path: Path, problems: Problems) -> pd.DataFrame | None:
+def _read_text(path: Path, problems: Problems, needed_by: str) -> pd.DataFrame | None:
     try:
         text = path.read_text("utf-8-sig")
         if "\0" in text:
             raise ValueError("it holds zero bytes")
         return pd.read_csv(StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False)
     except FileNotFoundError:
-        problems.add(path.name, "file", str(path), "does not exist; a case needs it")
+        problems.add(path.name, "file", str(path), f"does not exist; {needed_by} needs it")
     except OSError as error:
         problems.add(path.name, "file", str(path), f"cannot be read ({error.strerror})")
     except ValueError as error:

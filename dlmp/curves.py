@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray, TextArray
+from dlmp.units import PRICE_REMEDY, is_price
 
 MAX_SEGMENTS = 20
 PRICE_SLACK = 1e-9
@@ -98,13 +99,13 @@ def check_numbers(curves: Curves, problems: Problems) -> None:
     for interval, column in np.argwhere(bad):
         value = float(curves.quantity[interval, column])
         problems.add(curves.name(column, interval), curves.words.quantity, value, "must be finite and >= 0")
-    is_price, end = np.isfinite(curves.price), curves.price + curves.rise
+    begins_well, end = is_price(curves.price), curves.price + curves.rise
     for field, values, bad in (
-        (curves.words.price, curves.price, ~is_price),
-        (curves.words.price_end, end, is_price & ~np.isfinite(end)),
+        (curves.words.price, curves.price, ~begins_well),
+        (curves.words.price_end, end, begins_well & ~is_price(end)),
     ):
         for interval, column in np.argwhere(bad):
-            problems.add(curves.name(column, interval), field, float(values[interval, column]), "must be finite")
+            problems.add(curves.name(column, interval), field, float(values[interval, column]), PRICE_REMEDY)
 
 
 def check_curve(curves: Curves, index: int, problems: Problems) -> None:

@@ -1,6 +1,7 @@
 """Can what is reserved be called?  Another program's power flow of every call answers.
 
-Called are each award alone, all awards of a service, and all of a capacity with all of a VAR service, each in full.
+Called are each award alone, all awards of a service, and all of a capacity with all of a VAR service, each in full, in
+every interval that a call may last.
 """
 
 from collections.abc import Mapping
@@ -9,14 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dlmp.bids import reactive_share
-from dlmp.calls import CalledStates, call_name, called_kva, every_call
+from dlmp.calls import CalledStates, call_name, called_kva, every_call, running_since
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
 from dlmp.market import MarketCase
 from dlmp.network.checked import Told
 from dlmp.network.independent import independent_power_flow
 from dlmp.network.model import FloatArray
 from dlmp.results import Awards, ServiceAwards
-from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, SERVICES, VAR_DOWN, VAR_UP
+from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, SERVICES, VAR_DOWN, VAR_UP, ranges_for_calls
 from dlmp.units import BASE_KVA
 
 LIMITED = (VOLTAGE, CONGESTION, UNBALANCE)
@@ -61,16 +62,17 @@ def check_calls(case: MarketCase, awards: Awards, services: ServiceAwards, told:
     InputError
         When no other program knows the network.
     """
-    awarded = services.reserved_kw > SMALLEST_KW
-    calls = every_call(case.service_offers, awarded)
+    offers, hours, reserved_kw = case.service_offers, case.horizon.interval_hours, services.reserved_kw
+    calls = every_call(offers, reserved_kw, hours, SMALLEST_KW)
+    awarded = running_since(offers, reserved_kw, hours, SMALLEST_KW)[0] >= 0
     if not len(calls):
         return CallCheck(0, True, 0.0, "")
     law_kva = case.law_pu[calls.interval] * BASE_KVA
-    more_kva = called_kva(case.resources, case.service_offers, calls, services.reserved_kw)
+    more_kva = called_kva(case.resources, offers, calls, reserved_kw)
     flow = independent_power_flow(case.network, awards.injection_kva()[calls.interval] + more_kva, law_kva)
     names = [
-        f"interval {interval}, {call_name(case.resources, case.service_offers, called, awarded[interval])} called"
-        for interval, called in zip(calls.interval.tolist(), calls.calls, strict=True)
+        f"interval {interval}, {call_name(case.resources, offers, calls, state, awarded[interval])} called"
+        for state, interval in enumerate(calls.interval.tolist())
     ]
     flow = replace(flow, state_name=tuple(names))
     voltage, congestion, unbalance = (_by_state(told[cause], calls) for cause in LIMITED)
@@ -90,16 +92,21 @@ def _by_state(told: Told, calls: CalledStates) -> Told:
 
 
 def called_excess(case: MarketCase, awards: Awards, services: ServiceAwards) -> list[FloatArray]:
-    """How far each reserve exceeds its offer, and each resource while it is called its range and its rating [kW]."""
+    """How far each reserve exceeds its offer, and each resource while called its range, bids and rating [kW]."""
     resources, offers = case.resources, case.service_offers
+    _, running_kw = running_since(offers, services.reserved_kw, case.horizon.interval_hours)
     reach = {}
     for service in SERVICES:
         own = offers.service == service
         reach[service] = np.zeros(awards.net_injection_kw.shape)
-        reach[service][:, offers.resource[own]] = services.reserved_kw[:, own]
+        reach[service][:, offers.resource[own]] = running_kw[:, own]
     p_kw, q_kvar = awards.net_injection_kw, awards.q_kvar
     high, low = p_kw + reach[CAPACITY_UP], p_kw - reach[CAPACITY_DOWN]
     most, least = q_kvar + reach[VAR_UP], q_kvar - reach[VAR_DOWN]
+    top, bottom = ranges_for_calls(resources, case.bids, case.stores)
+    of_bids = np.zeros_like(p_kw)
+    np.add.at(of_bids.T, case.bids.resource, np.where(case.bids.is_supply, awards.segment_kw, -awards.segment_kw).T)
+    of_bids[:, case.stores.resource] = p_kw[:, case.stores.resource]
     share = reactive_share(resources)
     limited = np.flatnonzero(np.isfinite(share))
     return [
@@ -107,6 +114,8 @@ def called_excess(case: MarketCase, awards: Awards, services: ServiceAwards) -> 
         services.reserved_kw - offers.quantity_kw,
         high - resources.p_max_kw,
         resources.p_min_kw - low,
+        of_bids + reach[CAPACITY_UP] - top,
+        bottom - (of_bids - reach[CAPACITY_DOWN]),
         most - resources.q_max_kvar,
         resources.q_min_kvar - least,
         *(np.hypot(p, q) - resources.s_max_kva for p in (low, high) for q in (least, most)),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from dlmp.conflicts import NetworkRowKeys, avoidable, find_conflicts
-from dlmp.elastic import elastic_programme, import_violation, price_scale
+from dlmp.elastic import elastic_programme, import_violation, price_scale, shortage
 from dlmp.errors import InfeasibleError, LimitConflict, PowerFlowError, SolverError
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
@@ -345,7 +345,7 @@ class _Passes:
         return None if self.basis is None else self.basis.given_to(keys, slack_keys, width)
 
     def _solve_elastic(self, problem: LinearProgram, keys: npt.NDArray[np.int64]) -> LpSolution:
-        """Solve with every limit breakable at a penalty."""
+        """Solve with every limit, and every service that must be held ready, breakable at a penalty."""
         elastic = elastic_programme(problem, self.market, is_limit=self._is_hard(keys))
         solution = solve_lp(elastic, None, self.settings.time_limit_s)
         if solution is None:
@@ -394,8 +394,8 @@ class _Passes:
 
     def _give_up_if_stalled(self) -> None:
         """Raise when the elastic LPs of the last passes did not lessen what is broken."""
-        broken = self._violation().sum()
-        self.unmet.append(float(broken + import_violation(self.market, self.point).sum()))
+        broken = self._violation().sum() + import_violation(self.market, self.point).sum()
+        self.unmet.append(float(broken + shortage(self.market, self.x).sum()))
         recent = self.unmet[-STALLED_PASSES:]
         if len(recent) == STALLED_PASSES and min(recent[1:]) > (1 - STALLED_SHARE) * recent[0]:
             raise InfeasibleError(self._conflicts())

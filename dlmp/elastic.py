@@ -1,4 +1,4 @@
-"""The LP in which limits that conflict may be broken at a penalty."""
+"""The LP in which limits that conflict, and required services that nobody can hold ready, give way at a penalty."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from scipy import sparse
 from dlmp.formulation.interface import OperatingPoint
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.network.model import FloatArray, IntArray
+from dlmp.products.services import REQUIREMENT
 from dlmp.solve import LinearProgram
 
 PENALTY = 1e4
@@ -17,7 +18,9 @@ PENALTY = 1e4
 
 @dataclass(frozen=True, eq=False)
 class Breakable:
-    """The n rows of an LP that may be broken: limits, then the bounds of the import as rows of their own.
+    """The n rows of an LP that may be broken.
+
+    Limits, then the bounds of the import as rows of their own, then required services that have no price of shortage.
 
     Parameters
     ----------
@@ -29,12 +32,15 @@ class Breakable:
         (n,) Largest coefficient of each, in which breaking it is measured; 1 for a limit that nothing can move.
     columns
         (i,) Columns of the bounded imports.
+    requirements
+        (f, 2) Interval and requirement of each required service.
     """
 
     matrix: sparse.csr_array
     rows: IntArray
     size: FloatArray
     columns: IntArray
+    requirements: IntArray
 
     @classmethod
     def of(cls, problem: LinearProgram, market: MarketLp, is_limit: npt.NDArray[np.bool_]) -> "Breakable":
@@ -44,15 +50,27 @@ class Breakable:
         shape = (len(bounded), len(problem.cost))
         as_rows = sparse.csr_array((np.ones(len(bounded)), (np.arange(len(bounded)), bounded)), shape=shape)
         matrix = sparse.csr_array(sparse.vstack([problem.matrix, as_rows]))
+        firm = firm_requirements(market)
         rows = np.concatenate(
-            [len(market.row_lower) + np.flatnonzero(is_limit), len(problem.row_lower) + np.arange(len(bounded))]
+            [
+                len(market.row_lower) + np.flatnonzero(is_limit),
+                len(problem.row_lower) + np.arange(len(bounded)),
+                market.rows_of(REQUIREMENT)[firm[:, 0], firm[:, 1]],
+            ]
         )
         largest = abs(matrix[rows]).max(axis=1).toarray().ravel()
-        return cls(matrix, rows, np.where(largest > 0, largest, 1.0), bounded)
+        return cls(matrix, rows, np.where(largest > 0, largest, 1.0), bounded, firm)
+
+
+def firm_requirements(market: MarketLp) -> IntArray:
+    """(f, 2) Interval and number of every requirement that has no price of shortage."""
+    requirements = market.case.requirements
+    number = np.flatnonzero(np.isinf(requirements.shortage_usd_per_mw_h))
+    return np.stack(np.meshgrid(np.arange(market.intervals), number, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
 def elastic_programme(problem: LinearProgram, market: MarketLp, is_limit: npt.NDArray[np.bool_]) -> LinearProgram:
-    """Return `problem` with limits and import bounds breakable at `PENALTY`, its cost over `price_scale`.
+    """Return `problem` with the rows of `Breakable` breakable at `PENALTY`, its cost over `price_scale`.
 
     The last columns are how far each row of `Breakable` lies below its bounds, then how far above them, in multiples
     of its size.
@@ -94,3 +112,10 @@ def import_violation(market: MarketLp, point: OperatingPoint) -> FloatArray:
     low = np.stack([market.columns.lower[:, block].ravel() for block in blocks])
     high = np.stack([market.columns.upper[:, block].ravel() for block in blocks])
     return np.abs(power - np.clip(power, low, high))
+
+
+def shortage(market: MarketLp, x: FloatArray) -> FloatArray:
+    """(f,) How much less than required is held ready of each of `firm_requirements` at dispatch `x` [pu]."""
+    firm = firm_requirements(market)
+    rows = market.rows_of(REQUIREMENT)[firm[:, 0], firm[:, 1]]
+    return np.maximum(market.row_lower[rows] - market.matrix[rows] @ x, 0.0)

@@ -78,8 +78,21 @@ class LimitConflict:
         )
 
 
+class ShortageConflict(LimitConflict):
+    """A required service of an irreducible set: `limit` must be held ready, at most `attained` can be."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.element}, interval {self.interval}: {self.limit:.6g} {self.unit} required, at most "
+            f"{self.attained:.6g} {self.unit} can be held ready; lower it, or give it a shortage_usd_per_mw_h"
+        )
+
+
 class InfeasibleError(DlmpError):
-    """No dispatch of the offered resources keeps all limits; `conflicts` names irreducible sets of them."""
+    """No dispatch of the offered resources keeps all limits; `conflicts` names irreducible sets of them.
+
+    Required services without a price of shortage are limits, too.
+    """
 
     def __init__(self, conflicts: Iterable[LimitConflict]):
         self.conflicts = tuple(conflicts)
@@ -115,8 +128,9 @@ class Problems:
     found: list[Problem] = field(default_factory=list)
 
     def add(self, element: str, field: str, value: object, message: str) -> None:
-        """Note one problem; the arguments are those of `Problem`."""
-        self.found.append(Problem(element, field, value, message))
+        """Note one problem; the arguments are those of `Problem`, numbers of numpy becoming Python's."""
+        plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+        self.found.append(Problem(element, field, plain, message))
 
     def raise_if_any(self) -> None:
         """Raise `InputError` when anything was noted."""

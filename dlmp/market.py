@@ -27,7 +27,7 @@ from dlmp.services import (
     no_requirements,
 )
 from dlmp.stores import NO_STORES, PROFILED, Stores, check_stores, no_stores
-from dlmp.units import BASE_KVA
+from dlmp.units import BASE_KVA, PRICE_REMEDY, is_price
 
 INTERVAL_MINUTES = (1, 5, 10, 15, 30, 60)
 MAX_INTERVALS = 10_000
@@ -270,8 +270,8 @@ def check_substation(substation: Substation, intervals: int, problems: Problems)
         value = getattr(substation, item)
         if value.shape != (intervals,):
             problems.add("substation", item, f"{value.size} values", f"one per interval is needed: {intervals}")
-        for interval in np.flatnonzero(~np.isfinite(value)):
-            problems.add(f"substation, interval {interval}", item, float(value[interval]), "must be finite")
+        for interval in np.flatnonzero(~is_price(value)):
+            problems.add(f"substation, interval {interval}", item, float(value[interval]), PRICE_REMEDY)
     _check_import_limits(substation, intervals, problems)
 
 

@@ -50,6 +50,8 @@ DAY_TABLES = (
 """Those that are joined over the steps of a rolling day."""
 UPLIFT = "uplift.csv"
 SUMMARY = "summary.json"
+CASE_FILE = "case.toml"
+"""Marks a folder of input, whose tables may have the names of results."""
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 RESULT_FILES = (
     *(f"{name}.{ending}" for ending in ("csv", "parquet") for name in (*TABLES, *SETTLEMENT_TABLES)),
@@ -165,6 +167,8 @@ def check_folder(folder: Path, files: tuple[str, ...]) -> None:
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise _unwritable(folder, f"{nearest} is a file" if nearest != folder else "is a file, not a folder")
+    if (folder / CASE_FILE).exists():
+        raise _unwritable(folder, f"is a market case, for it has a {CASE_FILE}; results have a folder of their own")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise _unwritable(folder, f"no permission to write to {nearest}")
     for name in files:

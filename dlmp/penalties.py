@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from dlmp.errors import Problems
+from dlmp.units import PRICE_REMEDY, is_price
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,10 @@ def check_tiers(kind: str, tiers: Tiers, problems: Problems) -> None:
     """Add to `problems` everything that is wrong with the `tiers` of a kind of limit."""
     element = f"penalties of {kind}"
     for tier in tiers:
-        for name in ("beyond", "price"):
-            if not np.isfinite(getattr(tier, name)):
-                problems.add(element, name, getattr(tier, name), "must be finite")
+        if not np.isfinite(tier.beyond):
+            problems.add(element, "beyond", tier.beyond, "must be finite")
+        if not is_price(tier.price):
+            problems.add(element, "price", tier.price, PRICE_REMEDY)
     if tiers and tiers[0].beyond != 0:
         problems.add(element, "beyond", tiers[0].beyond, "the first tier begins at 0")
     if tiers and not tiers[0].price > 0:

@@ -9,7 +9,9 @@
    of the prices of required services.  So limits that bind together share what is due to both, stored energy is worth
    what one more MWh would save, and a service that is as much as required no more than it takes to have it.
 
-Both are stated in prices and the network alone, and the second is strictly convex: the answer is one.
+Both are stated in prices and the network alone, and the second is strictly convex: the answer is one.  Means that
+differ by no more than the solver tells count as one, which leaves 1. nothing to choose; where rounding hides the
+answer of 2., multipliers that are known to keep 1. are published.
 Multipliers that share no condition (`dlmp.supporting`) are chosen apart; intervals that do, through stores, together.
 """
 
@@ -19,23 +21,16 @@ import numpy as np
 from scipy import sparse
 
 from dlmp.dispatch import Dispatch
-from dlmp.errors import SolverError
 from dlmp.formulation.interface import Weights
-from dlmp.nearest import nearest_point
+from dlmp.nearest import Polyhedron, nearest_point
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.products.services import REQUIREMENT
 from dlmp.products.storage import ENERGY_BALANCE
-from dlmp.supporting import FARTHEST, IMPORT_P, IMPORT_Q, LIMIT, MARKET, UNSUPPORTED, DualChanges
+from dlmp.supporting import IMPORT_P, IMPORT_Q, LIMIT, MARKET, DualChanges, End
 
 
 def with_chosen_prices(found: Dispatch) -> Dispatch:
-    """Return `found` with the multipliers that the rule chooses; itself where they are the only ones.
-
-    Raises
-    ------
-    SolverError
-        When the multipliers of `found` do not satisfy their own conditions.
-    """
+    """Return `found` with the multipliers that the rule chooses; itself where they are the only ones."""
     duals = DualChanges(found)
     change = np.zeros(len(duals))
     for part in duals.open_parts():
@@ -58,19 +53,10 @@ def _chosen(duals: DualChanges, part: IntArray) -> FloatArray:
     """Scaled changes of the multipliers `part` that the rule chooses."""
     mean, square, reference = _criteria(duals, part)
     scale = duals.scale[part]
-    within = duals.polyhedron(part)
-    target = _middle(duals, part, mean * scale)
-    if target is not None:
-        within = replace(
-            within,
-            matrix=sparse.csr_array(sparse.vstack([within.matrix, (mean * scale)[None, :]])),
-            row_lower=np.append(within.row_lower, target),
-            row_upper=np.append(within.row_upper, target),
-        )
+    within, instead = _middle(duals, part, mean * scale)
     change = nearest_point(within, square * scale**2, (reference - duals.dual[part]) / scale)
-    if change is None:
-        raise SolverError(UNSUPPORTED)
-    return change
+    # Where rounding hides the nearest point, one that is known to lie within: the dispatch is the best all the same.
+    return instead if change is None else change
 
 
 def _criteria(duals: DualChanges, part: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -88,14 +74,48 @@ def _criteria(duals: DualChanges, part: IntArray) -> tuple[FloatArray, FloatArra
     return gradient[:, 0].mean(axis=1), square, reference
 
 
-def _middle(duals: DualChanges, part: IntArray, mean: FloatArray) -> float | None:
-    """Change of the mean price that leads to the middle of its range; None where it has none or no end."""
+def _middle(duals: DualChanges, part: IntArray, mean: FloatArray) -> tuple[Polyhedron, FloatArray]:
+    """Where the mean price stands in the middle of its range, or anywhere where it has none or no end; a point of it.
+
+    Parameters
+    ----------
+    duals, part
+        The multipliers.
+    mean
+        (i,) What each scaled change adds to the mean price [currency/MWh].
+    """
+    within, none = duals.polyhedron(part), np.zeros(len(part))
     if not mean.any():
-        return None
-    of_price = duals.kind[part] != MARKET
-    hard = duals.ends(part, mean, is_hard=True)
-    bounded = [mean @ end for end in hard if np.abs(end[of_price]).max() < 0.99 * FARTHEST]
+        return within, none
+    same = float(duals.same_usd_per_mwh[duals.interval[part]].max())
+    low, high = duals.ends(part, mean)
+    least, most = (float(mean @ end.change) for end in (low, high))
+    if most - least <= same:
+        return within, none
+    bounded = [float(mean @ end.change) for end in duals.ends(part, mean, is_hard=True) if not end.is_open]
     if not bounded:
-        return None
-    low, high = (float(mean @ end) for end in duals.ends(part, mean))
-    return float(np.clip(np.mean(bounded), low, high))
+        return within, none
+    target = float(np.clip(np.mean(bounded), least, most))
+    for end, value in ((low, least), (high, most)):
+        if abs(target - value) <= same:
+            return _held_at(within, end), end.change
+    share = (target - least) / (most - least)
+    held = replace(
+        within,
+        matrix=sparse.csr_array(sparse.vstack([within.matrix, mean[None, :]])),
+        row_lower=np.append(within.row_lower, target),
+        row_upper=np.append(within.row_upper, target),
+    )
+    return held, (1 - share) * low.change + share * high.change
+
+
+def _held_at(within: Polyhedron, end: End) -> Polyhedron:
+    """The points as far as `end`: an equality of the mean price alone would leave no interior to look for them in."""
+    value = within.matrix @ end.change
+    return Polyhedron(
+        np.where(end.holds_unknown, end.change, within.lower),
+        np.where(end.holds_unknown, end.change, within.upper),
+        within.matrix,
+        np.where(end.holds_row, value, within.row_lower),
+        np.where(end.holds_row, value, within.row_upper),
+    )

@@ -57,14 +57,19 @@ def service_awards(found: Dispatch, scarcity: Scarcity) -> ServiceAwards:
 
 
 def _called_share(found: Dispatch, weights: Weights, cause: str) -> FloatArray:
-    """(t, k) What the limits of a `cause`, by `weights`, add to the price of each offer in the states that call it."""
+    """(t, k) What the limits of a `cause`, by `weights`, add to the price of each offer in the states that call it.
+
+    A call that lasts has states in later intervals, which belong to the price of the interval of its award.
+    """
     market, offers = found.market, found.market.case.service_offers
     share = np.zeros(offers.quantity_kw.shape)
     if not len(offers):
         return share
     by_resource = market.spread(limit_share(found.formulation.limits, found.point, weights, cause, market.ports))
     of_offer = by_resource[market.intervals :, offers.is_reactive.astype(int), offers.resource] * offers.direction
-    np.add.at(share, market.called.interval, np.where(market.called.calls, of_offer, 0.0))
+    state, offer = np.nonzero(market.called.calls)
+    awarded = market.called.interval[state] - market.called.lag[state, offer]
+    np.add.at(share, (awarded, offer), of_offer[state, offer])
     return share
 
 
@@ -106,8 +111,8 @@ def unsafe_calls(found: Dispatch, settings: Settings, last: Dispatch | None = No
 def _calls_to_try(found: Dispatch, last: Dispatch | None) -> CalledStates:
     """Every call of what was awarded to which the network is not held, where the dispatch is not that of `last`."""
     market = found.market
-    awarded = found.x[market.block("reserve")] > CALLED_PU
-    tried = every_call(market.case.service_offers, awarded, market.called)
+    case, reserved = market.case, found.x[market.block("reserve")]
+    tried = every_call(case.service_offers, reserved, case.horizon.interval_hours, CALLED_PU, market.called)
     if last is None:
         return tried
     has_moved = (found.x != last.x).reshape(market.intervals, market.width).any(axis=1)

@@ -248,8 +248,12 @@ def rest_of(case: MarketCase, first_interval: int, energy_kwh: FloatArray, power
 
 def _check_step(day: RollingDay, case: MarketCase, first_interval: int) -> None:
     known, intervals, problems = day.case, day.case.horizon.intervals, Problems()
-    if not day.first_interval < first_interval < intervals:
-        remedy = f"must be {day.first_interval + 1} to {intervals - 1}"
+    first, last = day.first_interval + 1, intervals - 1
+    if isinstance(first_interval, bool) or not isinstance(first_interval, int | np.integer):
+        problems.add("reclear", "first_interval", first_interval, "must be a whole number")
+    elif not first <= first_interval <= last:
+        left = f"must be {first} to {last}" if first <= last else f"nothing is left to clear after interval {last}"
+        remedy = f"{left}; steps go forward" if first_interval < first else left
         problems.add("reclear", "first_interval", first_interval, remedy)
     if day.clearing.status != CONVERGED:
         problems.add("reclear", "before", day.clearing.status, "the step before must have converged to be binding")

@@ -15,14 +15,17 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from dlmp.bids import Resources, freeze_arrays
+from dlmp.bids import Bids, Resources, freeze_arrays
 from dlmp.errors import InputError, Problem, Problems
 from dlmp.network.model import FloatArray, IntArray, Network, TextArray
 from dlmp.stores import Stores
+from dlmp.units import LARGEST_PRICE, is_price
 
 CAPACITY_UP, CAPACITY_DOWN, VAR_UP, VAR_DOWN = "capacity_up", "capacity_down", "var_up", "var_down"
 SERVICES = (CAPACITY_UP, CAPACITY_DOWN, VAR_UP, VAR_DOWN)
 UPWARD, REACTIVE = (CAPACITY_UP, VAR_UP), (VAR_UP, VAR_DOWN)
+ROUNDING = 1e-9
+"""Durations that are whole numbers of intervals may be off by as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +43,7 @@ class ServiceOffers:
     price_usd_per_mw_h
         (t, k) Price of holding it ready [currency/MW or MVAr, for each hour].
     duration_hours
-        (k,) How long it can be called [h], at least an interval: counts for resources with a store.
+        (k,) How long it can be called [h], at least an interval.
     """
 
     resource: IntArray
@@ -64,6 +67,10 @@ class ServiceOffers:
     def direction(self) -> FloatArray:
         """(k,) 1 where a call raises the injection, -1 where it lowers it."""
         return np.where(np.isin(self.service, UPWARD), 1.0, -1.0)
+
+    def lasts(self, interval_hours: float) -> IntArray:
+        """(k,) Over how many intervals a call lasts, the one of its award first."""
+        return np.ceil(self.duration_hours / interval_hours - ROUNDING).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +239,9 @@ def check_offers(offers: ServiceOffers, resources: Resources, interval_hours: fl
         if not (np.isfinite(duration) and duration >= interval_hours):
             problems.add(element, "duration_hours", duration, f"must be at least one interval, {interval_hours:g} h")
         _check_profile(element, "quantity_kw", offers.quantity_kw[:, index], problems, least=0.0)
-        _check_profile(element, "price_usd_per_mw_h", offers.price_usd_per_mw_h[:, index], problems, least=0.0)
+        _check_profile(
+            element, "price_usd_per_mw_h", offers.price_usd_per_mw_h[:, index], problems, least=0.0, most=LARGEST_PRICE
+        )
 
 
 def check_requirements(requirements: Requirements, problems: Problems) -> None:
@@ -246,8 +255,8 @@ def check_requirements(requirements: Requirements, problems: Problems) -> None:
             problems.add(element, "place", str(requirements.place[index]), "has no bus whose resources could count")
         _check_profile(element, "quantity_kw", requirements.quantity_kw[:, index], problems, least=0.0)
         price = float(requirements.shortage_usd_per_mw_h[index])
-        if not price > 0:
-            remedy = "must be above zero; leave it blank where the requirement must be met"
+        if not (price > 0 and (is_price(price) or np.isinf(price))):
+            remedy = "must be above zero and at most 1e9; leave it blank where the requirement must be met"
             problems.add(element, "shortage_usd_per_mw_h", price, remedy)
 
 
@@ -272,11 +281,26 @@ def _check_service(element: str, service: str, problems: Problems) -> None:
         problems.add(element, "service", service, f"must be one of {', '.join(SERVICES)}")
 
 
-def _check_profile(element: str, field: str, value: FloatArray, problems: Problems, least: float) -> None:
-    for interval in np.flatnonzero(~(np.isfinite(value) & (value >= least)))[:1]:
-        problems.add(
-            f"{element}, interval {interval}", field, float(value[interval]), f"must be finite and >= {least:g}"
-        )
+def _check_profile(
+    element: str, field: str, value: FloatArray, problems: Problems, least: float, most: float = np.inf
+) -> None:
+    for interval in np.flatnonzero(~(np.isfinite(value) & (value >= least) & (value <= most)))[:1]:
+        remedy = f"must be finite and >= {least:g}" + (f", and at most {most:g}" if np.isfinite(most) else "")
+        problems.add(f"{element}, interval {interval}", field, float(value[interval]), remedy)
+
+
+def ranges_for_calls(resources: Resources, bids: Bids, stores: Stores) -> tuple[FloatArray, FloatArray]:
+    """(t, r) Highest and lowest injection that bids, or the powers of a store, leave to a call [kW], blocks aside.
+
+    What is self-scheduled is not for sale.  Neither is a block: it is accepted at one level over all its intervals,
+    which a call would break, and what is rejected may not run at all.
+    """
+    top, bottom = np.zeros((2, *resources.p_max_kw.shape))
+    injected = np.where(bids.is_supply, bids.quantity_kw, -bids.quantity_kw)
+    for end, is_own in ((top, bids.is_supply), (bottom, ~bids.is_supply)):
+        np.add.at(end.T, bids.resource, np.where(is_own | bids.is_self_scheduled, injected, 0.0).T)
+    top[:, stores.resource], bottom[:, stores.resource] = stores.discharge_max_kw, -stores.charge_max_kw
+    return top, bottom
 
 
 def reach_of_stores(stores: Stores, hours: float) -> tuple[FloatArray, FloatArray]:

@@ -51,10 +51,14 @@ class Settings:
                 problems.add("settings", name, getattr(self, name), f"must be one of {', '.join(known)}")
         for name, least in (("max_passes", 1), ("circle_sides", 4)):
             value = getattr(self, name)
-            if value < least:
+            if isinstance(value, bool) or not isinstance(value, int):
+                problems.add("settings", name, value, "must be a whole number")
+            elif value < least:
                 problems.add("settings", name, value, f"must be at least {least}")
         for name in ("tolerance_pu", "tolerance_usd_per_mwh", "time_limit_s"):
             value = getattr(self, name)
-            if not value > 0:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                problems.add("settings", name, value, "must be a number")
+            elif not value > 0:
                 problems.add("settings", name, value, "must be above zero")
         problems.raise_if_any()

@@ -16,6 +16,7 @@ import numpy as np
 from dlmp.bids import Bids, Resources, freeze_arrays
 from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray
+from dlmp.units import PRICE_REMEDY, is_price
 
 POWER_SLACK_KW, ENERGY_SLACK_KWH = 1e-9, 1e-9
 
@@ -124,15 +125,19 @@ def _check_numbers(stores: Stores, index: int, element: str, problems: Problems)
         value = float(getattr(stores, field)[index])
         if not 0 < value <= 1:
             problems.add(element, field, value, "must be above 0 and at most 1")
-    for field in ("initial_kwh", "cycling_usd_per_mwh", "final_usd_per_mwh"):
-        value = float(getattr(stores, field)[index])
-        if not np.isfinite(value) or (field != "final_usd_per_mwh" and value < 0):
-            problems.add(element, field, value, "must be finite and >= 0" if field[0] != "f" else "must be finite")
-    if not stores.shortfall_usd_per_mwh[index] > 0:
-        value = float(stores.shortfall_usd_per_mwh[index])
-        problems.add(
-            element, "shortfall_usd_per_mwh", value, "must be above zero; leave it blank where none is allowed"
-        )
+    initial, cycling, final, shortfall = (
+        float(getattr(stores, field)[index])
+        for field in ("initial_kwh", "cycling_usd_per_mwh", "final_usd_per_mwh", "shortfall_usd_per_mwh")
+    )
+    if not (np.isfinite(initial) and initial >= 0):
+        problems.add(element, "initial_kwh", initial, "must be finite and >= 0")
+    if not (is_price(cycling) and cycling >= 0):
+        problems.add(element, "cycling_usd_per_mwh", cycling, f"{PRICE_REMEDY}, and >= 0")
+    if not is_price(final):
+        problems.add(element, "final_usd_per_mwh", final, PRICE_REMEDY)
+    if not (shortfall > 0 and (is_price(shortfall) or np.isinf(shortfall))):
+        remedy = "must be above zero and at most 1e9; leave it blank where none is allowed"
+        problems.add(element, "shortfall_usd_per_mwh", shortfall, remedy)
 
 
 def _check_power(stores: Stores, resources: Resources, index: int, element: str, problems: Problems) -> None:

@@ -7,7 +7,8 @@ room is worth its price.  The rest fall apart into parts that share no condition
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from dlmp.errors import SolverError
 from dlmp.formulation.softness import BROKEN, Softness, is_held
 from dlmp.nearest import Polyhedron
 from dlmp.network.model import FloatArray, IntArray
+from dlmp.prices import by_interval
 from dlmp.products.services import REQUIREMENT
 from dlmp.products.storage import ENERGY_BALANCE
 from dlmp.solve import LinearProgram, solve_lp
@@ -34,10 +36,33 @@ LARGEST_DENSE = 1500
 """Rows that depend on each other whose rank is looked at; more count as undetermined."""
 FARTHEST = 1e4
 """Bound on the change of any multiplier [currency/MWh]: the polyhedron may be unbounded."""
-
-UNSUPPORTED = "the multipliers of the clearing do not satisfy their own conditions"
+DIFFERENT_USD_PER_MWH, DIFFERENT_SHARE = 1e-3, 1e-6
+"""Prices that differ by less count as the same, [currency/MWh] or relative to the largest of their interval: the dual
+simplex tells no more digits."""
+IN_USE = 1e-8
+"""A condition whose dual is smaller, relative to the direction, does not hold an end."""
 
 BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class End:
+    """Where multipliers are farthest along a direction.
+
+    Parameters
+    ----------
+    change
+        (i,) Their scaled changes.
+    holds_unknown, holds_row
+        Bounds (i,) and conditions of the polyhedron that hold the end: all ends meet them with equality.
+    is_open
+        True where nothing but `FARTHEST` ends the direction.
+    """
+
+    change: FloatArray
+    holds_unknown: BoolArray
+    holds_row: BoolArray
+    is_open: bool
 
 
 class DualChanges:
@@ -174,21 +199,25 @@ class DualChanges:
         gradient[at_limit] = point.limit_gradients(state[at_limit], self.limit[own][at_limit], ports)
         return gradient
 
-    def ends(self, own: IntArray, direction: FloatArray, *, is_hard: bool = False) -> list[FloatArray]:
-        """Scaled changes of the multipliers `own` that are farthest against and along `direction`.
+    @cached_property
+    def same_usd_per_mwh(self) -> FloatArray:
+        """(t,) Prices of each interval that differ by less count as the same [currency/MWh, currency/MVArh]."""
+        market, point = self.found.market, self.found.point
+        ports = np.flatnonzero(market.case.network.is_priced)
+        prices = by_interval(
+            -point.lagrangian(self.found.weights).gradient(ports), market.state_interval, market.intervals
+        )
+        return np.maximum(DIFFERENT_USD_PER_MWH, DIFFERENT_SHARE * np.abs(prices).max(axis=(1, 2), initial=0.0))
+
+    def ends(self, own: IntArray, direction: FloatArray, *, is_hard: bool = False) -> tuple[End, End]:
+        """Where the multipliers `own` are farthest against and along `direction` [price by scaled change].
 
         With `is_hard` as if limits that are kept had no penalty.
-
-        Raises
-        ------
-        SolverError
-            When the multipliers that were found do not satisfy their own conditions.
         """
-        within = vars(self.polyhedron(own, is_hard=is_hard))
-        found = [solve_lp(LinearProgram(cost=sign * direction, **within)) for sign in (1.0, -1.0)]
-        if any(solution is None for solution in found):
-            raise SolverError(UNSUPPORTED)
-        return [solution.x for solution in found if solution is not None]
+        within = self.polyhedron(own, is_hard=is_hard)
+        same = float(self.same_usd_per_mwh[self.interval[own]].max())
+        low, high = (_end(within, sign * direction, same) for sign in (1.0, -1.0))
+        return low, high
 
     def open_parts(self) -> Iterator[IntArray]:
         """Multipliers that may not be determined, in parts that share no condition; each holds a published one."""
@@ -225,6 +254,29 @@ class DualChanges:
             if len(part) <= LARGEST_DENSE and _is_independent(rest[:, part]):
                 determined[own[part]] = True
         return determined
+
+
+def _end(within: Polyhedron, cost: FloatArray, same: float) -> End:
+    """Where `cost` is least; costs that differ by less than `same` count as the same.
+
+    No change at all lies within: an end that the linear programme does not tell is taken to be there, and open.
+    """
+    try:
+        found = solve_lp(LinearProgram(cost, **vars(within)))
+    except SolverError:
+        found = None
+    if found is None:
+        return End(np.zeros(len(cost)), np.zeros(len(cost), bool), np.zeros(len(within.row_lower), bool), True)
+    reduced = cost - within.matrix.T @ found.row_dual
+    # By duality the cost is a sum over all bounds that hold it.
+    farthest = np.abs(found.x) >= FARTHEST
+    in_use = IN_USE * float(np.abs(cost).max(initial=0.0))
+    return End(
+        found.x,
+        np.abs(reduced) > in_use,
+        np.abs(found.row_dual) * abs(within.matrix).max(axis=1).toarray().ravel() > in_use,
+        bool(np.abs(reduced[farthest] * found.x[farthest]).sum() > same),
+    )
 
 
 def _components(matrix: sparse.csr_array) -> Iterator[IntArray]:

@@ -11,20 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlmp.dispatch import Dispatch
-from dlmp.network.model import FloatArray, IntArray
 from dlmp.prices import Prices
-from dlmp.supporting import FARTHEST, MARKET, DualChanges
-
-DIFFERENT_USD_PER_MWH = 1e-3
-"""Prices that differ by less count as the same."""
+from dlmp.supporting import DualChanges
 
 
 @dataclass(frozen=True)
 class PriceRange:
     """An interval whose prices are not unique, and the range at the node where it is widest.
 
-    An end is None where nothing bounds the price on that side.  The unit is currency/MWh, or
-    currency/MVArh where `is_reactive`.
+    An end is None where nothing bounds the price on that side, as far as the solver tells.  The unit is currency/MWh,
+    or currency/MVArh where `is_reactive`.
     """
 
     interval: int
@@ -44,7 +40,7 @@ def price_ranges(found: Dispatch, prices: Prices) -> tuple[PriceRange, ...]:
     scale, interval = duals.scale[own], duals.interval[own]
     gradient = duals.price_gradients(own, ports) * scale[:, None, None]
     directions = (np.random.default_rng(0).normal(size=len(own)), gradient[:, 0].mean(axis=1))
-    corners = [end for direction in directions for end in duals.ends(own, direction)]
+    corners = [end.change for direction in directions for end in duals.ends(own, direction)]
     ranges = []
     for this in np.unique(interval):
         here = interval == this
@@ -52,15 +48,11 @@ def price_ranges(found: Dispatch, prices: Prices) -> tuple[PriceRange, ...]:
         width = np.ptp(change, axis=0)
         for reactive, published in enumerate((prices.lmp_usd_per_mwh, prices.lmp_q_usd_per_mvarh)):
             widest = int(np.argmax(width[reactive]))
-            if width[reactive, widest] > DIFFERENT_USD_PER_MWH:
+            if width[reactive, widest] > duals.same_usd_per_mwh[this]:
                 price, bus = float(published[this, ports[widest]]), str(prices.network.port_bus[ports[widest]])
                 direction = np.where(here, gradient[:, reactive, widest], 0.0)
-                low, high = (_end(duals, own, price, direction, end) for end in duals.ends(own, direction))
+                low, high = (
+                    None if end.is_open else price + float(direction @ end.change) for end in duals.ends(own, direction)
+                )
                 ranges.append(PriceRange(int(this), low, high, bus, reactive == 1))
     return tuple(ranges)
-
-
-def _end(duals: DualChanges, own: IntArray, price: float, direction: FloatArray, end: FloatArray) -> float | None:
-    """`price` at an `end` of the multipliers `own`; None where one that makes it there has no bound."""
-    of_price = (direction != 0) & (duals.kind[own] != MARKET)
-    return None if np.abs(end[of_price]).max() > 0.99 * FARTHEST else price + float(direction @ end)

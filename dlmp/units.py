@@ -18,6 +18,18 @@ which is where HiGHS's absolute tolerances are meant to be used."""
 
 KW_PER_MW = 1000.0
 
+LARGEST_PRICE = 1e9
+"""Largest price that may be given, in size [currency/MWh] and the like.
+
+Far above any that is meant; the solvers' relative digits still tell what is offered at ordinary prices beside it.
+"""
+PRICE_REMEDY = "must be finite and at most 1e9 in size"
+
+
+def is_price(value: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """True for numbers that may be prices."""
+    return np.isfinite(value) & (np.abs(value) <= LARGEST_PRICE)
+
 
 def money_per_price_pu(interval_hours: float) -> float:
     """Currency per (currency/MWh x pu) held for one interval of `interval_hours`."""

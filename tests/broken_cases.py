@@ -358,10 +358,16 @@ BROKEN_CASES = [
     BrokenCase(
         "shares of import reversed",
         change(TOML, "p_max_kw = 5000.0", "p_max_share = 0.1\np_min_share = 0.2"),
-        "import, interval 0",
-        "p_min_kw, p_max_kw",
-        "need p_min_kw",
-        problems=3,
+        "case.toml",
+        "import.p_min_share, p_max_share",
+        "need p_min_share",
+    ),
+    BrokenCase(
+        "share of import beyond its range",
+        change(TOML, "p_max_kw = 5000.0", "p_max_kw = 1.0\np_min_share = 0.9"),
+        "case.toml, interval 0",
+        "import.p_min_share, p_max_share",
+        "to 1 kW of a load of",
     ),
     BrokenCase(
         "import of an interval no number",
@@ -726,9 +732,57 @@ BROKEN_CASES = [
         "min_acceptance_ratio",
         "at most 1",
     ),
+    # prices beyond all that is meant
+    BrokenCase(
+        "price of import without measure",
+        change("import_prices.csv", "1,50,2", "1,1e300,2"),
+        "substation, interval 1",
+        "price_usd_per_mwh",
+        "finite and at most 1e9 in size",
+    ),
+    BrokenCase(
+        "price of a bid without measure",
+        change("bids.csv", "pv,,supply,0,80,0", "pv,,supply,0,80,-1e10"),
+        "bid of pv, supply segment 0, interval 0",
+        "price_usd_per_mwh",
+        "finite and at most 1e9 in size",
+    ),
+    BrokenCase(
+        "penalty without measure",
+        penalties("voltage,0,1e12"),
+        "penalties of voltage",
+        "price",
+        "finite and at most 1e9 in size",
+    ),
+    BrokenCase(
+        "price of a service without measure",
+        serving(change("service_offers.csv", "capacity_down,,30,2", "capacity_down,,30,2e9")),
+        "service offer of pv, interval 0",
+        "price_usd_per_mw_h",
+        "at most 1e+09",
+    ),
+    BrokenCase(
+        "price of shortage without measure",
+        serving(change("requirements.csv", "0,7,80", "0,7,8e10")),
+        "requirement support",
+        "shortage_usd_per_mw_h",
+        "at most 1e9; leave it blank",
+    ),
     # stores.csv and store_profile.csv
-    BrokenCase("stores without resources", stored(remove("resources.csv")), "resources.csv", "file", "does not exist"),
-    BrokenCase("profile without stores", stored(remove("stores.csv")), "stores.csv", "file", "does not exist"),
+    BrokenCase(
+        "stores without resources",
+        stored(remove("resources.csv", "availability.csv", "bids.csv")),
+        "resources.csv",
+        "file",
+        "does not exist; stores.csv needs it",
+    ),
+    BrokenCase(
+        "profile without stores",
+        stored(remove("stores.csv")),
+        "stores.csv",
+        "file",
+        "does not exist; store_profile.csv needs it",
+    ),
     BrokenCase(
         "store of nobody",
         stored(append("stores.csv", "cart,1,,,1,,,,,,,,")),
@@ -999,6 +1053,13 @@ BROKEN_CASES = [
         "must name",
     ),
     BrokenCase(
+        "requirement of a zone without zones",
+        serving(remove("zones.csv")),
+        "requirements.csv line 5",
+        "element",
+        "is no zone of zones.csv; there are none: add it there",
+    ),
+    BrokenCase(
         "requirement of a strange zone",
         serving(change("requirements.csv", "zone,end", "zone,End")),
         "requirements.csv line 5",
@@ -1118,6 +1179,10 @@ BROKEN_CASES = [
         "v_min_pu, v_max_pu",
         "one of them",
     ),
+    BrokenCase(
+        "limit of zero", change("limits.csv", "BC,400", "BC,0"), "limits.csv line 2", "rate_kva", "must be above zero"
+    ),
+    BrokenCase("band of a source", change("limits.csv", ",,A,", ",,S,"), "limits.csv line 3", "bus", "source_v_pu"),
     BrokenCase("limit twice", append("limits.csv", "BC,300,,,"), "limits.csv line 4", "element", "above already"),
     BrokenCase("band crosses", change("limits.csv", "0.96", "1.06"), "bus A", "v_min_pu, v_max_pu", "v_min_pu <="),
     # penalties.csv

@@ -131,7 +131,7 @@ def reactive_33() -> MarketCase:
     return with_services(plants, offers, [Needed(*need) for need in needed.items()])
 
 
-@case(("congestion", "capacity_down"))
+@case(("congestion", "capacity_down"), ("congestion", "capacity_down since intervals 4, 5"))
 def day_33() -> MarketCase:
     """Six hours with two batteries and cars, which keep energy for calls of one hour and of two."""
     t = np.arange(6)
@@ -162,6 +162,44 @@ def day_33() -> MarketCase:
     ]
     up, down = [500.0, 720.0, 900.0, 1000.0, 1100.0, 1000.0], [200.0, 250.0, 300.0, 350.0, 420.0, 330.0]
     return with_services(stored, offers, [Needed("capacity_up", up), Needed("capacity_down", down)])
+
+
+@case(("voltage", "capacity_up since intervals 0, 1"))
+def lasting_33() -> MarketCase:
+    """Calls of two hours and of three from the high load of the first run on when it has gone, and lift the voltage."""
+    network = feeder33(v_max_pu=1.01)
+    plants = market(network, [20.0, 21.0, 22.0], *generators33(), load=np.array([1.0, 0.3, 0.35]))
+    offers = [
+        Ready(name, "capacity_up", quantity, price, hours)
+        for name, quantity, price, hours in (
+            ("far", 700, 1.0, 2.0), ("south", 800, 1.5, 3.0), ("north", 900, 4.0, 2.0), ("middle", 700, 3.0, 1.0)
+        )
+    ]  # fmt: skip
+    return with_services(plants, offers, [Needed("capacity_up", [1800.0, 300.0, 310.0])])
+
+
+@case()
+def lasting_rated_33() -> MarketCase:
+    """Calls of two hours keep room in ratings and in the range of reactive power of the hour after that of their award.
+
+    Dear import in the second hour would have the plants run at their ratings there.
+    """
+    plants = market(feeder33(), [60.0, 90.0], *generators33((-150.0, 250.0), 400.0))
+    offers = [
+        Ready(*offer)
+        for offer in (
+            ("south", "var_up", 220, 0.3, 2.0), ("middle", "var_up", 300, 0.9), ("south", "capacity_up", 300, 1.1, 2.0),
+            ("far", "capacity_up", 300, 1.0), ("north", "var_down", 200, 0.7, 2.0),
+            ("north", "capacity_down", 250, 0.6, 2.0),
+        )
+    ]  # fmt: skip
+    needed = {
+        "var_up": [260.0, 40.0],
+        "capacity_up": [310.0, 60.0],
+        "var_down": [190.0, 20.0],
+        "capacity_down": [120.0, 240.0],
+    }
+    return with_services(plants, offers, [Needed(*need) for need in needed.items()])
 
 
 @case(("congestion", "capacity_up of left"), ("congestion", "capacity_up of right"))

@@ -5,6 +5,8 @@ are called at once, and others where they are asked for: a power flow of its own
 at the injections as scheduled plus or minus what is reserved.
 What each resource must keep for itself is written for every call that it can get, of none,
 one or both directions of real and of reactive power.
+A call may run on into later intervals: there all of that is written for each award, of the interval or an earlier one,
+whose call can run, in all combinations of the offers that are called together.
 
 A price of energy adds up what one more kW of demand costs in every state of its interval.  That of an offered service
 is what its requirements are worth, and what one more kW of injection saves in the states that call it.
@@ -144,24 +146,31 @@ class _Joint:
             shortages.append(shortage)
             cost += self.hours * outcome[7]
             cost += self.hours * (casadi.dot(offers.price_usd_per_mw_h[t], reserve) + casadi.dot(penalty, shortage))
-            self.own_limits(t, injections[t], reserve)
-            states += self.called_states(t, injections[t], reserve, start)
+            self.own_limits(t, injections[t], reserves)
+            states += self.called_states(t, injections[t], reserves, start)
         cost += self.energy(moved, reserves)
         places = self.requirements(reserves, shortages)
         return self.result(self.optimum(cost), places, states)
 
-    def own_limits(self, t: int, injection: tuple[casadi.SX, casadi.SX], reserve: casadi.SX) -> None:
+    def begun(self, t: int, k: int) -> list[int]:
+        """Intervals in which a call of an offer may have begun that runs at `t`."""
+        offers = self.case.service_offers
+        lasts = int(np.ceil(offers.duration_hours[k] / self.hours - 1e-9))
+        return [s for s in range(max(0, t - lasts + 1), t + 1) if s == t or offers.quantity_kw[s, k] > 0]
+
+    def own_limits(self, t: int, injection: tuple[casadi.SX, casadi.SX], reserves: list[casadi.SX]) -> None:
         """Range, rating and power factor of each resource whatever is called of it."""
         resources, base = self.case.resources, self.base
         top, bottom = self.reachable(t)
         angle = 2 * np.pi * np.arange(self.sides) / self.sides
         for r in np.unique(self.case.service_offers.resource):
-            offered = self.by_service(int(r), reserve)
-            for real, reactive in every_pair((None, *REAL), (None, *REACTIVE)):
-                if any(name is not None and name not in offered for name in (real, reactive)):
+            offered = self.by_service(t, int(r), reserves)
+            pairs = every_pair(((None, 0.0), *offered), repeat=2)
+            for (real, more_p), (reactive, more_q) in pairs:
+                if real not in (None, *REAL) or reactive not in (None, *REACTIVE):
                     continue
-                p = injection[0][int(r)] + sign_of(real) * offered.get(real, 0.0)
-                q = injection[1][int(r)] + sign_of(reactive) * offered.get(reactive, 0.0)
+                p = injection[0][int(r)] + sign_of(real) * more_p
+                q = injection[1][int(r)] + sign_of(reactive) * more_q
                 if real is not None and reactive is None:
                     self.g.append((p, bottom[r] / base, top[r] / base))
                 if reactive is not None and real is None:
@@ -177,16 +186,20 @@ class _Joint:
                     room = (-tangent if consumes else tangent) * p
                     self.g += [(q - room, -np.inf, 0.0), (-q - room, -np.inf, 0.0)]
 
-    def by_service(self, r: int, reserve: casadi.SX) -> dict[str, casadi.SX]:
+    def by_service(self, t: int, r: int, reserves: list[casadi.SX]) -> list[tuple[str, casadi.SX]]:
+        """Service and power of every award of a resource whose call may run at `t`."""
         offers = self.case.service_offers
-        return {str(offers.service[k]): reserve[int(k)] for k in np.flatnonzero(offers.resource == r)}
+        own = np.flatnonzero(offers.resource == r).tolist()
+        return [(str(offers.service[k]), reserves[s][k]) for k in own for s in self.begun(t, k)]
 
     def reachable(self, t: int) -> tuple[FloatArray, FloatArray]:
-        """Highest and lowest injection of each resource that it offers [kW]."""
+        """Highest and lowest injection of each resource that it offers beside what it self-schedules [kW]."""
         case, count = self.case, len(self.case.resources)
         into, out = np.zeros(count), np.zeros(count)
         for s, r in enumerate(case.bids.resource):
-            (into if case.bids.is_supply[s] else out)[r] += case.bids.quantity_kw[t, s]
+            offered, firm = case.bids.quantity_kw[t, s], case.bids.is_self_scheduled[t, s]
+            (into if case.bids.is_supply[s] else out)[r] += offered
+            (out if case.bids.is_supply[s] else into)[r] -= offered * firm
         for k, r in enumerate(case.stores.resource):
             into[r], out[r] = case.stores.discharge_max_kw[t, k], case.stores.charge_max_kw[t, k]
         return np.minimum(into, case.resources.p_max_kw[t]), np.maximum(-out, case.resources.p_min_kw)
@@ -194,7 +207,8 @@ class _Joint:
     def calls(self, t: int) -> list[npt.NDArray[np.int64]]:
         """Offers that are called together, of each called state of an interval."""
         offers = self.case.service_offers
-        is_offered = offers.quantity_kw[t] > 0
+        every = range(len(offers))
+        is_offered = np.array([(offers.quantity_kw[self.begun(t, k), k] > 0).any() for k in every], dtype=bool)
         whole = {name: np.flatnonzero((offers.service == name) & is_offered) for name in (*REAL, *REACTIVE)}
         calls = [own for own in whole.values() if len(own)]
         if self.singly:
@@ -204,17 +218,18 @@ class _Joint:
         return [own for own in calls if len(own)]
 
     def called_states(
-        self, t: int, injection: tuple[casadi.SX, casadi.SX], reserve: casadi.SX, start: FloatArray
-    ) -> list[tuple[int, str, npt.NDArray[np.int64]]]:
-        """Add a power flow for each call; return interval, name and offers of each."""
+        self, t: int, injection: tuple[casadi.SX, casadi.SX], reserves: list[casadi.SX], start: FloatArray
+    ) -> list[tuple[int, str, list[tuple[int, int]]]]:
+        """Add a power flow for each call; return its interval, name, and interval and offer of each award called."""
         case, network, offers = self.case, self.case.network, self.case.service_offers
         free, made = np.flatnonzero(~network.is_source), []
-        for called in self.calls(t):
-            name = f"calls {called.tolist()} {t}"
+        combined = [every_pair(*([(s, k) for s in self.begun(t, k)] for k in own.tolist())) for own in self.calls(t)]
+        for called in (list(awards) for choices in combined for awards in choices):
+            name = f"calls {called} {t}"
             extra = [casadi.SX.zeros(len(case.resources)), casadi.SX.zeros(len(case.resources))]
-            for k in called.tolist():
+            for s, k in called:
                 service = str(offers.service[k])
-                extra[int(service in REACTIVE)][int(offers.resource[k])] += sign_of(service) * reserve[k]
+                extra[int(service in REACTIVE)][int(offers.resource[k])] += sign_of(service) * reserves[s][k]
             v = free_voltage(network)
             anywhere = np.full(2 * len(free), np.inf)
             begin = np.r_[start[free].real, start[free].imag]
@@ -335,7 +350,7 @@ class _Joint:
         )
 
     def result(
-        self, solution: dict[str, FloatArray], places: list[int], states: list[tuple[int, str, npt.NDArray[np.int64]]]
+        self, solution: dict[str, FloatArray], places: list[int], states: list[tuple[int, str, list[tuple[int, int]]]]
     ) -> ServiceOpf:
         case, network, base = self.case, self.case.network, self.base
         offers, every, free = case.service_offers, range(case.horizon.intervals), np.flatnonzero(~network.is_source)
@@ -357,9 +372,9 @@ class _Joint:
             price_p[t] += price.real
             price_q[t] += price.imag
             by_resource = case.resources.share @ np.nan_to_num(price)
-            for k in called.tolist():
+            for s, k in called:
                 service, worth = str(offers.service[k]), by_resource[offers.resource[k]]
-                service_price[t, k] += sign_of(service) * (worth.imag if service in REACTIVE else worth.real)
+                service_price[s, k] += sign_of(service) * (worth.imag if service in REACTIVE else worth.real)
         reserved, short = (np.array([value[f"{name} {t}"] for t in every]) * base for name in ("reserve", "shortage"))
         cost = solution["f"].item() * base / KW_PER_MW
         return ServiceOpf(

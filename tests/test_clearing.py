@@ -321,6 +321,32 @@ def test_reactive_import_does_not_pass_its_limit_and_has_its_price_there():
     assert found.prices.energy_q[0, 0] < -0.1
 
 
+@pytest.mark.parametrize("name", ["undervoltage_33", "congestion_current_33", "import_cap_33"])
+def test_shares_at_all_nodes_add_up_to_the_prices_and_their_components(name: str):
+    found = clearing(name)
+    table = found.price_shares(least_usd_per_mwh=0.0)
+    keys = ["interval", "bus", "phase"]
+    sums = (
+        table.rename(columns={"phase": "of", "phase_of_bus": "phase"})
+        .groupby([*keys, "component"])
+        .sum(numeric_only=True)
+    )
+    prices = found.prices.table().set_index(keys)
+    for column, share in (("", "share_usd_per_mwh"), ("_q", "share_q_usd_per_mvarh")):
+        by_component = sums[share].unstack("component", fill_value=0.0).reindex(prices.index)
+        for component in by_component:
+            np.testing.assert_allclose(by_component[component], prices[f"{component}{column}"], atol=1e-9)
+        total = prices["lmp_usd_per_mwh" if not column else "lmp_q_usd_per_mvarh"]
+        np.testing.assert_allclose(by_component.sum(axis=1), total, atol=1e-9)
+
+
+def test_small_shares_are_left_out_of_those_at_all_nodes():
+    found = clearing("congestion_current_33")
+    every, large = found.price_shares(0.0), found.price_shares(1.0)
+    shares = every[["share_usd_per_mwh", "share_q_usd_per_mvarh"]].abs().max(axis=1)
+    assert 0 < len(large) == (shares >= 1.0).sum() < len(every)
+
+
 def explained(found: Clearing, bus: str, interval: int = 0) -> pd.DataFrame:
     table = found.explain(bus, interval)
     node = found.case.network.node(bus)

@@ -1,5 +1,6 @@
 """Stores are cleared over the whole horizon: as the joint AC optimum has it, and as its prices say."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,7 +10,7 @@ from acopf import AcOpf, solve_acopf
 from feeders import Branch, feeder
 from storecases import STORE_CASES, Store, with_stores
 
-from dlmp import Clearing, clear
+from dlmp import Clearing, InputError, clear
 from dlmp.market import MarketCase, simple_case
 
 BoolArray = npt.NDArray[np.bool_]
@@ -108,6 +109,21 @@ def test_the_value_of_stored_energy_is_what_one_more_kilowatt_hour_at_the_beginn
     costs = [clear(beside_a_load([40.0, 25.0, 55.0], initial_kwh=kwh, **fields)).objective for kwh in (10.0, 11.0)]
     value = clear(beside_a_load([40.0, 25.0, 55.0], initial_kwh=10.5, **fields)).stores.value_usd_per_mwh[0, 0]
     assert (costs[0] - costs[1]) * 1000 == pytest.approx(value * 0.98, rel=1e-4)
+
+
+def test_energy_above_the_band_at_the_beginning_is_led_back_into_it():
+    """150 kWh where at most 100 may be at the end of an hour: 50 kW for an hour, though import costs less than nothing.
+
+    Refused where 50 kW cannot flow.
+    """
+    network = feeder([Branch("a", "b", 1e-6, 1e-6)], {"b": (200.0, 0.0)})
+    store = Store("full", "b", charge_kw=0.0, discharge_kw=50.0, energy_kwh=100.0, initial_kwh=150.0)
+    case = simple_case(network, [-40.0, -40.0])
+    found = clear(with_stores(case, store))
+    np.testing.assert_allclose(found.stores.discharge_kw, [[50.0], [0.0]], atol=1e-6)
+    np.testing.assert_allclose(found.stores.energy_kwh, [[100.0], [100.0]], atol=1e-6)
+    with pytest.raises(InputError, match="cannot be kept: at least 101 kWh will be there"):
+        with_stores(case, replace(store, initial_kwh=151.0))
 
 
 @pytest.mark.parametrize("initial_kwh", [0.0, 100.0, 70.0])

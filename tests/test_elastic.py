@@ -7,8 +7,9 @@ import pytest
 from cases import market, resource
 from feeders import Branch, feeder
 from scipy import sparse
+from servicecases import Needed, Ready, with_services
 
-from dlmp.elastic import elastic_programme, import_violation
+from dlmp.elastic import elastic_programme, firm_requirements, import_violation, shortage
 from dlmp.formulation.ac_tangent import AcTangent
 from dlmp.formulation.market_lp import MarketLp, build_market_lp
 from dlmp.market import MarketCase
@@ -75,3 +76,14 @@ def test_import_is_broken_by_its_distance_to_its_range(case: MarketCase):
     point = formulation.operate(lp.injection(lp.start))
     expected = [[point.import_pu[0].real - 1.0], [point.import_pu[0].imag - 0.5]]
     np.testing.assert_allclose(import_violation(lp, point), expected, rtol=1e-12)
+
+
+def test_a_shortage_is_what_is_not_held_ready_of_what_must_be(case: MarketCase):
+    """25 kW up from anybody, at any price, of which 10 are held; and 20 kW down that have a price."""
+    offers = [Ready("g", "capacity_up", 30.0), Ready("g", "capacity_down", 30.0)]
+    case = with_services(case, offers, [Needed("capacity_up", 25.0), Needed("capacity_down", 20.0, 100.0)])
+    lp = build_market_lp(case, 4)
+    assert firm_requirements(lp).tolist() == [[0, 0]]
+    x = np.array(lp.start)
+    x[lp.block("reserve")[0, 0]] = 0.1
+    assert shortage(lp, x) == pytest.approx([0.15], abs=1e-12)

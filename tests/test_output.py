@@ -200,6 +200,12 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path):
         check_folder(tmp_path, RESULT_FILES)
 
 
+def test_results_do_not_overwrite_the_case_that_they_are_of(tmp_path: Path):
+    (tmp_path / "case.toml").write_text("")
+    with pytest.raises(InputError, match="results have a folder of their own"):
+        check_folder(tmp_path, RESULT_FILES)
+
+
 def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(output.os, "access", lambda path, mode: False)
     with pytest.raises(InputError, match="no permission to write"):

@@ -1,5 +1,6 @@
 """Prices that are not the only ones: the published ones are those of the rule, whatever the order of bids."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
 
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storecases import Store, with_stores
 
+from benchmarks.cases import SPECS, build, ieee123
 from dlmp import Clearing, MarketCase, Penalties, Settings, Tier, clear
+from dlmp.errors import SolverError
 from dlmp.pricerule import with_chosen_prices
 from dlmp.prices import COMPONENTS
 from dlmp.supporting import DualChanges
@@ -107,6 +110,48 @@ def test_other_prices_are_left_alone():
     found = clear(CASES["undervoltage_reactive_33"]())
     assert list(DualChanges(found._dispatch).open_parts()) == []
     assert with_chosen_prices(found._dispatch) is found._dispatch
+
+
+def test_means_that_differ_by_less_than_the_solver_tells_leave_nothing_to_choose():
+    """Blocks at 20,000 and 20,000.01: both are the price, to six digits; at 2 and 2.01 there is a middle."""
+    for base, expected in ((20_000.0, ()), (2.0, (0,))):
+        found = clear(island(resource("g", "a", supply=[(100, base), (100, base + 0.01)])), Settings(limits="hard"))
+        assert price(found, "a") == pytest.approx(base + 0.005, abs=0.005 + 1e-6)
+        assert tuple(told.interval for told in found.certificate.price_ranges) == expected
+        assert found.certificate.is_supported
+
+
+def test_where_rounding_hides_the_nearest_point_the_mean_stands_in_the_middle(monkeypatch: pytest.MonkeyPatch):
+    """Between 10 and 20, and capped by the penalty of import at 1,020: the clearing is not lost."""
+    monkeypatch.setattr("dlmp.pricerule.nearest_point", lambda *_: None)
+    found = clear(island(resource("g", "a", supply=[(100, 10), (100, 20)])))
+    assert price(found, "a") == pytest.approx(15, abs=1e-4)
+    assert found.certificate.is_supported
+    case = island(resource("g", "a", supply=[(100, 10), (100, 5000)]))
+    assert price(clear(replace(case, penalties=Penalties(substation=(Tier(0.0, 1000.0),)))), "a") == pytest.approx(1020)
+
+
+def fails(*_: object) -> None:
+    raise SolverError("HiGHS ended with status 'Unknown'")
+
+
+@pytest.mark.parametrize("solver", [fails, lambda *_: None], ids=["unknown", "infeasible"])
+def test_where_the_solver_tells_no_end_a_price_that_supports_the_dispatch_is_published(
+    monkeypatch: pytest.MonkeyPatch, solver: Callable[..., None]
+):
+    monkeypatch.setattr("dlmp.supporting.solve_lp", solver)
+    found = clear(island(resource("g", "a", supply=[(100, 10), (100, 20)])))
+    assert 10 - 1e-6 <= price(found, "a") <= 20 + 1e-6
+    assert found.certificate.is_supported
+
+
+@pytest.mark.nightly
+def test_a_day_of_prices_of_tens_of_thousands_is_published():
+    """Voltages that calls would break at penalties of half a million: the mean of hour 2 is known to 2e-4 only."""
+    (spec,) = (spec for spec in SPECS if spec.name == "IEEE 123 x 24, services")
+    found = clear(build(replace(spec, intervals=6, seed=4), ieee123(v_max_pu=1.05)))
+    assert found.status == "converged"
+    assert found.certificate.is_supported
 
 
 def random_market(draw: st.DrawFn) -> tuple[list[Offer], dict[str, object], bool]:

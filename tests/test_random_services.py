@@ -49,7 +49,7 @@ def offers(draw: st.DrawFn, bus: int) -> Offer:
 
 @st.composite
 def cases(draw: st.DrawFn) -> MarketCase:
-    """Three or four buses in a tree or a ring, two bidders and perhaps a battery over two hours, and some services."""
+    """Three or four buses in a tree or a ring, two bidders, perhaps a battery, and services, over an hour or two."""
     buses = draw(st.integers(3, 4))
     branches = [
         Branch(
@@ -66,7 +66,8 @@ def cases(draw: st.DrawFn) -> MarketCase:
     load = {str(bus): (draw(numbers(0, 15)), draw(numbers(0, 5))) for bus in range(1, buses)}
     network = feeder(branches, load, band=(0.9, draw(numbers(1.003, 1.03))))
     with_store = draw(st.booleans())
-    price = draw(st.lists(numbers(10, 60), min_size=1 + with_store, max_size=1 + with_store))
+    hours = 2 if with_store else draw(st.integers(1, 2))
+    price = draw(st.lists(numbers(10, 60), min_size=hours, max_size=hours))
     case = market(network, price, draw(offers(1)), draw(offers(buses - 1)))
     if with_store:
         efficiency = draw(numbers(0.8, 1.0))
@@ -85,8 +86,8 @@ def cases(draw: st.DrawFn) -> MarketCase:
     ready = []
     for name in case.resources.name.tolist():
         for service in draw(st.lists(st.sampled_from(SERVICES), min_size=1, max_size=3, unique=True)):
-            hours = draw(st.sampled_from([1.0, 2.0]))
-            ready.append(Ready(name, service, draw(numbers(5, 60)), draw(numbers(0.1, 20)), hours))
+            lasts = draw(st.sampled_from([1.0, 2.0]))
+            ready.append(Ready(name, service, draw(numbers(5, 60)), draw(numbers(0.1, 20)), lasts))
     wanted = sorted({offer.service for offer in ready})
     needed = [Needed(service, draw(numbers(1, 70)), shortage=draw(numbers(30, 300))) for service in wanted]
     return with_services(case, ready, needed)
@@ -98,17 +99,20 @@ def converged(case: MarketCase) -> Clearing:
     return found
 
 
-def after_calls(found: Clearing) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Interval, real and reactive injections by resource [kW] of every call."""
+def after_calls(found: Clearing) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Interval, more real and reactive injection by resource [kW] of every call, and when each real one began."""
     offers, services = found.case.service_offers, found.services
-    calls = every_call(offers, services.reserved_kw > 0)
+    calls = every_call(offers, services.reserved_kw, found.case.horizon.interval_hours)
     states = []
-    for t, called in zip(calls.interval.tolist(), calls.calls, strict=True):
-        p_kw, q_kvar = found.awards.net_injection_kw[t].copy(), found.awards.q_kvar[t].copy()
+    for t, called, lag in zip(calls.interval.tolist(), calls.calls, calls.lag, strict=True):
+        more_kw, more_kvar = np.zeros((2, len(found.case.resources)))
+        begun = np.full(len(more_kw), t)
         for k in np.flatnonzero(called):
-            power = q_kvar if offers.service[k].startswith("var") else p_kw
-            power[offers.resource[k]] += services.reserved_kw[t, k] * (1 if offers.service[k].endswith("up") else -1)
-        states.append((t, p_kw, q_kvar))
+            r, is_reactive = offers.resource[k], offers.service[k].startswith("var")
+            power = more_kvar if is_reactive else more_kw
+            power[r] += services.reserved_kw[t - lag[k], k] * (1 if offers.service[k].endswith("up") else -1)
+            begun[r] = begun[r] if is_reactive else t - lag[k]
+        states.append((t, more_kw, more_kvar, begun))
     return states
 
 
@@ -132,16 +136,19 @@ def test_components_sum_awards_are_supported_and_calls_keep_every_limit(case: Ma
 def test_no_resource_is_called_beyond_its_range_its_rating_or_its_stored_energy(case: MarketCase):
     found = converged(case)
     resources, stores = case.resources, case.stores
-    for t, p_kw, q_kvar in after_calls(found):
+    for t, more_kw, more_kvar, begun in after_calls(found):
+        p_kw, q_kvar = found.awards.net_injection_kw[t] + more_kw, found.awards.q_kvar[t] + more_kvar
         assert (p_kw <= resources.p_max_kw[t] + 1e-5).all()
         assert (p_kw >= resources.p_min_kw - 1e-5).all()
         assert (q_kvar <= resources.q_max_kvar + 1e-5).all()
         assert (q_kvar >= resources.q_min_kvar - 1e-5).all()
         assert (np.hypot(p_kw, q_kvar) <= resources.s_max_kva + 1e-5).all()
         for k, r in enumerate(stores.resource):
-            before = found.stores.energy_kwh[t - 1, k] if t else stores.initial_kwh[k]
-            after = before - max(p_kw[r], 0) / stores.discharge_efficiency[k]
-            after += max(-p_kw[r], 0) * stores.charge_efficiency[k]
+            after = found.stores.energy_kwh[begun[r] - 1, k] if begun[r] else stores.initial_kwh[k]
+            for hour in range(begun[r], t + 1):
+                called_kw = found.awards.net_injection_kw[hour, r] + more_kw[r]
+                after -= max(called_kw, 0) / stores.discharge_efficiency[k]
+                after += max(-called_kw, 0) * stores.charge_efficiency[k]
             assert -1e-5 <= after <= stores.energy_max_kwh[t, k] + 1e-5
             if t == len(stores.drain_kw) - 1:
                 assert after >= stores.energy_min_kwh[t, k] - 1e-5
@@ -267,7 +274,7 @@ def with_free_reserve(case: MarketCase, k: int, kw: float) -> MarketCase:
         np.r_[offers.service, [service]],
         np.hstack([offers.quantity_kw, at_first]),
         np.hstack([offers.price_usd_per_mw_h, np.zeros((intervals, 1))]),
-        np.r_[offers.duration_hours, 1.0],
+        np.r_[offers.duration_hours, offers.duration_hours[k]],
     )
     return replace(case, resources=resources, bids=bids, service_offers=more)
 

@@ -210,6 +210,8 @@ def test_new_segments_of_a_curve_hold_from_their_step_on():
     [
         (lambda case: {"first_interval": 4}, "reclear", "first_interval"),
         (lambda case: {"first_interval": 0}, "reclear", "first_interval"),
+        (lambda case: {"first_interval": 1.5}, "reclear", "first_interval"),
+        (lambda case: {"first_interval": "1"}, "reclear", "first_interval"),
         (lambda case: {"energy_kwh": {"nobody": 3.0}}, "store of nobody", "energy_kwh"),
         (lambda case: {"energy_kwh": {"battery": -3.0}}, "store of battery", "energy_kwh"),
         (lambda case: {"energy_kwh": {"battery": np.nan}}, "store of battery", "energy_kwh"),

@@ -1,5 +1,6 @@
 """Services of capacity and VAR, worked by hand on feeders that lose next to nothing."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from storecases import Store, quarter_hours, with_stores
 from unbalanced import unbalanced
 
 from dlmp import Blocks, Clearing, InfeasibleError, InputError, MarketCase, Settings, clear
+from dlmp.deliverability import called_excess
 from dlmp.market import simple_case
 from dlmp.reserves import unsafe_calls
 from dlmp.services import behind_branch, in_zone
@@ -45,6 +47,46 @@ def test_capacity_up_of_an_idle_plant_is_paid_its_offer():
     )
     np.testing.assert_allclose(found.awards.net_injection_kw, [[0.0]], atol=1e-6)
     np.testing.assert_allclose(found.services.price_usd_per_mw_h, [[2.0]], atol=1e-6)
+
+
+def with_self_schedule(case: MarketCase, *columns: int) -> MarketCase:
+    """The same case with the bid segments `columns` self-scheduled."""
+    chosen = np.isin(np.arange(len(case.bids)), columns)
+    price = np.where(chosen, 0.0, case.bids.price_usd_per_mwh)
+    return replace(
+        case, bids=replace(case.bids, is_self_scheduled=np.tile(chosen, (len(price), 1)), price_usd_per_mwh=price)
+    )
+
+
+@pytest.mark.parametrize(
+    ("service", "supply", "demand", "firm", "most"),
+    [
+        ("capacity_up", [], [(50, 45)], 0, 0.0),
+        ("capacity_up", [(20, 60)], [(50, 45)], 1, 20.0),
+        ("capacity_up", [], [(50, 45), (15, 44)], 0, 15.0),
+        ("capacity_down", [(50, 30)], [], 0, 0.0),
+        ("capacity_down", [(50, 30), (10, 31)], [], 0, 10.0),
+        ("capacity_down", [(50, 30)], [(20, 25)], 0, 20.0),
+    ],
+)
+def test_what_is_self_scheduled_is_not_for_sale(
+    service: str, supply: list[tuple[int, int]], demand: list[tuple[int, int]], firm: int, most: float
+):
+    """It runs at any price, and a call could only stop it: what else is bid is all that there is to call."""
+    case = with_self_schedule(market(LINE, 40.0, resource("one", "b", supply=supply, demand=demand)), firm)
+    found = clear(with_services(case, [Ready("one", service, 100.0)], [Needed(service, 60.0, shortage=1000.0)]))
+    np.testing.assert_allclose(found.services.reserved_kw, [[most]], atol=1e-6)
+    assert found.certificate.is_feasible
+    assert found.certificate.is_supported
+    more = replace(found.services, reserved_kw=found.services.reserved_kw + 4.0)
+    assert max(part.max(initial=0.0) for part in called_excess(found.case, found.awards, more)) == pytest.approx(4.0)
+
+
+def test_a_requirement_that_no_resource_can_hold_ready_is_refused_with_what_it_can():
+    case = with_self_schedule(market(LINE, 40.0, resource("pump", "b", supply=[(20, 60)], demand=[(50, 45)])), 1)
+    words = "requirement capacity_up 0, interval 0: 50 kW required, at most 20 kW can be held ready"
+    with pytest.raises(InfeasibleError, match=words):
+        clear(with_services(case, [Ready("pump", "capacity_up", 50.0)], [Needed("capacity_up", 50.0)]))
 
 
 @pytest.mark.parametrize("must_run_kw", [0.0, 35.0])
@@ -244,6 +286,21 @@ def test_an_offer_of_capacity_does_not_keep_a_block_from_being_accepted():
     assert found.objective - plain.objective == pytest.approx(4 * 2 / 1000, abs=1e-6)
 
 
+@pytest.mark.parametrize(("price", "accepted_kw"), [(40.0, 40.0), (20.0, 0.0)])
+@pytest.mark.parametrize(("service", "most"), [("capacity_up", 5.0), ("capacity_down", 0.0)])
+def test_a_block_backs_no_capacity_be_it_accepted_or_not(price: float, accepted_kw: float, service: str, most: float):
+    """Of two exclusive blocks of 40 kW at most one runs, at 40 kW; of the bid at 60 nothing, so 5 kW can be called."""
+    case = with_block([])
+    twice = {name: np.repeat(getattr(case.blocks, name), 2) for name in vars(case.blocks)}
+    twice |= {"name": np.array(["one", "other"]), "group": np.array(["x", "x"])}
+    case = replace(
+        case, blocks=Blocks(**twice), substation=replace(case.substation, price_usd_per_mwh=np.array([price]))
+    )
+    found = clear(with_services(case, [Ready("plant", service, 50.0)], [Needed(service, 40.0, shortage=1.0)]))
+    assert found.blocks.block_kw.sum() == pytest.approx(accepted_kw, abs=1e-6)
+    np.testing.assert_allclose(found.services.reserved_kw, [[most]], atol=1e-6)
+
+
 def test_a_call_of_one_that_breaks_a_limit_is_found_where_the_call_of_all_breaks_none():
     """A third of what one of them injects goes round through the tie: 30 kW of each, and the rest from the main bus."""
     found = clear(ring())
@@ -263,6 +320,70 @@ def test_a_requirement_that_no_call_may_serve_is_refused_with_the_call_that_brea
     offers = replace(case.service_offers, quantity_kw=np.array([[60.0, 60.0, 0.0]]))
     with pytest.raises(InfeasibleError, match=r"b-c.* when capacity_up of (left|right) is called"):
         clear(replace(case, service_offers=offers), Settings(limits="hard"))
+
+
+def short_battery() -> MarketCase:
+    """20 kWh for calls of two hours: 10 kW; the second hour requires nothing."""
+    battery = Store("battery", "b", 0.0, discharge_kw=50.0, energy_kwh=100.0, initial_kwh=20.0)
+    case = with_stores(market(LINE, [40.0, 40.0], plant()), battery)
+    return with_services(case, [Ready("battery", "capacity_up", 50.0, hours=2.0)], [Needed("capacity_up", [30.0, 0.0])])
+
+
+def short_of_room() -> MarketCase:
+    """A plant that must run at 60 of its 80 kW."""
+    case = market(LINE, 40.0, resource("plant", "b", supply=[(80, 30)], must_run_kw=60.0))
+    return with_services(case, [Ready("plant", "capacity_up", 50.0)], [Needed("capacity_up", 50.0)])
+
+
+def without_reactive_power() -> MarketCase:
+    return with_services(market(LINE, 40.0, plant()), [Ready("plant", "var_up", 50.0)], [Needed("var_up", 10.0)])
+
+
+def short_of_reactive_range() -> MarketCase:
+    """From -20 to 20 kvar, and as much of another service as it has."""
+    case = market(LINE, 40.0, plant(q_kvar=(-20.0, 20.0)))
+    offers = [Ready("plant", "var_up", 50.0), Ready("plant", "capacity_up", 50.0)]
+    return with_services(case, offers, [Needed("capacity_up", 50.0), Needed("var_up", 45.0)])
+
+
+@pytest.mark.parametrize("formulation", ["ac_tangent", "lindistflow"])
+@pytest.mark.parametrize("limits", ["soft", "hard"])
+@pytest.mark.parametrize(
+    ("build", "required", "within_reach", "unit"),
+    [
+        (short_battery, 30.0, 10.0, "kW"),
+        (short_of_room, 50.0, 20.0, "kW"),
+        (without_reactive_power, 10.0, 0.0, "kvar"),
+        (short_of_reactive_range, 45.0, 40.0, "kvar"),
+    ],
+)
+def test_a_firm_requirement_that_nobody_can_hold_ready_is_refused_with_what_can_be(
+    build: Callable[[], MarketCase], required: float, within_reach: float, unit: str, limits: str, formulation: str
+):
+    case = build()
+    (name,) = case.requirements.name[case.requirements.quantity_kw[0] == required]
+    with pytest.raises(InfeasibleError) as refused:
+        clear(case, Settings(limits=limits, formulation=formulation))
+    (conflict,) = refused.value.conflicts
+    assert (conflict.element, conflict.interval, conflict.unit) == (f"requirement {name}", 0, unit)
+    assert (conflict.limit, conflict.attained) == pytest.approx((required, within_reach), abs=1e-5)
+    assert f"at most {conflict.attained:.6g} {unit} can be held ready" in str(refused.value)
+    assert "shortage_usd_per_mw_h" in str(refused.value)
+
+
+def test_a_firm_requirement_and_a_line_that_conflict_are_named_together():
+    """A line of 50 kVA carries no call of 80 kW, away from a bus without load; with the line soft, it is broken."""
+    line = Branch("a", "b", 1e-6, 1e-6, rating=0.5, is_current=True)
+    case = with_services(
+        market(feeder([line]), 40.0, plant(55.0)), [Ready("plant", "capacity_up", 90.0)], [Needed("capacity_up", 80.0)]
+    )
+    with pytest.raises(InfeasibleError) as refused:
+        clear(case, Settings(limits="hard"))
+    (members,) = refused.value.sets
+    found = {conflict.element: conflict for conflict in members}
+    assert set(found) == {"a-b when capacity_up is called", "requirement capacity_up 0"}
+    assert found["requirement capacity_up 0"].attained == pytest.approx(50.0, abs=1e-2)
+    assert clear(case).broken_limits().element.tolist() == ["a-b"]
 
 
 TREE = feeder(

@@ -19,6 +19,9 @@ from dlmp.settings import LIMITS, LOSS_MODELS, SOFT, Settings
         ({"tolerance_usd_per_mwh": -1e-6}, "must be above zero"),
         ({"tolerance_pu": float("nan")}, "must be above zero"),
         ({"time_limit_s": 0.0}, "must be above zero"),
+        ({"max_passes": 2.5}, "must be a whole number"),
+        ({"circle_sides": "8"}, "must be a whole number"),
+        ({"tolerance_pu": "small"}, "must be a number"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value(change: dict[str, object], message: str):

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from cases import CASES, feeder33, market, resource
 from feeders import Branch, feeder
+from scipy import sparse
 
 from dlmp import MarketCase, Settings, clear
+from dlmp.nearest import Polyhedron
+from dlmp.supporting import FARTHEST, _end
 from dlmp.uniqueness import PriceRange, price_ranges
 
 LINE = [Branch("a", "b", 0.02, 0.04)]
@@ -130,3 +133,25 @@ def test_the_ends_of_a_range_are_what_less_demand_saves_and_more_costs():
     case = market(network, 20.0, curve("a", (100, 10), (100, 30)), p_min_kw=0.0, p_max_kw=0.0)
     (found,) = ranges(case)
     assert (found.low_usd_per_mwh, found.high_usd_per_mwh) == pytest.approx(one_sided_prices(case, found), rel=1e-6)
+
+
+def test_an_end_is_open_where_the_bound_of_all_changes_holds_the_price_and_not_where_it_holds_another():
+    """Two unknowns, the second at 10,000 whatever the first does: along the first, up to 5 or without end."""
+    second, nothing = np.array([FARTHEST, FARTHEST]), sparse.csr_array((0, 2))
+    for most, is_open in ((5.0, False), (FARTHEST, True)):
+        within = Polyhedron(np.array([-1.0, second[0]]), np.array([most, second[1]]), nothing, np.zeros(0), np.zeros(0))
+        end = _end(within, np.array([-1.0, 0.0]), 1e-3)
+        assert end.change.tolist() == [most, FARTHEST]
+        assert end.is_open == is_open
+
+
+def test_points_of_an_end_meet_what_holds_it_with_equality():
+    """x + y <= 4 holds the end of x + y, 4; the bounds of x and y, 3 each, do not."""
+    within = Polyhedron(
+        np.full(2, -3.0), np.full(2, 3.0), sparse.csr_array(np.array([[1.0, 1.0], [1.0, -1.0]])),
+        np.array([-np.inf, -9.0]), np.array([4.0, 9.0]),
+    )  # fmt: skip
+    end = _end(within, np.array([-1.0, -1.0]), 1e-3)
+    assert end.holds_row.tolist() == [True, False]
+    assert not end.holds_unknown.any()
+    assert end.change.sum() == pytest.approx(4)

@@ -42,6 +42,10 @@ def apply_limits(folder: Path, network: Network | None, places: Places, problems
     at_bus = once(table, at_bus, ["index"], problems, shown=["bus"])
     if network is None:
         return None
+    for line, row in at_bus.iterrows():
+        if network.is_source[network.nodes_at(row["index"])].any():
+            message = "is a source, whose voltage is given; set network.source_v_pu in case.toml instead"
+            problems.add(table.line(line), "bus", row.bus, message)
     try:
         return _limited(network, at_branch, at_bus)
     except InputError as error:
@@ -62,8 +66,14 @@ def _well_formed(table: Table, problems: Problems) -> pd.DataFrame:
         (one_name & ~bus_good, "v_min_pu, v_max_pu", "a bus needs one of them or both, and no rate"),
     ):
         for line, row in rows[wrong].iterrows():
-            problems.add(table.line(line), field, tuple(row[field.split(", ")].tolist()), message)
-    return rows[one_name & branch_good & bus_good]
+            given = tuple(row[field.split(", ")].dropna().tolist())
+            problems.add(table.line(line), field, given or "blank", message)
+    rows = rows[one_name & branch_good & bus_good]
+    is_positive = (rows[RATES].isna() | (rows[RATES] > 0)).all(axis=1)
+    for line, row in rows[~is_positive].iterrows():
+        rate = row[RATES].dropna()
+        problems.add(table.line(line), rate.index[0], float(rate.iloc[0]), "must be above zero")
+    return rows[is_positive]
 
 
 def _limited(network: Network, at_branch: pd.DataFrame, at_bus: pd.DataFrame) -> Network:

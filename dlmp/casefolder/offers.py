@@ -118,9 +118,10 @@ def read_offers(
         of what the tables say together, and of the result.
     """
     nobody = no_resources(intervals, _port_count(network))
-    if not any((folder / name).exists() for name in FILES):
+    present = [name for name in FILES if (folder / name).exists()]
+    if not present:
         return Offers(*nobody)
-    resource_table = read_csv(folder / "resources.csv", RESOURCE_COLUMNS, problems)
+    resource_table = read_csv(folder / "resources.csv", RESOURCE_COLUMNS, problems, needed_by=present[0])
     path = folder / "availability.csv"
     availability_table = read_csv(path, AVAILABILITY_COLUMNS, problems) if path.exists() else None
     path = folder / "bids.csv"

@@ -105,7 +105,13 @@ def known(
     spelled = {name.lower(): name for name in names} if unknown.any() else {}
     for line, name in rows.loc[unknown, column].items():
         meant = spelled.get(str(name).lower())
-        remedy = f"it is spelled {meant}" if meant else f"known: {some_of(list(names))}"
+        remedy = (
+            f"it is spelled {meant}"
+            if meant
+            else f"known: {some_of(list(names))}"
+            if names
+            else "there are none: add it there"
+        )
         problems.add(table.line(line), column, name, f"is no {what}; {remedy}")
     rows = rows[~unknown]
     return rows.assign(index=rows[column].map(names).astype(np.int64))

@@ -22,7 +22,7 @@ import pandas as pd
 
 from dlmp.bids import Resources
 from dlmp.casefolder.rows import Places, check_complete, in_horizon, known, on_phase, once
-from dlmp.casefolder.settings import Settings
+from dlmp.casefolder.settings import FILE, Settings
 from dlmp.csvfile import Column, read_csv
 from dlmp.errors import Problems
 from dlmp.market import Horizon, Substation, check_substation
@@ -94,9 +94,13 @@ def within_shares(substation: Substation, settings: Settings, load_p_kw: FloatAr
     ):
         own = getattr(substation, name)
         ends[name] = tighter(own, share * load) if np.isfinite(share) else own
-    limited = replace(substation, **ends)
-    check_substation(limited, settings.intervals, problems)
-    return limited
+    for interval in np.flatnonzero(ends["p_min_kw"] > ends["p_max_kw"])[:1]:
+        low, high = (float(ends[name][interval]) for name in ("p_min_kw", "p_max_kw"))
+        message = f"leave no range of import, from {low:g} to {high:g} kW of a load of {load[interval]:g} kW; widen one"
+        shares = (settings.p_min_share, settings.p_max_share)
+        problems.add(f"{FILE}, interval {interval}", "import.p_min_share, p_max_share", shares, message)
+        return substation
+    return replace(substation, **ends)
 
 
 def read_load_profile(

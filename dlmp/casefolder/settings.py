@@ -150,6 +150,10 @@ def read_settings(folder: Path, problems: Problems) -> Settings:
     if network.get("v_min_pu", 0.0) > network.get("v_max_pu", math.inf):
         band = (network.pop("v_min_pu"), network.pop("v_max_pu"))
         problems.add(FILE, "network.v_min_pu, v_max_pu", band, "need v_min_pu <= v_max_pu")
+    shares = sections["import"]
+    if shares.get("p_min_share", -math.inf) > shares.get("p_max_share", math.inf):
+        ends = (shares.pop("p_min_share"), shares.pop("p_max_share"))
+        problems.add(FILE, "import.p_min_share, p_max_share", ends, "need p_min_share <= p_max_share")
     horizon = sections["horizon"]
     count = horizon.get("intervals", 0)
     return Settings(

@@ -77,7 +77,7 @@ def read_stores(
     profile_path = folder / "store_profile.csv"
     if not (folder / "stores.csv").exists() and not profile_path.exists():
         return NO_STORES
-    table = read_csv(folder / "stores.csv", STORE_COLUMNS, problems)
+    table = read_csv(folder / "stores.csv", STORE_COLUMNS, problems, needed_by=profile_path.name)
     profile_table = read_csv(profile_path, PROFILE_COLUMNS, problems) if profile_path.exists() else None
     if table is None:
         return NO_STORES

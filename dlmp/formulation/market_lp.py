@@ -21,7 +21,7 @@ from dlmp.products.columns import Columns
 from dlmp.products.energy import SUPPLY_LESS_DEMAND, declare_energy, energy_columns
 from dlmp.products.ramps import has_ramps, ramp_bounds
 from dlmp.products.reactive import INJECTED_LESS_ABSORBED
-from dlmp.products.services import CALLS_LAST, REQUIREMENT, SERVICE_VARIABLES, service_bounds
+from dlmp.products.services import CALLS_LAST, REQUIREMENT, SERVICE_VARIABLES, lags, running_columns, service_bounds
 from dlmp.products.storage import STORE_VARIABLES, store_bounds
 from dlmp.products.substation import IMPORT_RANGE, IMPORT_VARIABLES, import_bounds
 from dlmp.solve import BASIC, StatusArray
@@ -73,7 +73,9 @@ class MarketLp:
         power = self.network_columns[self.state_interval].ravel()
         state, offer = np.nonzero(self.called.calls)
         row = (self.intervals + state) * 2 * count + offers.is_reactive[offer] * count + offers.resource[offer]
-        column = self.block("reserve")[self.called.interval[state], offer]
+        running = np.concatenate([self.block("reserve"), self.block("reserved_before")], axis=1)
+        place = running_columns(self.case)[offer, self.called.lag[state, offer]]
+        column = running[self.called.interval[state], place]
         entries = np.concatenate([np.ones(len(power)), offers.direction[offer]])
         places = np.concatenate([np.arange(len(power)), row]), np.concatenate([power, column])
         return sparse.csr_array((entries, places), shape=(len(power), self.matrix.shape[1]))
@@ -86,8 +88,7 @@ class MarketLp:
         """What is called in `state`, for people; ``-`` for a state as scheduled."""
         if state < self.intervals:
             return "-"
-        calls = self.called.calls[state - self.intervals]
-        return call_name(self.case.resources, self.case.service_offers, calls)
+        return call_name(self.case.resources, self.case.service_offers, self.called, state - self.intervals)
 
     def states_of(self, intervals: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """(states,) True for the states of the (t,) `intervals`."""
@@ -346,7 +347,7 @@ def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = 
         check_reach(case.resources, int(index), low_kw[:, index], high_kw[:, index], reach_kva, problems)
     problems.raise_if_any()
     is_coupled = case.horizon.intervals > 1 and (
-        len(case.stores) > 0 or has_ramps(case) or bool(case.blocks.must_be_level.any())
+        len(case.stores) > 0 or has_ramps(case) or bool(case.blocks.must_be_level.any()) or bool(lags(case))
     )
     with collector_paused():
         model = pyo.ConcreteModel()

@@ -21,7 +21,7 @@ from scipy.sparse import csgraph
 from dlmp.errors import InputError, Problem, Problems
 from dlmp.network.loads import LoadLaws, no_laws
 from dlmp.network.profiles import ElementProfiles
-from dlmp.units import base_current_a, base_phase_current_a
+from dlmp.units import BASE_KVA, base_current_a, base_ohm, base_phase_current_a
 
 FloatArray = npt.NDArray[np.float64]
 ComplexArray = npt.NDArray[np.complex128]
@@ -526,7 +526,8 @@ def _check_sections(network: BalancedNetwork, problems: Problems) -> None:
             "zero impedance; join the two buses or give it a small one",
         )
     for index in np.flatnonzero(network.series_pu.real < 0):
-        value = float(network.series_pu[index].real)
+        base = base_ohm(network.base_kv[network.from_node[index]])
+        value = float(network.series_pu[index].real * base)
         problems.add(f"line {network.branch[index]}", "r_ohm", value, "resistance must not be negative")
     for index in np.flatnonzero(np.abs(network.tap) <= 0):
         problems.add(f"line {network.branch[index]}", "tap_ratio", 0.0, "must be above zero")
@@ -538,11 +539,13 @@ def _check_branches(network: Network, problems: Problems) -> None:
         problems.add(f"line {network.branch[index]}", "to_bus", bus, "a branch must join two different buses")
     for column, rating in (("from", network.rating_from_pu), ("to", network.rating_to_pu)):
         for index in np.flatnonzero(~(rating > 0)):
+            is_current = network.rating_is_current[index] and network.base_kv[network.from_node[index]] > 0
+            base = network.current_base_a[network.from_node[index]] if is_current else BASE_KVA
             problems.add(
                 f"line {network.branch[index]}",
                 f"rating at its {column} end",
-                float(rating[index]),
-                "must be above zero; leave it blank for no limit",
+                float(rating[index] * base),
+                f"must be above zero [{'A' if is_current else 'kVA'}]; leave it blank for no limit",
             )
 
 

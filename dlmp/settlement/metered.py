@@ -39,6 +39,9 @@ def metered_energy(table: pd.DataFrame, names: TextArray, horizon: Horizon, reac
         With everything that is wrong.
     """
     problems = Problems()
+    if not isinstance(table, pd.DataFrame):
+        problems.add("metered", "table", type(table).__name__, "must be a pandas.DataFrame")
+        problems.raise_if_any()
     _check_columns(table, problems)
     problems.raise_if_any()
     interval = _intervals(table, horizon, problems)
@@ -90,7 +93,7 @@ def _intervals(table: pd.DataFrame, horizon: Horizon, problems: Problems) -> np.
             problems.add(f"metered row {row}", "interval", table.interval.iloc[row], message)
     if "interval_start" in table:
         place = {start: index for index, start in enumerate(horizon.starts)}
-        starts = pd.to_datetime(table.interval_start, utc=True, errors="coerce")
+        starts = pd.to_datetime(table.interval_start, utc=True, errors="coerce", format="ISO8601")
         found.append(np.array([place.get(start, -1) for start in starts], dtype=np.int64))
         for row in np.flatnonzero(found[-1] < 0):
             message = f"is the start of no interval; the first is {horizon.starts[0].isoformat()}"

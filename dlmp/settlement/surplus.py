@@ -149,6 +149,9 @@ def _held_ready(price: FloatArray, stage: Stage) -> FloatArray:
     return np.asarray((price * stage.reserved).sum(axis=1) / KW_PER_MW)
 
 
+LATER = "limits of later intervals, in which calls still run, collect what awards are paid here"
+
+
 def _why_losses(stage: Stage) -> list[str]:
     negative_price = "the price of energy is negative: losing energy is paid"
     idle = "losses that do not grow with the load exceed what marginal losses collect"
@@ -266,5 +269,5 @@ def _explained(stage: Stage, cause: Cause, amount: MoneyArray) -> list[str]:
     texts = []
     for value, text, least in zip(amount, reason, tolerance.tolist(), strict=True):
         inexact = "within the tolerance of the clearing" if -float(value) <= least else text
-        texts.append(inexact if value < ZERO else "-")
+        texts.append((inexact or LATER) if value < ZERO else "-")
     return texts

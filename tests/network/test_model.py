@@ -110,7 +110,7 @@ def test_a_network_cannot_be_changed():
             0.0,
             "line a-b",
             "rating at its from end",
-            "must be above zero; leave it blank for no limit",
+            "must be above zero [kVA]; leave it blank for no limit",
         ),
         (
             "rating_to_pu",
@@ -118,7 +118,7 @@ def test_a_network_cannot_be_changed():
             np.nan,
             "line b-c",
             "rating at its to end",
-            "must be above zero; leave it blank for no limit",
+            "must be above zero [kVA]; leave it blank for no limit",
         ),
         ("from_node", 1, 2, "line b-c", "to_bus", "a branch must join two different buses"),
         ("element_p_kw", 0, np.nan, "element load b", "p_kw", "must be a finite number"),
