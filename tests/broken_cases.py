@@ -742,8 +742,8 @@ BROKEN_CASES = [
     ),
     BrokenCase(
         "price of a bid without measure",
-        change("bids.csv", "pv,,supply,0,80,0", "pv,,supply,0,80,-1e10"),
-        "bid of pv, supply segment 0, interval 0",
+        change("bids.csv", "flex,0,demand,0,20,60", "flex,0,demand,0,20,1e10"),
+        "bid of flex, demand segment 0, interval 0",
         "price_usd_per_mwh",
         "finite and at most 1e9 in size",
     ),

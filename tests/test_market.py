@@ -73,7 +73,7 @@ def test_a_bad_horizon_is_named_with_its_value(case, change, value, message):
             "substation, interval 1",
             "price_usd_per_mwh",
             np.inf,
-            "must be finite",
+            "must be finite and at most 1e9 in size",
         ),
         ({"p_min_kw": 5.0, "p_max_kw": 4.0}, "import", "p_min_kw, p_max_kw", (5.0, 4.0), "need p_min_kw <= p_max_kw"),
         (
