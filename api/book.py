@@ -9,6 +9,8 @@ from sqlalchemy import Connection, and_, func, select
 
 from api.errors import Fault
 from api.gate import CLOSED, OPEN, SCHEDULED, interval_of, interval_start, state_at
+from api.schemas.bids import MOST_SEGMENTS
+from api.schemas.common import POWER_DECIMALS
 from api.store.tables import LIVE, bids, feeders, markets, resources
 
 SUPPLY, DEMAND = "supply", "demand"
@@ -69,6 +71,11 @@ def quantity_of(offer: Mapping[str, Any]) -> float:
     if "segments" in offer:
         return float(sum(part["quantity_kw"] for part in offer["segments"]))
     return float(offer["quantity_kw"] if "quantity_kw" in offer else offer["quantity"])
+
+
+def segments_of(offer: Mapping[str, Any]) -> int:
+    """Return how many segments of a curve are offered; all of a self-schedule is one."""
+    return len(offer.get("segments", (offer,)))
 
 
 def prices_of(offer: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -226,11 +233,15 @@ def _beside_others(market: Any, resource: Any, bid: Standing, others: Sequence[S
         message = f"Your bid {twins[0].id} offers the same in some of these intervals: amend it."
         faults.append(Fault("/interval_start", "overlaps", message))
     most, unit = _registered(resource, bid)
-    beside = [other for other in others if other.side == bid.side and other.product in REAL and bid.product in REAL]
+    real = [other for other in others if other.side == bid.side and other.product in REAL and bid.product in REAL]
+    beside = [other for other in real if other not in twins]
     taken = max((_sum_at(beside, number) for number in range(bid.first, bid.last + 1)), default=0.0)
-    if not twins and bid.quantity + taken > most:
+    if round(bid.quantity + taken - most, POWER_DECIMALS) > 0:
         message = f"Together with your other bids must be at most the registered {most:g} {unit}."
         faults.append(Fault(_place(bid), "beyond_registered", message))
+    if any(segments_of(bid.offer) + segments_of(other.offer) > MOST_SEGMENTS for other in beside):
+        message = f"A curve and a self-schedule have together at most {MOST_SEGMENTS} segments, of which it is one."
+        faults.append(Fault(_place(bid), "too_many_segments", message))
     if bid.product == ENERGY:
         crossing = [other for other in others if other.product == ENERGY and other.side != bid.side]
         faults += [
