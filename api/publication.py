@@ -11,6 +11,7 @@ from api.errors import Conflict, NotFound
 from api.gate import state_at
 from api.store.audit import Chain, Entry
 from api.store.tables import CLEARED, PUBLISHED, SETTLED, SUCCEEDED, markets, runs, versions
+from api.store.vouching import vouch, vouch_again
 
 PRELIMINARY, FINAL, CORRECTED = "preliminary", "final", "corrected"
 FIRST_REASON = "first publication"
@@ -54,7 +55,8 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
     if market.stage == CLEARED:
         connection.execute(update(markets).where(markets.c.id == market.id).values(stage=PUBLISHED))
     after = {"price_version": version, "run_id": run.id, "reason": published["reason"]}
-    chain.append(connection, [Entry(step.at, step.actor, "market.publish", market.id, after)])
+    rows = vouch(versions, published) | vouch_again(connection, markets, markets.c.id == market.id)
+    chain.append(connection, [Entry(step.at, step.actor, "market.publish", market.id, after, rows=rows)])
     return version
 
 
@@ -64,7 +66,8 @@ def settle(connection: Connection, chain: Chain, step: Step) -> None:
     if market.stage != PUBLISHED:
         raise Conflict("not_published", f"The market is {state_at(market, step.at)}: only a published one is settled.")
     connection.execute(update(markets).where(markets.c.id == market.id).values(stage=SETTLED))
-    entry = Entry(step.at, step.actor, "market.settle", market.id, {"stage": SETTLED}, {"stage": PUBLISHED})
+    rows = vouch_again(connection, markets, markets.c.id == market.id)
+    entry = Entry(step.at, step.actor, "market.settle", market.id, {"stage": SETTLED}, {"stage": PUBLISHED}, rows)
     chain.append(connection, [entry])
 
 

@@ -74,5 +74,5 @@ async def metrics(service: ServiceHere) -> Response:
 
 
 def _entry(row: Any) -> dict[str, Any]:
-    names = ("sequence", "actor", "action", "target", "before", "after", "previous_hash", "hash")
+    names = ("sequence", "actor", "action", "target", "before", "after", "rows", "previous_hash", "hash")
     return {name: getattr(row, name) for name in names} | {"at": rfc3339(row.at)}

@@ -127,7 +127,7 @@ class Receipt(Answer):
 
     submission_id: str
     sequence: int
-    """Order of acceptance over all participants."""
+    """Number of the submission among those of its participant that were accepted: 1, 2, 3, without gaps."""
     received_at: str
     """When the server had the whole request; decides about the gate."""
     gates: dict[str, Gate]
