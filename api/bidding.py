@@ -16,6 +16,7 @@ from sqlalchemy import Connection, and_, func, insert, select, tuple_, update
 from api.book import Book, Standing, Terms
 from api.clock import rfc3339
 from api.errors import Conflict, Fault, NotFound, PreconditionFailed, Refusal, Unprocessable
+from api.gate import gate_of, latch
 from api.identity import BID, SUBMISSION, new_id
 from api.store.audit import Chain, Entry
 from api.store.columns import canonical_json
@@ -323,11 +324,13 @@ class _Ledger:
         return {"bid_id": bid.id, "version": version.number, "state": LIVE}
 
     def _gate(self, market_id: str) -> dict[str, str]:
-        market = self._book.markets[market_id]
-        return {"opens_at": rfc3339(market.gate_opens_at), "closes_at": rfc3339(market.gate_closes_at)}
+        opens_at, closes_at = gate_of(self._book.markets[market_id])
+        return {"opens_at": rfc3339(opens_at), "closes_at": rfc3339(closes_at)}
 
     def write(self, connection: Connection, chain: Chain) -> None:
-        """Write everything that was accepted."""
+        """Write everything that was accepted, and which gates were seen open or closed."""
+        for seen in self._book.seen:
+            latch(connection, chain, seen)
         if self._submissions:
             connection.execute(insert(submissions), self._submissions)
         if self._bids:

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
 from api.errors import Fault
-from api.gate import CLOSED, OPEN, SCHEDULED, interval_of, interval_start, state_at
+from api.gate import CLOSED, LATCHES, OPEN, SCHEDULED, Seen, interval_of, interval_start, is_new, state_at
 from api.schemas.bids import MOST_SEGMENTS
 from api.schemas.common import POWER_DECIMALS
 from api.store.tables import LIVE, bids, feeders, markets, resources
@@ -94,7 +95,12 @@ class Book:
     def __init__(self, connection: Connection, terms: Iterable[Terms], owners: Iterable[str], most_bids: int):
         wanted = list(terms)
         market_ids, resource_ids = {one.market_id for one in wanted}, {one.resource_id for one in wanted}
-        self.markets = {row.id: row for row in connection.execute(select(markets).where(markets.c.id.in_(market_ids)))}
+        self.markets = {
+            row.id: SimpleNamespace(**row._mapping)
+            for row in connection.execute(select(markets).where(markets.c.id.in_(market_ids)))
+        }
+        self.seen: list[Seen] = []
+        """Gates that were seen in a state for the first time, to be latched."""
         self._resources = {
             row.id: row for row in connection.execute(select(resources).where(resources.c.id.in_(resource_ids)))
         }
@@ -138,6 +144,9 @@ class Book:
         """What a change of a bid meets at the gate."""
         market = self.markets[market_id]
         state = state_at(market, received_at)
+        if is_new(market, state):
+            self.seen.append(Seen({market_id: state}, received_at))
+            setattr(market, LATCHES[state], received_at)
         if state == OPEN:
             return []
         code = GATE_FAULTS.get(state, GATE_FAULTS[CLOSED])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, select, update
@@ -48,7 +48,7 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
         "market_id": market.id,
         "price_version": version,
         "run_id": run.id,
-        "published_at": step.at,
+        "published_at": _next_moment(connection, step.at),
         "reason": run.correction_reason or FIRST_REASON,
     }
     connection.execute(insert(versions).values(published))
@@ -58,6 +58,12 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
     rows = vouch(versions, published) | vouch_again(connection, markets, markets.c.id == market.id)
     chain.append(connection, [Entry(step.at, step.actor, "market.publish", market.id, after, rows=rows)])
     return version
+
+
+def _next_moment(connection: Connection, now: datetime) -> datetime:
+    """Time now, or right after the last publication: followers ask for what is later than the last that they know."""
+    last = connection.execute(select(func.max(versions.c.published_at))).scalar_one()
+    return now if last is None else max(now, last + timedelta(microseconds=1))
 
 
 def settle(connection: Connection, chain: Chain, step: Step) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 from api.archive import content_sha256, pack
 from api.casefiles import case_files
 from api.errors import Conflict, NotFound
-from api.gate import CLOSED, state_at
+from api.gate import CLOSED, Seen, latch, state_at
 from api.identity import RUN, new_id
 from api.store.audit import Chain, Entry
 from api.store.tables import (
@@ -114,8 +114,7 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
         raise Conflict("reason_needed", "The market is published: a run is a correction, which needs a reason.")
     if not is_published and (asked.correction_reason or asked.inputs):
         raise Conflict("nothing_to_correct", "The market is not published: there is nothing to correct.")
-    if market.closed_at is None:
-        connection.execute(update(markets).where(markets.c.id == market.id).values(closed_at=asked.asked_at))
+    latch(connection, chain, Seen({market.id: state}, asked.asked_at))
     files = _snapshot(connection, market, asked.inputs)
     numbers = select(func.coalesce(func.max(runs.c.number), 0)).where(runs.c.market_id == market.id)
     run = {
@@ -138,8 +137,7 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
     }
     connection.execute(insert(runs).values(run))
     after = {"market_id": market.id, "snapshot_sha256": run["snapshot_sha256"], "settings": run["settings"]}
-    rows = vouch(runs, run) | vouch_again(connection, markets, markets.c.id == market.id)
-    entry = Entry(asked.asked_at, asked.requested_by, "run.request", str(run["id"]), after, rows=rows)
+    entry = Entry(asked.asked_at, asked.requested_by, "run.request", str(run["id"]), after, rows=vouch(runs, run))
     chain.append(connection, [entry])
     return str(run["id"]), True
 
