@@ -186,14 +186,13 @@ def add_market(connection: Connection, chain: Chain, asked: Asked) -> str:
     feeder = connection.execute(select(feeders).where(feeders.c.id == content["feeder_id"])).one_or_none()
     if feeder is None:
         faults.append(Fault("/feeder_id", "unknown_feeder", "There is no such feeder."))
+    if abs(content["trade_date"] - asked.at.date()) > timedelta(MOST_DAYS_AHEAD):
+        raise Unprocessable([*faults, Fault("/trade_date", "too_far", f"Must be within {MOST_DAYS_AHEAD} days.")])
     begins, ends = trade_day(content["trade_date"], content["market_timezone"])
     minutes = content["interval_minutes"]
     intervals = (ends - begins) // timedelta(minutes=minutes)
     if begins + intervals * timedelta(minutes=minutes) != ends:
         faults.append(Fault("/interval_minutes", "off_grid", "The day is no whole number of intervals."))
-    if not -MOST_DAYS_AHEAD <= (begins - asked.at).days <= MOST_DAYS_AHEAD:
-        message = f"Must be within {MOST_DAYS_AHEAD} days."
-        faults.append(Fault("/trade_date", "too_far", message))
     series = {}
     for name, default in (
         ("import_price_usd_per_mwh", None),

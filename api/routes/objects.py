@@ -15,6 +15,7 @@ from api.http import StrictRoute
 from api.registry import Asked
 from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, text_position
 from api.schemas.common import Id
+from api.schemas.common import Name as FeederName
 from api.schemas.objects import (
     FeederIn,
     FeederOut,
@@ -185,7 +186,7 @@ async def add_resource(
 def list_resources(
     service: ServiceHere,
     who: Annotated[Principal, _can("resources:read")],
-    feeder: Annotated[str | None, Query(description="Only those on this feeder.", max_length=100)] = None,
+    feeder: Annotated[FeederName | None, Query(description="Only those on this feeder.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Response:
