@@ -32,6 +32,7 @@ CAN_REFUSE = {
     429: "Too many requests of this key.",
     503: "Not now.",
 }
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
 PROBLEM_EXAMPLE = {
     "type": "urn:dlmp:problem:gate_closed",
     "title": "Conflict",
@@ -52,7 +53,7 @@ def refusals(*codes: int) -> Responses:
     return {
         code: {
             "description": CAN_REFUSE[code],
-            "content": {MEDIA_TYPE: {"example": PROBLEM_EXAMPLE | {"status": code}}},
+            "content": {MEDIA_TYPE: {"schema": PROBLEM, "example": PROBLEM_EXAMPLE | {"status": code}}},
         }
         for code in sorted({*codes, 401, 429, 503} | ({415} if 413 in codes else set()))
     }

@@ -45,6 +45,7 @@ Format = Annotated[
 ]
 IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
 UNCHANGED: Responses = {304: {"description": "What you have is current."}}
+FORMS: Responses = {200: {"content": {kind: {} for kind in ("text/csv", "application/vnd.apache.parquet")}}}
 PRICE_COLUMNS = {"lmp_usd_per_mwh": "price_usd_per_mwh", "lmp_q_usd_per_mvarh": "q_price_usd_per_mvarh"}
 CACHE = "private, no-cache"
 STATEMENT_KEYS = ("participant", "resource", "product", "unit")
@@ -129,7 +130,7 @@ def list_versions(
     tags=["prices"],
     summary="Read prices",
     response_model=PricePage,
-    responses=UNCHANGED | refusals(400, 403, 404, 422),
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_prices(
     market_id: MarketId,
@@ -159,7 +160,7 @@ def read_prices(
     tags=["prices"],
     summary="Read binding limits",
     response_model=Page,
-    responses=UNCHANGED | refusals(400, 403, 404, 422),
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_limits(
     market_id: MarketId,
@@ -183,7 +184,7 @@ def read_limits(
     tags=["awards"],
     summary="Read awards",
     response_model=Page,
-    responses=UNCHANGED | refusals(400, 403, 404, 422),
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_awards(
     market_id: MarketId,
@@ -211,7 +212,7 @@ def read_awards(
     tags=["statements"],
     summary="Read statements",
     response_model=Page,
-    responses=UNCHANGED | refusals(400, 403, 404, 422),
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_statements(
     market_id: MarketId,
