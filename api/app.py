@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from api.http import Edge, handle_errors
 from api.routes import bids, markets, objects, operations, results
+from api.routes.documentation import document
 from api.runner import Runner
 from api.service import Service
 
@@ -29,10 +30,13 @@ def new_app(service: Service) -> FastAPI:
         service.writer.stop()
         service.engine.dispose()
 
-    app = FastAPI(title="dlmp", summary=SUMMARY, version=version("dlmp"), lifespan=lifespan)
+    app = FastAPI(
+        title="dlmp", summary=SUMMARY, version=version("dlmp"), lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.state.service = service
     for routes in (objects, markets, bids, results, operations):
         app.include_router(routes.router)
+    document(app)
     handle_errors(app)
     app.add_middleware(Edge, max_body_bytes=service.settings.max_body_bytes, metrics=service.metrics)
     return app

@@ -5,6 +5,7 @@ A key is ``dlmp_`` and its name, a dot and 256 random bits; so much randomness n
 
 import hashlib
 import hmac
+import re
 import secrets
 import threading
 import time
@@ -17,6 +18,7 @@ from sqlalchemy import Engine, select
 from api.clock import Clock
 from api.errors import Forbidden, TooManyRequests, Unauthenticated
 from api.identity import KEY, new_id
+from api.schemas.common import ID_PATTERN
 from api.store.tables import keys
 
 AGGREGATOR, OPERATOR, AUDITOR, PUBLIC = "aggregator", "operator", "auditor", "public"
@@ -33,10 +35,10 @@ SCOPES_OF: Mapping[str, frozenset[str]] = {
             *("awards:read", "statements:read"),
         }
     ),
-    AUDITOR: frozenset({*READ, "participants:read", "keys:read", "audit:read"}),
+    AUDITOR: frozenset({*READ, "participants:read", "keys:read", "audit:read", "metrics:read"}),
     OPERATOR: frozenset(
         {
-            *(*READ, "participants:read", "keys:read", "audit:read"),
+            *(*READ, "participants:read", "keys:read", "audit:read", "metrics:read"),
             *("participants:write", "resources:write", "feeders:write", "markets:write", "runs:write", "keys:write"),
         }
     ),
@@ -129,7 +131,7 @@ class Keyring:
         if self._other is not None and not token.startswith("dlmp_"):
             return time.monotonic(), self._other(token), None
         name, dot, secret = token.removeprefix("dlmp_").partition(".")
-        if not (token.startswith("dlmp_") and dot):
+        if not (token.startswith("dlmp_") and dot and re.fullmatch(ID_PATTERN, name)):
             raise unknown_key()
         with self._engine.connect() as connection:
             row = connection.execute(select(keys).where(keys.c.id == name)).one_or_none()

@@ -11,19 +11,23 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, select, tuple_, update
+from sqlalchemy import Connection, and_, func, insert, select, tuple_, update
 
 from api.book import Book, Standing, Terms
 from api.clock import rfc3339
 from api.errors import Conflict, Fault, NotFound, PreconditionFailed, Refusal, Unprocessable
+from api.gate import gate_of, latch
 from api.identity import BID, SUBMISSION, new_id
 from api.store.audit import Chain, Entry
 from api.store.columns import canonical_json
-from api.store.tables import LIVE, SUPERSEDED, WITHDRAWN, bids, submissions
+from api.store.tables import LIVE, SUPERSEDED, WITHDRAWN, bids, participants, submissions
+from api.store.vouching import vouch
 from api.store.writer import Handler
 
 ACCEPTED, PARTLY_ACCEPTED, REFUSED = "accepted", "partly_accepted", "refused"
 CREATED, DONE, MULTI_STATUS = 201, 200, 207
+OFFERED = ("id", "market_id", "resource_id", "first_interval", "last_interval", "product")
+"""Columns of a bid that its hash covers, before its terms."""
 GATE = ("gate_not_open", "gate_closed")
 
 
@@ -119,7 +123,7 @@ def accept(
     wanted = [change.terms for one in group for change in one.changes if change.terms is not None]
     wanted += [_terms_of(row) for row in targets.values()]
     book = Book(connection, wanted, {one.participant_id for one in group}, most_bids)
-    ledger = _Ledger(book, targets)
+    ledger = _Ledger(book, targets, _numbers(connection, group))
     replies: list[Reply | Refusal] = []
     for one in group:
         key = one.participant_id, one.idempotency_key
@@ -164,16 +168,25 @@ def _terms_of(row: Any) -> Terms:
     return Terms(row.market_id, row.resource_id, row.received_at, row.received_at, row.product, row.terms)
 
 
+def _numbers(connection: Connection, group: Sequence[Submission]) -> dict[str, int]:
+    """Number of the last submission of every participant of a group."""
+    last = select(func.max(submissions.c.number)).where(submissions.c.participant_id == participants.c.id)
+    own = participants.c.id.in_({one.participant_id for one in group})
+    query = select(participants.c.id, last.scalar_subquery()).where(own)
+    return {name: number or 0 for name, number in connection.execute(query)}
+
+
 class _Ledger:
     """What a group of submissions changes; written at once at its end."""
 
-    def __init__(self, book: Book, targets: dict[str, Any]):
+    def __init__(self, book: Book, targets: dict[str, Any], numbers: dict[str, int]):
         self._book = book
         self._targets = targets
         self._submissions: list[dict[str, Any]] = []
         self._bids: list[dict[str, Any]] = []
         self._ended: list[tuple[str, int, str]] = []
         self._entries: list[Entry] = []
+        self._numbers = numbers
 
     def decide(self, one: Submission, chain: Chain) -> Reply | Refusal:
         """Accept or refuse a submission."""
@@ -250,10 +263,11 @@ class _Ledger:
     ) -> Reply:
         chain.submissions += 1
         sequence, name = chain.submissions, new_id(SUBMISSION)
+        number = self._numbers[one.participant_id] = self._numbers[one.participant_id] + 1
         is_whole = len(accepted) == len(items)
         document = {
             "submission_id": name,
-            "sequence": sequence,
+            "sequence": number,
             "received_at": rfc3339(one.received_at),
             "gates": {version.bid.market_id: self._gate(version.bid.market_id) for version in accepted},
             "content_sha256": one.content_sha256,
@@ -262,33 +276,34 @@ class _Ledger:
         }
         is_new = accepted[0].previous_state is None
         status = MULTI_STATUS if not is_whole else CREATED if is_new else DONE
-        self._submissions.append(
-            {
-                "sequence": sequence,
-                "id": name,
-                "participant_id": one.participant_id,
-                "key_id": one.key_id,
-                "idempotency_key": one.idempotency_key,
-                "content_sha256": one.content_sha256,
-                "received_at": one.received_at,
-                "status": status,
-                "response": document,
-            }
-        )
-        changed = [self._record(one, version, sequence) for version in accepted]
+        row = {
+            "sequence": sequence,
+            "id": name,
+            "participant_id": one.participant_id,
+            "number": number,
+            "key_id": one.key_id,
+            "idempotency_key": one.idempotency_key,
+            "content_sha256": one.content_sha256,
+            "received_at": one.received_at,
+            "status": status,
+            "response": document,
+        }
+        self._submissions.append(row)
+        rows = vouch(submissions, row)
+        changed = [self._record(one, version, sequence, rows) for version in accepted]
         after = {"sequence": sequence, "content_sha256": one.content_sha256, "bids": changed}
-        self._entries.append(Entry(one.received_at, one.key_id, "bids.submit", name, after))
+        self._entries.append(Entry(one.received_at, one.key_id, "bids.submit", name, after, rows=rows))
         return Reply(status, document)
 
-    def _record(self, one: Submission, version: _Version, sequence: int) -> dict[str, object]:
-        """Note a version for the tables; return what the audit chain keeps of it."""
+    def _record(self, one: Submission, version: _Version, sequence: int, rows: dict[str, str]) -> dict[str, object]:
+        """Note a version for the tables, and its hash in `rows`; return what the audit chain keeps of it."""
         bid, row = version.bid, self._targets.get(version.bid.id)
         if row is not None and version.previous_state is not None:
             self._ended.append((row.id, row.version, version.previous_state))
         if version.is_withdrawal:
             self._targets[bid.id] = _Row(vars_of(row) | {"state": WITHDRAWN})
             return {"bid_id": bid.id, "version": version.number, "state": WITHDRAWN}
-        record = {
+        record: dict[str, Any] = {
             "id": bid.id,
             "version": version.number,
             "market_id": bid.market_id,
@@ -298,21 +313,24 @@ class _Ledger:
             "first_interval": bid.first,
             "last_interval": bid.last,
             "terms": bid.offer,
-            "content_sha256": bid_sha256(bid),
             "sequence": sequence,
             "received_at": one.received_at,
             "state": LIVE,
         }
+        record["content_sha256"] = bid_sha256(record, canonical_json(bid.offer))
         self._bids.append(record)
         self._targets[bid.id] = _Row(record)
-        return {"bid_id": bid.id, "version": version.number, "sha256": record["content_sha256"]}
+        rows |= vouch(bids, record)
+        return {"bid_id": bid.id, "version": version.number, "state": LIVE}
 
     def _gate(self, market_id: str) -> dict[str, str]:
-        market = self._book.markets[market_id]
-        return {"opens_at": rfc3339(market.gate_opens_at), "closes_at": rfc3339(market.gate_closes_at)}
+        opens_at, closes_at = gate_of(self._book.markets[market_id])
+        return {"opens_at": rfc3339(opens_at), "closes_at": rfc3339(closes_at)}
 
     def write(self, connection: Connection, chain: Chain) -> None:
-        """Write everything that was accepted."""
+        """Write everything that was accepted, and which gates were seen open or closed."""
+        for seen in self._book.seen:
+            latch(connection, chain, seen)
         if self._submissions:
             connection.execute(insert(submissions), self._submissions)
         if self._bids:
@@ -335,10 +353,10 @@ def vars_of(row: Any) -> dict[str, Any]:
     return dict(row.__dict__ if isinstance(row, _Row) else row._mapping)
 
 
-def bid_sha256(bid: Any) -> str:
-    """SHA-256 of what a bid offers, for whom and when."""
-    content = [bid.id, bid.market_id, bid.resource_id, bid.first, bid.last, bid.product, bid.offer]
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+def bid_sha256(bid: Mapping[str, Any], terms: str) -> str:
+    """SHA-256 of what a bid, a row of ``bids``, offers with its `terms` as they are kept: for whom, when, and what."""
+    head = canonical_json([bid[name] for name in OFFERED])
+    return hashlib.sha256(f"{head[:-1]},{terms}]".encode()).hexdigest()
 
 
 def _named(bid: Standing, name: str) -> Standing:

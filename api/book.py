@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
 from api.errors import Fault
-from api.gate import CLOSED, OPEN, SCHEDULED, interval_of, interval_start, state_at
+from api.gate import CLOSED, LATCHES, OPEN, SCHEDULED, Seen, interval_of, interval_start, is_new, state_at
+from api.schemas.bids import MOST_SEGMENTS
+from api.schemas.common import POWER_DECIMALS
 from api.store.tables import LIVE, bids, feeders, markets, resources
 
 SUPPLY, DEMAND = "supply", "demand"
@@ -71,6 +74,11 @@ def quantity_of(offer: Mapping[str, Any]) -> float:
     return float(offer["quantity_kw"] if "quantity_kw" in offer else offer["quantity"])
 
 
+def segments_of(offer: Mapping[str, Any]) -> int:
+    """Return how many segments of a curve are offered; all of a self-schedule is one."""
+    return len(offer.get("segments", (offer,)))
+
+
 def prices_of(offer: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Every price of an offer, with its pointer."""
     for number, part in enumerate(offer.get("segments", ())):
@@ -87,7 +95,12 @@ class Book:
     def __init__(self, connection: Connection, terms: Iterable[Terms], owners: Iterable[str], most_bids: int):
         wanted = list(terms)
         market_ids, resource_ids = {one.market_id for one in wanted}, {one.resource_id for one in wanted}
-        self.markets = {row.id: row for row in connection.execute(select(markets).where(markets.c.id.in_(market_ids)))}
+        self.markets = {
+            row.id: SimpleNamespace(**row._mapping)
+            for row in connection.execute(select(markets).where(markets.c.id.in_(market_ids)))
+        }
+        self.seen: list[Seen] = []
+        """Gates that were seen in a state for the first time, to be latched."""
         self._resources = {
             row.id: row for row in connection.execute(select(resources).where(resources.c.id.in_(resource_ids)))
         }
@@ -131,6 +144,9 @@ class Book:
         """What a change of a bid meets at the gate."""
         market = self.markets[market_id]
         state = state_at(market, received_at)
+        if is_new(market, state):
+            self.seen.append(Seen({market_id: state}, received_at))
+            setattr(market, LATCHES[state], received_at)
         if state == OPEN:
             return []
         code = GATE_FAULTS.get(state, GATE_FAULTS[CLOSED])
@@ -226,11 +242,15 @@ def _beside_others(market: Any, resource: Any, bid: Standing, others: Sequence[S
         message = f"Your bid {twins[0].id} offers the same in some of these intervals: amend it."
         faults.append(Fault("/interval_start", "overlaps", message))
     most, unit = _registered(resource, bid)
-    beside = [other for other in others if other.side == bid.side and other.product in REAL and bid.product in REAL]
+    real = [other for other in others if other.side == bid.side and other.product in REAL and bid.product in REAL]
+    beside = [other for other in real if other not in twins]
     taken = max((_sum_at(beside, number) for number in range(bid.first, bid.last + 1)), default=0.0)
-    if not twins and bid.quantity + taken > most:
+    if round(bid.quantity + taken - most, POWER_DECIMALS) > 0:
         message = f"Together with your other bids must be at most the registered {most:g} {unit}."
         faults.append(Fault(_place(bid), "beyond_registered", message))
+    if any(segments_of(bid.offer) + segments_of(other.offer) > MOST_SEGMENTS for other in beside):
+        message = f"A curve and a self-schedule have together at most {MOST_SEGMENTS} segments, of which it is one."
+        faults.append(Fault(_place(bid), "too_many_segments", message))
     if bid.product == ENERGY:
         crossing = [other for other in others if other.product == ENERGY and other.side != bid.side]
         faults += [

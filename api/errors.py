@@ -8,6 +8,7 @@ Refusal
 ├── Conflict              409  the state of the thing does not allow it
 ├── PreconditionFailed    412  it has changed since it was read
 ├── TooLarge              413  the body is larger than the limit
+├── UnsupportedMedia      415  the body is of another kind than JSON
 ├── Unprocessable         422  what was sent is wrong: every problem at once
 ├── TooManyRequests       429  the key's rate is used up
 └── Unavailable           503  not now
@@ -123,6 +124,12 @@ class TooLarge(Refusal):
     """The body is too large."""
 
     status, title = 413, "Content too large"
+
+
+class UnsupportedMedia(Refusal):
+    """The body does not say that it is JSON."""
+
+    status, title = 415, "Unsupported media type"
 
 
 class Unprocessable(Refusal):

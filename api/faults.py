@@ -39,6 +39,8 @@ CODES = {
 }
 """Stable codes of pydantic's types of error; a code of our own stands for itself."""
 
+OF_A_NAME = "[key]"
+"""Ends the place of an error of the name of a member itself."""
 DISCRIMINATOR = "product"
 
 
@@ -57,18 +59,19 @@ def _fault(error: Mapping[str, Any], tags: Sequence[str]) -> Fault:
         detail = f"must be one of {context.get('expected') or context.get('expected_tags')}"
     if kind == "extra_forbidden":
         detail = "is no field of this object"
-        where = [*where[:-1], _short(where[-1])]
+    if where[-1:] == [OF_A_NAME]:
+        where.pop()
     return Fault(_pointer(where), CODES.get(kind, kind), detail)
 
 
 def _short(name: object) -> str:
-    """Name of an unknown field; a long one is cut, so that little of what was sent comes back."""
+    """Part of a pointer; a long one is cut, so that little of what was sent comes back."""
     text = str(name)
     return text if len(text) <= 64 else text[:64]
 
 
 def _pointer(where: Sequence[object]) -> str:
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in where)
+    return "".join("/" + _short(part).replace("~", "~0").replace("/", "~1") for part in where)
 
 
 def checked(adapter: TypeAdapter[Any], value: object, tags: Sequence[str] = ()) -> tuple[Any, list[Fault]]:

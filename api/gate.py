@@ -4,11 +4,24 @@ The clock decides, but only forward: what has been seen open or closed is latche
 that steps back neither closes an open gate nor opens a closed one.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from sqlalchemy import Connection, select, update
+
+from api.store.audit import Chain, Entry
+from api.store.tables import markets
+from api.store.vouching import vouch_again
+
 SCHEDULED, OPEN, CLOSED = "scheduled", "open", "closed"
+LATCHES = {OPEN: "opened_at", CLOSED: "closed_at"}
+"""Columns that keep when a gate was first seen in a state."""
+BEFORE = {OPEN: SCHEDULED, CLOSED: OPEN}
+CLOCK = "clock"
+"""Who moves a gate that opens or closes by its time."""
 
 
 def state_at(market: Any, now: datetime) -> str:
@@ -20,6 +33,40 @@ def state_at(market: Any, now: datetime) -> str:
     if market.opened_at is not None or now >= market.gate_opens_at:
         return OPEN
     return SCHEDULED
+
+
+def is_new(market: Any, state: str) -> bool:
+    """Whether a market's row does not tell yet that its gate has been seen in `state`."""
+    return state in LATCHES and getattr(market, LATCHES[state]) is None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Gates that were seen at a time, by the name of their market."""
+
+    states: Mapping[str, str]
+    at: datetime
+
+
+def latch(connection: Connection, chain: Chain, seen: Seen) -> None:
+    """Keep in which states gates were seen, unless it is kept already."""
+    for market in connection.execute(select(markets).where(markets.c.id.in_(list(seen.states)))).all():
+        state = seen.states[market.id]
+        if market.stage is None and market.closed_at is None and is_new(market, state):
+            own = markets.c.id == market.id
+            connection.execute(update(markets).where(own).values({LATCHES[state]: seen.at}))
+            rows = vouch_again(connection, markets, own)
+            entry = Entry(
+                seen.at, CLOCK, f"market.{state}", market.id, {"state": state}, {"state": BEFORE[state]}, rows
+            )
+            chain.append(connection, [entry])
+
+
+def gate_of(market: Any) -> tuple[datetime, datetime]:
+    """When the gate of a market opens and closes: by its times, or by hand before them."""
+    times = ((market.opened_at, market.gate_opens_at), (market.closed_at, market.gate_closes_at))
+    opens, closes = (planned if by_hand is None else min(by_hand, planned) for by_hand, planned in times)
+    return opens, closes
 
 
 def trade_day(trade_date: date, timezone: str) -> tuple[datetime, datetime]:

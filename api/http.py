@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import MEDIA_TYPE, BadRequest, Refusal, TooLarge, Unprocessable
+from api.errors import MEDIA_TYPE, BadRequest, Refusal, TooLarge, Unprocessable, UnsupportedMedia
 from api.faults import faults_of
 from api.identity import new_id
 from api.schemas.bids import PRODUCTS
@@ -45,6 +45,8 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            if self.body_field is not None and not _is_json(request.headers):
+                raise UnsupportedMedia("not_json", "The body must be JSON, and its Content-Type application/json.")
             try:
                 return await handler(_StrictRequest(request.scope, request.receive))
             except StarletteHTTPException as error:
@@ -53,6 +55,14 @@ class StrictRoute(APIRoute):
                 raise
 
         return strict
+
+
+def _is_json(headers: Headers) -> bool:
+    """Whether a body is JSON by its header; one that is empty is missing instead."""
+    kind = headers.get("content-type")
+    if kind is None:
+        return headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+    return kind.partition(";")[0].strip().lower() == "application/json"
 
 
 def problem(request: Request, refusal: Refusal) -> Response:

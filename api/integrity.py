@@ -1,62 +1,82 @@
-"""Verification of the store: the audit chain, and everything whose hash the chain holds."""
+"""Verification of the store: the audit chain, and every row that it vouches for."""
 
-import hashlib
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table
+from sqlalchemy.exc import SQLAlchemyError
 
-from api.archive import content_sha256, unpack
 from api.bidding import bid_sha256
 from api.store.audit import broken_links
-from api.store.tables import audit, bids, feeders, results, runs, submissions
+from api.store.tables import (
+    LIVE,
+    QUEUED,
+    RUNNING,
+    SUPERSEDED,
+    audit,
+    bids,
+    chain,
+    feeders,
+    keys,
+    markets,
+    participants,
+    resources,
+    results,
+    runs,
+    submissions,
+    versions,
+)
+from api.store.vouching import ENDED, kept_rows, row_name, row_sha256
+
+VOUCHED = (participants, keys, feeders, resources, markets, submissions, bids, runs, results, versions)
+NOT_WRITTEN = "is not what was written"
 
 
 def faults_in_store(connection: Connection) -> Iterator[str]:
     """Everything that is not what was written, in words; nothing where all is whole."""
-    yield from broken_links(connection)
-    vouched = _vouched(connection)
-    for row in connection.execute(select(bids)):
-        offered = SimpleNamespace(
-            id=row.id,
-            market_id=row.market_id,
-            resource_id=row.resource_id,
-            first=row.first_interval,
-            last=row.last_interval,
-            product=row.product,
-            offer=row.terms,
-        )
-        yield from _compared(vouched, f"{row.id} {row.version}", bid_sha256(offered), "bid")
-    for row in connection.execute(select(submissions.c.id, submissions.c.content_sha256)):
-        yield from _compared(vouched, row.id, row.content_sha256, "submission")
-    for row in connection.execute(select(feeders.c.id, feeders.c.files)):
-        yield from _compared(vouched, row.id, content_sha256(unpack(bytes(row.files))), "feeder")
-    for row in connection.execute(select(runs.c.id, runs.c.snapshot)):
-        yield from _compared(vouched, row.id, content_sha256(unpack(bytes(row.snapshot))), "run")
-    for row in connection.execute(select(results.c.run_id, results.c.name, results.c.content)):
-        sha256 = hashlib.sha256(bytes(row.content)).hexdigest()
-        yield from _compared(vouched, f"{row.run_id} {row.name}", sha256, "result")
-    yield from (f"{name} is gone" for name in vouched)
+    try:
+        yield from broken_links(connection)
+        record = _Record(connection)
+        for table in VOUCHED:
+            for row in kept_rows(connection, table):
+                yield from record.compared(table, row)
+        yield from (f"{name} is gone" for name in record.hashes)
+        counted = [row["submissions"] for row in kept_rows(connection, chain)]
+        if counted != [record.submissions]:
+            yield f"the number of submissions is not {record.submissions}, as was written"
+    except (SQLAlchemyError, ValueError, KeyError, TypeError) as error:
+        yield f"the rest cannot be read: {type(error).__name__}"
 
 
-def _compared(vouched: dict[str, str], name: str, sha256: str, what: str) -> Iterator[str]:
-    if vouched.pop(name, None) != sha256:
-        yield f"{what} {name} is not what was written"
+class _Record:
+    """What the chain says of rows: the last hash of each, and the state of every version of a bid."""
 
+    def __init__(self, connection: Connection) -> None:
+        self.hashes: dict[str, str] = {}
+        self.submissions = 0
+        self._states: dict[tuple[str, int], str] = {}
+        for row in connection.execute(audit.select().order_by(audit.c.sequence)):
+            self.hashes |= row.rows
+            if row.action == "bids.submit":
+                self.submissions += 1
+                for bid in row.after["bids"]:
+                    self._note(bid["bid_id"], bid["version"], bid["state"])
 
-def _vouched(connection: Connection) -> dict[str, str]:
-    """Hash of everything that the chain vouches for, by its name."""
-    hashes: dict[str, str] = {}
-    for row in connection.execute(select(audit.c.action, audit.c.target, audit.c.after)):
-        after: Any = row.after
-        if row.action == "bids.submit":
-            hashes[row.target] = after["content_sha256"]
-            hashes |= {f"{bid['bid_id']} {bid['version']}": bid["sha256"] for bid in after["bids"] if "sha256" in bid}
-        elif row.action == "feeder.add":
-            hashes[row.target] = after["sha256"]
-        elif row.action == "run.request":
-            hashes[row.target] = after["snapshot_sha256"]
-        elif row.action == "run.end":
-            hashes |= {f"{row.target} {name}": sha256 for name, sha256 in after["results"].items()}
-    return hashes
+    def _note(self, bid_id: str, version: int, state: str) -> None:
+        self._states[bid_id, version] = state
+        if state == LIVE and version > 1:
+            self._states[bid_id, version - 1] = SUPERSEDED
+
+    def compared(self, table: Table, row: dict[str, Any]) -> Iterator[str]:
+        """Compare a row with what the chain says of it."""
+        name = row_name(table, row)
+        is_right = self.hashes.pop(name, None) == row_sha256(table, row)
+        if table is bids:
+            is_right &= row["content_sha256"] == bid_sha256(row, row["terms"])
+            is_right &= row["state"] == self._states.get((row["id"], row["version"]))
+        if table is runs:
+            ended = self.hashes.pop(f"{name} {ENDED}", None)
+            whole = row_sha256(table, row, left_out=frozenset())
+            is_right &= row["state"] in (QUEUED, RUNNING) if ended is None else ended == whole
+        if not is_right:
+            yield f"{name} {NOT_WRITTEN}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, select, update
@@ -11,6 +11,7 @@ from api.errors import Conflict, NotFound
 from api.gate import state_at
 from api.store.audit import Chain, Entry
 from api.store.tables import CLEARED, PUBLISHED, SETTLED, SUCCEEDED, markets, runs, versions
+from api.store.vouching import vouch, vouch_again
 
 PRELIMINARY, FINAL, CORRECTED = "preliminary", "final", "corrected"
 FIRST_REASON = "first publication"
@@ -47,15 +48,22 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
         "market_id": market.id,
         "price_version": version,
         "run_id": run.id,
-        "published_at": step.at,
+        "published_at": _next_moment(connection, step.at),
         "reason": run.correction_reason or FIRST_REASON,
     }
     connection.execute(insert(versions).values(published))
     if market.stage == CLEARED:
         connection.execute(update(markets).where(markets.c.id == market.id).values(stage=PUBLISHED))
     after = {"price_version": version, "run_id": run.id, "reason": published["reason"]}
-    chain.append(connection, [Entry(step.at, step.actor, "market.publish", market.id, after)])
+    rows = vouch(versions, published) | vouch_again(connection, markets, markets.c.id == market.id)
+    chain.append(connection, [Entry(step.at, step.actor, "market.publish", market.id, after, rows=rows)])
     return version
+
+
+def _next_moment(connection: Connection, now: datetime) -> datetime:
+    """Time now, or right after the last publication: followers ask for what is later than the last that they know."""
+    last = connection.execute(select(func.max(versions.c.published_at))).scalar_one()
+    return now if last is None else max(now, last + timedelta(microseconds=1))
 
 
 def settle(connection: Connection, chain: Chain, step: Step) -> None:
@@ -64,7 +72,8 @@ def settle(connection: Connection, chain: Chain, step: Step) -> None:
     if market.stage != PUBLISHED:
         raise Conflict("not_published", f"The market is {state_at(market, step.at)}: only a published one is settled.")
     connection.execute(update(markets).where(markets.c.id == market.id).values(stage=SETTLED))
-    entry = Entry(step.at, step.actor, "market.settle", market.id, {"stage": SETTLED}, {"stage": PUBLISHED})
+    rows = vouch_again(connection, markets, markets.c.id == market.id)
+    entry = Entry(step.at, step.actor, "market.settle", market.id, {"stage": SETTLED}, {"stage": PUBLISHED}, rows)
     chain.append(connection, [entry])
 
 

@@ -17,6 +17,7 @@ from api.gate import CLOSED, OPEN, SCHEDULED, state_at, trade_day
 from api.identity import FEEDER, MARKET, PARTICIPANT, RESOURCE, new_id
 from api.store.audit import Chain, Entry
 from api.store.tables import feeders, keys, markets, participants, resources
+from api.store.vouching import vouch, vouch_again
 
 MOST_DAYS_AHEAD = 366
 
@@ -45,7 +46,8 @@ def add_participant(connection: Connection, chain: Chain, asked: Asked) -> str:
         raise Conflict("name_taken", "There is a participant of this name.", faults=[_taken("/name")])
     row = {"id": new_id(PARTICIPANT), "name": name, "created_at": asked.at}
     connection.execute(insert(participants).values(row))
-    chain.append(connection, [Entry(asked.at, asked.actor, "participant.add", row["id"], {"name": name})])
+    entry = Entry(asked.at, asked.actor, "participant.add", row["id"], {"name": name}, rows=vouch(participants, row))
+    chain.append(connection, [entry])
     return str(row["id"])
 
 
@@ -85,7 +87,7 @@ def issue_key(connection: Connection, chain: Chain, asked: Asked) -> tuple[str, 
     }
     connection.execute(insert(keys).values(row))
     after = {"name": row["name"], "role": role, "scopes": row["scopes"], "participant_id": participant_id}
-    chain.append(connection, [Entry(asked.at, asked.actor, "key.issue", name, after)])
+    chain.append(connection, [Entry(asked.at, asked.actor, "key.issue", name, after, rows=vouch(keys, row))])
     return name, whole
 
 
@@ -97,7 +99,8 @@ def revoke_key(connection: Connection, chain: Chain, asked: Asked) -> None:
     if row.revoked_at is not None:
         return
     connection.execute(update(keys).where(keys.c.id == row.id).values(revoked_at=asked.at))
-    entry = Entry(asked.at, asked.actor, "key.revoke", row.id, {"revoked_at": rfc3339(asked.at)})
+    rows = vouch_again(connection, keys, keys.c.id == row.id)
+    entry = Entry(asked.at, asked.actor, "key.revoke", row.id, {"revoked_at": rfc3339(asked.at)}, rows=rows)
     chain.append(connection, [entry])
 
 
@@ -122,7 +125,8 @@ def add_feeder(connection: Connection, chain: Chain, asked: Asked) -> tuple[str,
     }
     connection.execute(insert(feeders).values(row))
     after = {"name": name, "version": row["version"], "sha256": found.sha256}
-    chain.append(connection, [Entry(asked.at, asked.actor, "feeder.add", str(row["id"]), after)])
+    entry = Entry(asked.at, asked.actor, "feeder.add", str(row["id"]), after, rows=vouch(feeders, row))
+    chain.append(connection, [entry])
     return str(row["id"]), True
 
 
@@ -151,7 +155,8 @@ def add_resource(connection: Connection, chain: Chain, asked: Asked) -> str:
         raise Conflict("name_taken", "The feeder has a resource of this name.", faults=[_taken("/name")])
     row = {"id": new_id(RESOURCE), **content, "created_at": asked.at}
     connection.execute(insert(resources).values(row))
-    chain.append(connection, [Entry(asked.at, asked.actor, "resource.add", row["id"], dict(content))])
+    entry = Entry(asked.at, asked.actor, "resource.add", row["id"], dict(content), rows=vouch(resources, row))
+    chain.append(connection, [entry])
     return str(row["id"])
 
 
@@ -163,7 +168,8 @@ def retire_resource(connection: Connection, chain: Chain, asked: Asked) -> None:
     if row.retired_at is not None:
         return
     connection.execute(update(resources).where(resources.c.id == row.id).values(retired_at=asked.at))
-    entry = Entry(asked.at, asked.actor, "resource.retire", row.id, {"retired_at": rfc3339(asked.at)})
+    rows = vouch_again(connection, resources, resources.c.id == row.id)
+    entry = Entry(asked.at, asked.actor, "resource.retire", row.id, {"retired_at": rfc3339(asked.at)}, rows=rows)
     chain.append(connection, [entry])
 
 
@@ -180,14 +186,13 @@ def add_market(connection: Connection, chain: Chain, asked: Asked) -> str:
     feeder = connection.execute(select(feeders).where(feeders.c.id == content["feeder_id"])).one_or_none()
     if feeder is None:
         faults.append(Fault("/feeder_id", "unknown_feeder", "There is no such feeder."))
+    if abs(content["trade_date"] - asked.at.date()) > timedelta(MOST_DAYS_AHEAD):
+        raise Unprocessable([*faults, Fault("/trade_date", "too_far", f"Must be within {MOST_DAYS_AHEAD} days.")])
     begins, ends = trade_day(content["trade_date"], content["market_timezone"])
     minutes = content["interval_minutes"]
     intervals = (ends - begins) // timedelta(minutes=minutes)
     if begins + intervals * timedelta(minutes=minutes) != ends:
         faults.append(Fault("/interval_minutes", "off_grid", "The day is no whole number of intervals."))
-    if not -MOST_DAYS_AHEAD <= (begins - asked.at).days <= MOST_DAYS_AHEAD:
-        message = f"Must be within {MOST_DAYS_AHEAD} days."
-        faults.append(Fault("/trade_date", "too_far", message))
     series = {}
     for name, default in (
         ("import_price_usd_per_mwh", None),
@@ -222,7 +227,8 @@ def add_market(connection: Connection, chain: Chain, asked: Asked) -> str:
     connection.execute(insert(markets).values(row))
     after = {name: value for name, value in row.items() if not isinstance(value, datetime)}
     after |= {name: rfc3339(value) for name, value in row.items() if isinstance(value, datetime)}
-    chain.append(connection, [Entry(asked.at, asked.actor, "market.add", str(row["id"]), after)])
+    entry = Entry(asked.at, asked.actor, "market.add", str(row["id"]), after, rows=vouch(markets, row))
+    chain.append(connection, [entry])
     return str(row["id"])
 
 
@@ -246,7 +252,8 @@ def _move(connection: Connection, chain: Chain, asked: Asked, before: str, after
     if state != before:
         raise Conflict("wrong_state", f"The market is {state}, not {before}.")
     connection.execute(update(markets).where(markets.c.id == market.id).values({column: asked.at}))
-    entry = Entry(asked.at, asked.actor, f"market.{after}", market.id, {"state": after}, {"state": before})
+    rows = vouch_again(connection, markets, markets.c.id == market.id)
+    entry = Entry(asked.at, asked.actor, f"market.{after}", market.id, {"state": after}, {"state": before}, rows)
     chain.append(connection, [entry])
 
 

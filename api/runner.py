@@ -160,11 +160,14 @@ def _tables(folder: Path) -> dict[str, tuple[bytes, str, int]]:
 
 def _listen(stream: IO[bytes] | None, said: "queue.SimpleQueue[dict[str, Any]]") -> None:
     """Collect the lines that a child says; libraries may print other lines between."""
-    for line in stream or ():
-        with contextlib.suppress(ValueError):
-            words = json.loads(line)
-            if isinstance(words, dict):
-                said.put(words)
+    if stream is None:
+        return
+    with stream:
+        for line in stream:
+            with contextlib.suppress(ValueError):
+                words = json.loads(line)
+                if isinstance(words, dict):
+                    said.put(words)
 
 
 def _last_words(

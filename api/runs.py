@@ -4,7 +4,7 @@ A run's input is frozen when it is asked for: the case folder of its market, has
 at a time, which the database itself sees to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 from api.archive import content_sha256, pack
 from api.casefiles import case_files
 from api.errors import Conflict, NotFound
-from api.gate import CLOSED, state_at
+from api.gate import CLOSED, Seen, latch, state_at
 from api.identity import RUN, new_id
 from api.store.audit import Chain, Entry
 from api.store.tables import (
@@ -34,6 +34,7 @@ from api.store.tables import (
     results,
     runs,
 )
+from api.store.vouching import ENDED, row_name, row_sha256, vouch, vouch_again
 
 SYSTEM = "system"
 
@@ -113,8 +114,7 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
         raise Conflict("reason_needed", "The market is published: a run is a correction, which needs a reason.")
     if not is_published and (asked.correction_reason or asked.inputs):
         raise Conflict("nothing_to_correct", "The market is not published: there is nothing to correct.")
-    if market.closed_at is None:
-        connection.execute(update(markets).where(markets.c.id == market.id).values(closed_at=asked.asked_at))
+    latch(connection, chain, Seen({market.id: state}, asked.asked_at))
     files = _snapshot(connection, market, asked.inputs)
     numbers = select(func.coalesce(func.max(runs.c.number), 0)).where(runs.c.market_id == market.id)
     run = {
@@ -137,7 +137,8 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
     }
     connection.execute(insert(runs).values(run))
     after = {"market_id": market.id, "snapshot_sha256": run["snapshot_sha256"], "settings": run["settings"]}
-    chain.append(connection, [Entry(asked.asked_at, asked.requested_by, "run.request", str(run["id"]), after)])
+    entry = Entry(asked.asked_at, asked.requested_by, "run.request", str(run["id"]), after, rows=vouch(runs, run))
+    chain.append(connection, [entry])
     return str(run["id"]), True
 
 
@@ -222,8 +223,7 @@ def end_run(connection: Connection, chain: Chain, ended: Ended) -> bool:
         connection.execute(insert(results), stored)
         first = and_(markets.c.id == row.market_id, markets.c.stage.is_(None))
         connection.execute(update(markets).where(first).values(stage=CLEARED))
-    hashes = {name: sha256 for name, (_, sha256, _) in ended.tables.items()}
-    _end(connection, chain, row, ended.at, ended.state, ended.reason, ended.summary, hashes)
+    _end(connection, chain, row, ended.at, ended.state, ended.reason, ended.summary, ended.tables)
     return True
 
 
@@ -235,12 +235,18 @@ def _end(
     state: str,
     reason: str,
     summary: Mapping[str, Any] | None = None,
-    hashes: Mapping[str, str] | None = None,
+    tables: Collection[str] = (),
 ) -> None:
     values = {"state": state, "reason": reason, "ended_at": at, "summary": summary}
     connection.execute(update(runs).where(runs.c.id == run.id).values(**values))
-    after = {"state": state, "reason": reason, "results": dict(hashes or {})}
-    chain.append(connection, [Entry(at, SYSTEM, "run.end", run.id, after, {"state": run.state})])
+    ended = dict(connection.execute(select(runs).where(runs.c.id == run.id)).one()._mapping)
+    rows = {
+        f"{row_name(runs, ended)} {ENDED}": row_sha256(runs, ended, left_out=frozenset()),
+        **vouch_again(connection, results, results.c.run_id == run.id),
+        **vouch_again(connection, markets, markets.c.id == run.market_id),
+    }
+    after = {"state": state, "reason": reason, "results": sorted(tables)}
+    chain.append(connection, [Entry(at, SYSTEM, "run.end", run.id, after, {"state": run.state}, rows)])
 
 
 @dataclass(frozen=True)

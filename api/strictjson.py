@@ -1,4 +1,5 @@
-"""Bodies to Python values, without what JSON parsers let pass: duplicate keys, NaN, infinity, 1e400.
+"""Bodies to Python values, without what JSON parsers let pass: duplicate keys, NaN, infinity, 1e400,
+half characters.
 
 RFC 8259 leaves the meaning of duplicate names open; I-JSON (RFC 7493) forbids them, and so does this.
 """
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 
 from api.errors import BadRequest, Fault
 
+LONE = "Text has half of a surrogate pair, which is no character."
 DEEPEST = 32
 """Most levels of arrays and objects."""
 
@@ -40,6 +42,8 @@ def strict_loads(body: bytes) -> Any:
         raise _too_deep() from None
     if _depth_exceeds(value, DEEPEST):
         raise _too_deep()
+    if b"\\u" in body and not _is_unicode(value):
+        raise BadRequest("not_unicode", LONE, faults=[Fault("", "not_unicode", LONE)])
     return value
 
 
@@ -77,6 +81,15 @@ def _short_integer(text: str) -> int:
     if len(text) > 18:
         raise _NotAllowedError("not_finite", "A whole number has more than 18 digits.")
     return int(text)
+
+
+def _is_unicode(value: Any) -> bool:
+    """Whether all text is made of characters: escapes can write halves of surrogate pairs."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _depth_exceeds(value: Any, levels: int) -> bool:

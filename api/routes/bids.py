@@ -29,7 +29,7 @@ from api.routes.common import (
 from api.schemas.bids import BID, PRODUCTS, Batch, Bid, BidOut, BidPage, Receipt
 from api.schemas.common import Id
 from api.service import Service
-from api.store.tables import bids, markets
+from api.store.tables import bids, markets, submissions
 
 router = APIRouter(prefix="/v1/bids", tags=["bids"], route_class=StrictRoute)
 CanWrite = Annotated[Principal, Depends(requires("bids:write"))]
@@ -41,6 +41,8 @@ IdempotencyKey = Annotated[
 ]
 IfMatch = Annotated[str | None, Header(description="`ETag` of the version that you read.")]
 PARTLY: Responses = {207: {"model": Receipt, "description": "Some of the bids were refused."}}
+NUMBERED = select(bids, submissions.c.number).join(submissions, submissions.c.sequence == bids.c.sequence)
+"""Bids, each with its participant's own number of the submission that brought it."""
 OFFER_FIELDS = {"market_id", "resource_id", "interval_start", "interval_end", "product"}
 
 
@@ -131,7 +133,7 @@ def list_bids(
     if state is not None:
         wanted.append(bids.c.state == state)
     first = row_position(cursor)
-    query = select(bids).where(and_(*wanted)).order_by(bids.c.sequence, bids.c.id).offset(first).limit(limit + 1)
+    query = NUMBERED.where(and_(*wanted)).order_by(bids.c.sequence, bids.c.id).offset(first).limit(limit + 1)
     with service.engine.connect() as connection:
         rows = connection.execute(query).all()
         names = {row.market_id for row in rows}
@@ -206,7 +208,7 @@ def _version(bid_id: str, if_match: str | None) -> int:
 
 def _history(service: Service, who: Principal, bid_id: str) -> list[dict[str, Any]]:
     with service.engine.connect() as connection:
-        rows = connection.execute(select(bids).where(bids.c.id == bid_id).order_by(bids.c.version)).all()
+        rows = connection.execute(NUMBERED.where(bids.c.id == bid_id).order_by(bids.c.version)).all()
         if not rows or not (who.sees_all or rows[0].participant_id == who.participant_id):
             raise NotFound("bid")
         market = connection.execute(select(markets).where(markets.c.id == rows[0].market_id)).one()
@@ -225,6 +227,6 @@ def _bid(row: Any, market: Any) -> dict[str, Any]:
         "interval_end": rfc3339(interval_start(market, row.last_interval + 1)),
         "terms": row.terms,
         "received_at": rfc3339(row.received_at),
-        "sequence": row.sequence,
+        "sequence": row.number,
         "content_sha256": row.content_sha256,
     }

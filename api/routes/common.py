@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from starlette.responses import JSONResponse
 
 from api.auth import Principal
 from api.errors import MEDIA_TYPE, BadRequest
+from api.schemas.common import ID_PATTERN
 from api.service import Service
 from api.store.columns import canonical_json
 
@@ -25,10 +27,12 @@ CAN_REFUSE = {
     409: "The state of the thing does not allow it.",
     412: "It has changed since it was read.",
     413: "The body is larger than the limit.",
+    415: "The body does not say that it is JSON.",
     422: "What was sent is wrong; `errors` has every problem, with a JSON pointer and a code.",
     429: "Too many requests of this key.",
     503: "Not now.",
 }
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
 PROBLEM_EXAMPLE = {
     "type": "urn:dlmp:problem:gate_closed",
     "title": "Conflict",
@@ -49,9 +53,9 @@ def refusals(*codes: int) -> Responses:
     return {
         code: {
             "description": CAN_REFUSE[code],
-            "content": {MEDIA_TYPE: {"example": PROBLEM_EXAMPLE | {"status": code}}},
+            "content": {MEDIA_TYPE: {"schema": PROBLEM, "example": PROBLEM_EXAMPLE | {"status": code}}},
         }
-        for code in sorted({*codes, 401, 429, 503})
+        for code in sorted({*codes, 401, 429, 503} | ({415} if 413 in codes else set()))
     }
 
 
@@ -124,7 +128,7 @@ def text_position(cursor: str | None) -> str:
     position = position_of(cursor)
     if position is None:
         return ""
-    if not isinstance(position, str):
+    if not isinstance(position, str) or not re.fullmatch(ID_PATTERN, position):
         raise _bad_cursor()
     return position
 

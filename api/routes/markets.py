@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from api import publication, registry
 from api.auth import Principal
 from api.clock import rfc3339
 from api.errors import Fault, NotFound, Unprocessable
-from api.gate import interval_start, state_at
+from api.gate import Seen, interval_start, is_new, latch, state_at
 from api.http import StrictRoute
 from api.publication import Step
 from api.registry import Asked
@@ -39,7 +40,7 @@ from api.store.writer import Handler, each
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 ADD, OPEN, CLOSE = each(registry.add_market), each(registry.open_market), each(registry.close_market)
 PUBLISH, SETTLE = each(publication.publish), each(publication.settle)
-REQUEST, CANCEL = each(request_run), each(cancel_run)
+REQUEST, CANCEL, LATCH = each(request_run), each(cancel_run), each(latch)
 MarketId = Annotated[Id, Path(description="Name of the market.")]
 RunId = Annotated[Id, Path(description="Name of the run.")]
 CanRead = Annotated[Principal, Depends(requires("markets:read"))]
@@ -79,9 +80,11 @@ def list_markets(
     query = select(markets).where(markets.c.id > text_position(cursor)).order_by(markets.c.id).limit(limit + 1)
     if trade_date is not None:
         query = query.where(markets.c.trade_date == trade_date.isoformat())
+    now = service.clock()
     with service.engine.connect() as connection:
         rows = connection.execute(query).all()
-        items = [_market(service, connection, row) for row in rows[:limit]]
+        items = [_market(connection, row, now) for row in rows[:limit]]
+    _latch(service, rows[:limit], now)
     following = cursor_of(rows[limit - 1].id) if len(rows) > limit else None
     return answered(200, {"items": items, "next_cursor": following})
 
@@ -295,19 +298,30 @@ async def _move(service: Service, who: Principal, handler: Handler, market_id: s
 
 
 def _market_of(service: Service, market_id: str) -> dict[str, Any]:
+    now = service.clock()
     with service.engine.connect() as connection:
         row = connection.execute(select(markets).where(markets.c.id == market_id)).one_or_none()
         if row is None:
             raise NotFound("market")
-        return _market(service, connection, row)
+        document = _market(connection, row, now)
+    _latch(service, [row], now)
+    return document
 
 
-def _market(service: Service, connection: Connection, row: Any) -> dict[str, Any]:
+def _latch(service: Service, rows: Sequence[Any], now: datetime) -> None:
+    """See to it that a gate that is about to be shown open or closed stays so, should the clock step back."""
+    states = {row.id: state_at(row, now) for row in rows}
+    new = {row.id: states[row.id] for row in rows if row.stage is None and is_new(row, states[row.id])}
+    if new:
+        service.writer.do_now(LATCH, Seen(new, now))
+
+
+def _market(connection: Connection, row: Any, now: datetime) -> dict[str, Any]:
     newest = select(func.max(versions.c.price_version)).where(versions.c.market_id == row.id)
     return {
         "id": row.id,
         "name": row.name,
-        "state": state_at(row, service.clock()),
+        "state": state_at(row, now),
         "feeder_id": row.feeder_id,
         "feeder": row.feeder,
         "trade_date": row.trade_date,

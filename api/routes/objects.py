@@ -13,8 +13,19 @@ from api.errors import NotFound
 from api.feeders import shipped_feeder, uploaded_feeder
 from api.http import StrictRoute
 from api.registry import Asked
-from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, text_position
+from api.routes.common import (
+    Cursor,
+    Limit,
+    Responses,
+    ServiceHere,
+    answered,
+    cursor_of,
+    refusals,
+    requires,
+    text_position,
+)
 from api.schemas.common import Id
+from api.schemas.common import Name as FeederName
 from api.schemas.objects import (
     FeederIn,
     FeederOut,
@@ -42,6 +53,7 @@ ADD_FEEDER, ADD_RESOURCE, RETIRE = (
     each(registry.add_resource),
     each(registry.retire_resource),
 )
+KNOWN: Responses = {200: {"model": FeederOut, "description": "The version that has this content already."}}
 Name = Annotated[Id, Path(description="Name of the thing.")]
 
 
@@ -120,7 +132,7 @@ async def revoke_key(key_id: Name, service: ServiceHere, who: Annotated[Principa
     tags=["feeders"],
     summary="Add a feeder",
     response_model=FeederOut,
-    responses=refusals(400, 403, 413, 422),
+    responses=KNOWN | refusals(400, 403, 413, 422),
 )
 async def add_feeder(
     body: FeederIn, service: ServiceHere, who: Annotated[Principal, _can("feeders:write")]
@@ -185,7 +197,7 @@ async def add_resource(
 def list_resources(
     service: ServiceHere,
     who: Annotated[Principal, _can("resources:read")],
-    feeder: Annotated[str | None, Query(description="Only those on this feeder.", max_length=100)] = None,
+    feeder: Annotated[FeederName | None, Query(description="Only those on this feeder.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Response:

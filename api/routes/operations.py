@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import generate_latest
 from sqlalchemy import select
+from starlette.responses import PlainTextResponse
 
 from api.auth import Principal
 from api.clock import rfc3339
@@ -17,6 +18,7 @@ from api.schemas.operations import AuditCheck, Health
 from api.store.tables import audit, chain
 
 router = APIRouter(route_class=StrictRoute)
+CanMeasure = Annotated[Principal, Depends(requires("metrics:read"))]
 CanAudit = Annotated[Principal, Depends(requires("audit:read"))]
 
 
@@ -67,12 +69,18 @@ def readyz(service: ServiceHere) -> Response:
     return answered(200, {"status": "ready"})
 
 
-@router.get("/metrics", tags=["health"], summary="Metrics for Prometheus", response_class=Response)
-async def metrics(service: ServiceHere) -> Response:
-    """Give counts and times of requests and runs."""
+@router.get(
+    "/metrics",
+    tags=["health"],
+    summary="Metrics for Prometheus",
+    response_class=PlainTextResponse,
+    responses=refusals(403),
+)
+async def metrics(service: ServiceHere, who: CanMeasure) -> Response:
+    """Give counts and times of requests and runs; they tell how much others bid, and so need a key."""
     return Response(generate_latest(service.metrics.registry), media_type="text/plain; version=0.0.4")
 
 
 def _entry(row: Any) -> dict[str, Any]:
-    names = ("sequence", "actor", "action", "target", "before", "after", "previous_hash", "hash")
+    names = ("sequence", "actor", "action", "target", "before", "after", "rows", "previous_hash", "hash")
     return {name: getattr(row, name) for name in names} | {"at": rfc3339(row.at)}

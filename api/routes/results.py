@@ -50,8 +50,13 @@ PriceFormat = Annotated[
 ]
 IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
 UNCHANGED: Responses = {304: {"description": "What you have is current."}}
+FORMS: Responses = {200: {"content": {kind: {} for kind in ("text/csv", "application/vnd.apache.parquet")}}}
 PRICE_COLUMNS = {"lmp_usd_per_mwh": "price_usd_per_mwh", "lmp_q_usd_per_mvarh": "q_price_usd_per_mvarh"}
+CACHE = "private, no-cache"
 STATEMENT_KEYS = ("participant", "resource", "product", "unit")
+DELTA = pa.schema(
+    [*((name, pa.string()) for name in STATEMENT_KEYS), ("quantity", pa.float64()), ("amount", pa.string())]
+)
 TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
 
@@ -82,6 +87,16 @@ class _Published:
     def etag(self) -> str:
         """Changes when what is said changes."""
         return f'"{self.version.run_id}-{self.version.price_version}-{self.newest}-{self.market.stage}"'
+
+    def is_known(self, if_none_match: str | None) -> bool:
+        """Whether an ``If-None-Match`` names what would be said (RFC 9110, weak comparison)."""
+        known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+        return self.etag in known or known == ["*"]
+
+    @property
+    def unchanged(self) -> Response:
+        """The answer to someone who has it."""
+        return Response(status_code=304, headers={"ETag": self.etag, "Cache-Control": CACHE})
 
 
 @router.get(
@@ -120,7 +135,7 @@ def list_versions(
     tags=["prices"],
     summary="Read prices",
     response_model=PricePage,
-    responses=UNCHANGED | refusals(400, 403, 404, 422),
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_prices(
     market_id: MarketId,
@@ -136,8 +151,8 @@ def read_prices(
 ) -> Response:
     """Read nodal prices of real and reactive power with their parts, which add up to them."""
     published = _published(service, market_id, price_version)
-    if if_none_match == published.etag:
-        return Response(status_code=304, headers={"ETag": published.etag})
+    if published.is_known(if_none_match):
+        return published.unchanged
     begins = None if interval_start is None else interval_start.strftime(TIME_FORMAT)
     table = chosen(_table(service, published.version.run_id, "prices"), {"interval_start": begins, "bus": bus})
     if form == "oasis":
@@ -151,7 +166,7 @@ def read_prices(
     tags=["prices"],
     summary="Read binding limits",
     response_model=Page,
-    responses=refusals(400, 403, 404, 422),
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_limits(
     market_id: MarketId,
@@ -159,11 +174,14 @@ def read_limits(
     who: Annotated[Principal, Depends(requires("prices:read"))],
     price_version: Version = None,
     form: Format = "json",
+    if_none_match: IfNoneMatch = None,
     cursor: Cursor = None,
     limit: Limit = 1_000,
 ) -> Response:
     """Read the limits that bind and so make congestion and voltage parts of prices."""
     published = _published(service, market_id, price_version)
+    if published.is_known(if_none_match):
+        return published.unchanged
     return _answer(published, _table(service, published.version.run_id, "binding_limits"), form, cursor, limit)
 
 
@@ -172,7 +190,7 @@ def read_limits(
     tags=["awards"],
     summary="Read awards",
     response_model=Page,
-    responses=refusals(400, 403, 404, 422),
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_awards(
     market_id: MarketId,
@@ -180,11 +198,14 @@ def read_awards(
     who: Annotated[Principal, Depends(requires("awards:read"))],
     price_version: Version = None,
     form: Format = "json",
+    if_none_match: IfNoneMatch = None,
     cursor: Cursor = None,
     limit: Limit = 1_000,
 ) -> Response:
     """Read what your resources were awarded; an auditor and an operator see all."""
     published = _published(service, market_id, price_version)
+    if published.is_known(if_none_match):
+        return published.unchanged
     table = _table(service, published.version.run_id, "awards")
     if not who.sees_all:
         own = _own_resources(service, who, published.market.feeder)
@@ -197,7 +218,7 @@ def read_awards(
     tags=["statements"],
     summary="Read statements",
     response_model=Page,
-    responses=refusals(400, 403, 404, 422),
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_statements(
     market_id: MarketId,
@@ -205,11 +226,14 @@ def read_statements(
     who: Annotated[Principal, Depends(requires("statements:read"))],
     price_version: Version = None,
     form: Format = "json",
+    if_none_match: IfNoneMatch = None,
     cursor: Cursor = None,
     limit: Limit = 1_000,
 ) -> Response:
     """Read your statement to the cent; amounts are decimals as text, and add up to whole cents."""
     published = _published(service, market_id, price_version)
+    if published.is_known(if_none_match):
+        return published.unchanged
     table = _statement(service, who, published.version.run_id)
     return _answer(published, table, form, cursor, limit)
 
@@ -219,23 +243,26 @@ def read_statements(
     tags=["statements"],
     summary="Read what a correction changes",
     response_model=Page,
-    responses=refusals(400, 403, 404, 422),
+    responses=UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_delta(
     market_id: MarketId,
     service: ServiceHere,
     who: Annotated[Principal, Depends(requires("statements:read"))],
     price_version: Version = None,
+    if_none_match: IfNoneMatch = None,
     cursor: Cursor = None,
     limit: Limit = 1_000,
 ) -> Response:
     """Read by what a version changes your statement: added to the one before it gives this one, to the cent."""
     published = _published(service, market_id, price_version)
+    if published.is_known(if_none_match):
+        return published.unchanged
     if published.previous is None:
         raise NotFound("correction")
     before = _statement(service, who, published.previous.run_id)
     after = _statement(service, who, published.version.run_id)
-    return _answer(published, pa.Table.from_pylist(_delta(before, after)), "json", cursor, limit)
+    return _answer(published, pa.Table.from_pylist(_delta(before, after), DELTA), "json", cursor, limit)
 
 
 def _published(service: Service, market_id: str, number: int | None) -> _Published:
@@ -285,7 +312,7 @@ def _by_key(table: pa.Table) -> dict[tuple[str, ...], tuple[float, Decimal]]:
 
 
 def _answer(published: _Published, table: pa.Table, form: str, cursor: str | None, limit: int) -> Response:
-    headers = {"ETag": published.etag, "Cache-Control": "private, no-cache"}
+    headers = {"ETag": published.etag, "Cache-Control": CACHE}
     if form == "json":
         first = row_position(cursor)
         items, following = page(table, first, limit)

@@ -6,13 +6,28 @@ A bid is of one resource and one product over consecutive intervals.  Quantities
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, SkipValidation, TypeAdapter, model_validator
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, SkipValidation, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import Answer, Body, Id, Price, Quantity, Time
+from api.schemas.problems import FaultOut
 
 MOST_SEGMENTS = 20
 MOST_BIDS = 1_000
+_PLACE: dict[str, JsonValue] = {
+    "market_id": "mkt_0f1e2d3c4b5a69788796a5b4",
+    "resource_id": "res_5b4a69788796a5b40f1e2d3c",
+    "interval_start": "2026-07-01T17:00:00Z",
+    "interval_end": "2026-07-01T20:00:00Z",
+}
+ENERGY_EXAMPLE: dict[str, JsonValue] = _PLACE | {
+    "product": "energy",
+    "side": "supply",
+    "segments": [
+        {"quantity_kw": 250.0, "price_usd_per_mwh": 18.5},
+        {"quantity_kw": 100.0, "price_usd_per_mwh": 31.0, "price_end_usd_per_mwh": 40.0},
+    ],
+}
 
 
 class Segment(Body):
@@ -45,6 +60,8 @@ class _Bid(Body):
 class EnergyBid(_Bid):
     """A curve of real power: an offer to inject, or a bid to consume."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [ENERGY_EXAMPLE]})
+
     product: Literal["energy"]
     side: Literal["supply", "demand"]
     """``supply`` injects, ``demand`` consumes."""
@@ -65,6 +82,12 @@ class EnergyBid(_Bid):
 class SelfSchedule(_Bid):
     """Power that is injected or consumed at any price, and settled at that of its node."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [_PLACE | {"product": "self_schedule", "side": "demand", "quantity_kw": 120.0}],
+        }
+    )
+
     product: Literal["self_schedule"]
     side: Literal["supply", "demand"]
     quantity_kw: Quantity
@@ -73,6 +96,12 @@ class SelfSchedule(_Bid):
 
 class ServiceOffer(_Bid):
     """Power held ready for a service, by one of its four names."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [_PLACE | {"product": "capacity_up", "quantity": 50.0, "price_usd_per_mw_h": 4.5}],
+        }
+    )
 
     product: Literal["capacity_up", "capacity_down", "var_up", "var_down"]
     quantity: Quantity
@@ -89,6 +118,8 @@ PRODUCTS = ("energy", "self_schedule", "capacity_up", "capacity_down", "var_up",
 class Batch(Body):
     """Many bids in one submission."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"mode": "per_item", "bids": [ENERGY_EXAMPLE]}]})
+
     mode: Literal["atomic", "per_item"]
     """``atomic``: all or none; ``per_item``: each on its own."""
     bids: Annotated[
@@ -96,14 +127,6 @@ class Batch(Body):
         Field(min_length=1, max_length=MOST_BIDS),
     ]
     """The bids, each checked on its own."""
-
-
-class FaultOut(Answer):
-    """One thing wrong with what was sent."""
-
-    pointer: str
-    code: str
-    detail: str
 
 
 class ItemOut(Answer):
@@ -127,7 +150,7 @@ class Receipt(Answer):
 
     submission_id: str
     sequence: int
-    """Order of acceptance over all participants."""
+    """Number of the submission among those of its participant that were accepted: 1, 2, 3, without gaps."""
     received_at: str
     """When the server had the whole request; decides about the gate."""
     gates: dict[str, Gate]

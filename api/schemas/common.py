@@ -12,6 +12,7 @@ RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?Z")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 PRICE_DECIMALS, POWER_DECIMALS = 5, 3
 LARGEST_NUMBER = 1e9
+ID_PATTERN = r"^[a-z]{2,4}_[0-9a-f]{24}$"
 
 
 class Body(BaseModel):
@@ -76,4 +77,4 @@ Price = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER), _decimals
 Power = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER), _decimals(POWER_DECIMALS)]
 Quantity = Annotated[float, Field(gt=0, le=LARGEST_NUMBER), _decimals(POWER_DECIMALS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_printable)]
-Id = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,4}_[0-9a-f]{24}$")]
+Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import Answer, Body, Day, Id, Name, Power, Price, Time, TimeZone
@@ -15,6 +15,14 @@ Series = Annotated[list[Price], Field(min_length=1, max_length=MAX_INTERVALS)]
 
 class KeyIn(Body):
     """A key to be issued."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "trading desk", "role": "aggregator", "participant_id": "par_0f1e2d3c4b5a69788796a5b4"}
+            ]
+        }
+    )
 
     name: Name
     """What it is for."""
@@ -57,6 +65,8 @@ class NewKeyOut(KeyOut):
 class ParticipantIn(Body):
     """Someone who trades."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Sunny Roofs"}]})
+
     name: Name
 
 
@@ -70,6 +80,8 @@ class ParticipantOut(Answer):
 
 class FeederIn(Body):
     """A feeder: one that ships with dlmp, or files of a case folder."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "substation-7", "shipped": "feeder33"}]})
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     """What it is called; other content under the same name is a further version."""
@@ -112,6 +124,24 @@ class FeederOut(Answer):
 
 class ResourceIn(Body):
     """A DER at a node, with its registered limits."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "participant_id": "par_0f1e2d3c4b5a69788796a5b4",
+                    "feeder": "substation-7",
+                    "name": "solar 13",
+                    "bus": "13",
+                    "kind": "solar",
+                    "p_max_kw": 900.0,
+                    "q_min_kvar": -300.0,
+                    "q_max_kvar": 300.0,
+                    "s_max_kva": 1000.0,
+                }
+            ]
+        }
+    )
 
     participant_id: Id
     feeder: Name
@@ -202,6 +232,23 @@ class Requirement(Body):
 class MarketIn(Body):
     """A market: a feeder, a trade date, a gate, and what the substation charges."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "day ahead",
+                    "feeder_id": "fdr_0f1e2d3c4b5a69788796a5b4",
+                    "trade_date": "2026-07-01",
+                    "market_timezone": "America/Los_Angeles",
+                    "interval_minutes": 60,
+                    "gate_opens_at": "2026-06-29T15:00:00Z",
+                    "gate_closes_at": "2026-06-30T17:00:00Z",
+                    "import_price_usd_per_mwh": [42.5],
+                }
+            ]
+        }
+    )
+
     name: Name
     feeder_id: Id
     trade_date: Day
@@ -260,6 +307,12 @@ class MarketOut(Answer):
 
 class RunIn(Body):
     """A clearing run; everything may be left out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{}, {"correction_reason": "wrong substation price", "import_price_usd_per_mwh": [44.0]}]
+        }
+    )
 
     limits: Literal["soft", "hard"] = "soft"
     """``hard``: refuse a day in which not all limits can be kept."""

@@ -7,20 +7,25 @@ A row that is altered, dropped or put in between breaks every hash after it.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from api.store.columns import TIME_FORMAT, canonical_json
+from api.store.columns import canonical_json
 from api.store.tables import audit, chain
+from api.store.vouching import kept_rows, kept_value
 
 GENESIS = "0" * 64
+HEAD_ID = 1
+HASHED = ("sequence", "at", "actor", "action", "target", "before", "after", "rows")
+"""Columns of a row that its hash covers, after the hash of the row before it."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One change: who did what to which thing, and what it was before and after."""
+    """One change: who did what to which thing, what it was before and after, and the hash of every row it wrote."""
 
     at: datetime
     actor: str
@@ -28,6 +33,7 @@ class Entry:
     target: str
     after: Mapping[str, object] | None
     before: Mapping[str, object] | None = None
+    rows: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,8 +56,9 @@ class Chain:
         for entry in entries:
             previous = self.hash
             self.sequence += 1
-            self.hash = entry_hash(self.sequence, entry, previous)
-            rows.append(vars(entry) | {"sequence": self.sequence, "previous_hash": previous, "hash": self.hash})
+            row = vars(entry) | {"sequence": self.sequence, "previous_hash": previous}
+            self.hash = entry_hash(row)
+            rows.append(row | {"hash": self.hash})
         if rows:
             connection.execute(insert(audit), rows)
 
@@ -60,24 +67,24 @@ class Chain:
         connection.execute(update(chain).values(vars(self)))
 
 
-def entry_hash(sequence: int, entry: Entry, previous: str) -> str:
-    """Hash of an entry that follows the one of hash `previous`."""
-    content = canonical_json(vars(entry) | {"sequence": sequence, "at": entry.at.strftime(TIME_FORMAT)})
-    return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
+def entry_hash(row: Mapping[str, Any]) -> str:
+    """Hash of a row of the chain, from its columns."""
+    kept = {name: kept_value(audit.c[name], row[name]) for name in HASHED}
+    return hashlib.sha256(f"{row['previous_hash']}\n{canonical_json(kept)}".encode()).hexdigest()
 
 
 def broken_links(connection: Connection) -> Iterator[str]:
     """What is wrong with the chain, in the order of its rows; nothing where it is whole."""
     sequence, previous = 0, GENESIS
-    for row in connection.execute(select(audit).order_by(audit.c.sequence)):
-        if row.sequence != sequence + 1:
-            yield f"entry {sequence + 1} is missing: entry {row.sequence} follows entry {sequence}"
-        entry = Entry(row.at, row.actor, row.action, row.target, row.after, row.before)
-        if row.previous_hash != previous:
-            yield f"entry {row.sequence} does not follow the entry before it"
-        if row.hash != entry_hash(row.sequence, entry, row.previous_hash):
-            yield f"entry {row.sequence} ({row.action} of {row.target}) is not what was written"
-        sequence, previous = row.sequence, row.hash
-    head = connection.execute(select(chain)).one()
-    if (head.sequence, head.hash) != (sequence, previous):
-        yield f"the chain ends with entry {sequence}, but entry {head.sequence} was written"
+    for row in kept_rows(connection, audit):
+        own = row["sequence"]
+        if own != sequence + 1:
+            yield f"entry {sequence + 1} is missing: entry {own} follows entry {sequence}"
+        if row["previous_hash"] != previous:
+            yield f"entry {own} does not follow the entry before it"
+        if row["hash"] != entry_hash(row):
+            yield f"entry {own} ({row['action']} of {row['target']}) is not what was written"
+        sequence, previous = own, row["hash"]
+    heads = [(row["id"], row["sequence"], row["hash"]) for row in kept_rows(connection, chain)]
+    if heads != [(HEAD_ID, sequence, previous)]:
+        yield f"the chain ends with entry {sequence}, which is not the one that was written last"

@@ -124,6 +124,7 @@ submissions = Table(
     Column("sequence", Sequence, primary_key=True, autoincrement=False),
     Column("id", Text, nullable=False, unique=True),
     Column("participant_id", Text, ForeignKey("participants.id"), nullable=False),
+    Column("number", Sequence, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("idempotency_key", Text, nullable=False),
     Column("content_sha256", Text, nullable=False),
@@ -131,7 +132,9 @@ submissions = Table(
     Column("status", Integer, nullable=False),
     Column("response", Document, nullable=False),
     UniqueConstraint("participant_id", "idempotency_key"),
+    UniqueConstraint("participant_id", "number"),
 )
+"""`sequence` counts over all participants, and `number` those of a participant, who is told no other."""
 
 bids = Table(
     "bids",
@@ -215,6 +218,7 @@ audit = Table(
     Column("target", Text, nullable=False),
     Column("before", Document),
     Column("after", Document),
+    Column("rows", Document, nullable=False),
     Column("previous_hash", Text, nullable=False),
     Column("hash", Text, nullable=False, unique=True),
 )

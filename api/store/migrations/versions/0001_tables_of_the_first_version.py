@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("target", sa.Text(), nullable=False),
         sa.Column("before", sa.Text(), nullable=True),
         sa.Column("after", sa.Text(), nullable=True),
+        sa.Column("rows", sa.Text(), nullable=False),
         sa.Column("previous_hash", sa.Text(), nullable=False),
         sa.Column("hash", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("sequence", name=op.f("pk_audit")),
@@ -119,6 +120,7 @@ def upgrade() -> None:
         ),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("participant_id", sa.Text(), nullable=False),
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("key_id", sa.Text(), nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=False),
         sa.Column("content_sha256", sa.Text(), nullable=False),
@@ -131,6 +133,7 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "participant_id", "idempotency_key", name=op.f("uq_submissions_participant_id_idempotency_key")
         ),
+        sa.UniqueConstraint("participant_id", "number", name=op.f("uq_submissions_participant_id_number")),
     )
     op.create_table(
         "bids",

@@ -1,0 +1,94 @@
+"""What the audit chain vouches for: a hash of every row, over its columns as they are kept.
+
+Texts, times and documents are hashed as they are kept, so that no reading of them can hide that a byte is another.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Boolean, Column, ColumnElement, Connection, Float, LargeBinary, Table, Text, select, type_coerce
+
+from api.store.columns import Document, UtcTime, canonical_json
+from api.store.tables import bids, runs
+
+LEFT_OUT = {
+    bids.name: frozenset({"terms", "state"}),
+    runs.name: frozenset(
+        {
+            *("state", "reason", "started_at", "ended_at", "worker", "heartbeat_at", "attempts", "cancel_requested"),
+            *("progress", "summary"),
+        }
+    ),
+}
+"""Columns that the hash of a row leaves out.
+
+The terms of a bid are hashed in its column ``content_sha256``, and its state follows from its versions; the rest of a
+run is hashed when it has ended.
+"""
+
+
+ENDED = "ended"
+"""What is added to the name of a run for the hash of its whole row once it has ended."""
+
+
+def row_name(table: Table, values: Mapping[str, Any]) -> str:
+    """Name of a row: its table and its primary key."""
+    return " ".join([table.name, *(str(values[column.name]) for column in table.primary_key)])
+
+
+def row_sha256(table: Table, values: Mapping[str, Any], left_out: frozenset[str] | None = None) -> str:
+    """Hash of a row from values as Python has them; those that are missing are null."""
+    without = LEFT_OUT.get(table.name, frozenset()) if left_out is None else left_out
+    kept = {column.name: kept_value(column, values.get(column.name)) for column in table.c}
+    return _digest({name: value for name, value in kept.items() if name not in without})
+
+
+def _digest(kept: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
+
+
+def kept_value(column: Column[Any], value: Any) -> Any:
+    """Return a value as it is kept; of bytes, their hash."""
+    if value is None:
+        return None
+    if isinstance(column.type, Document):
+        return value if isinstance(value, _Raw) else canonical_json(value)
+    if isinstance(column.type, UtcTime):
+        return value if isinstance(value, _Raw) else column.type.process_bind_param(value, _NO_DIALECT)
+    if isinstance(column.type, LargeBinary):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(column.type, Boolean):
+        return int(value)
+    return float(value) if isinstance(column.type, Float) and isinstance(value, int) else value
+
+
+_NO_DIALECT: Any = None
+
+
+class _Raw(str):
+    """Text as it is kept."""
+
+    __slots__ = ()
+
+
+def vouch(table: Table, values: Mapping[str, Any]) -> dict[str, str]:
+    """Name and hash of a row that is written."""
+    return {row_name(table, values): row_sha256(table, values)}
+
+
+def vouch_again(connection: Connection, table: Table, own: ColumnElement[bool]) -> dict[str, str]:
+    """Names and hashes of the rows `own` as they are by now."""
+    hashes: dict[str, str] = {}
+    for row in connection.execute(select(table).where(own)):
+        hashes |= vouch(table, dict(row._mapping))
+    return hashes
+
+
+def kept_rows(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
+    """Rows of a table, with times and documents as they are kept."""
+    is_text = {column.name for column in table.c if isinstance(column.type, Document | UtcTime)}
+    columns = [type_coerce(column, Text).label(column.name) if column.name in is_text else column for column in table.c]
+    for row in connection.execute(select(*columns).order_by(*table.primary_key)):
+        values = dict(row._mapping)
+        yield {name: _Raw(value) if name in is_text and value is not None else value for name, value in values.items()}

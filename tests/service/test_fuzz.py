@@ -1,0 +1,126 @@
+"""Requests that are made up from the OpenAPI document, sound and unsound: none is an error of the service, and every
+answer is one that the document names.
+
+What is made up is mostly refused for its names, so that names of what there is are put in their places every other
+time; keys of every role ask.
+"""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from publishing import publish_invented
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    *(status_code_conformance, content_type_conformance, response_schema_conformance, response_headers_conformance),
+]
+CASES, NIGHTLY_CASES = 5_000, 100_000
+"""On both databases together."""
+WHO = ["operator", "operator", "sunny", "sunny", "windy", "auditor", "reader", "revoked", None]
+
+
+def names_of(world):
+    """Names of what there is, by the name of the parameter or field that they fit; no key that is in use."""
+    ids = world.names.ids
+    bids = [world.placed(interval_end="2026-07-01T08:00:00Z"), world.placed(who="windy", resource_id=world["wind"])]
+    spare = world.ask("POST", "/v1/keys", {"name": "spare", "role": "auditor"})["id"]
+    published = world.ask("POST", "/v1/markets", world.market())["id"]
+    run = publish_invented(world, [("sunny", "solar", "1.00")], published)
+    publish_invented(world, [("sunny", "solar", "1.01")], published, reason="x")
+    retired = world.ask("POST", "/v1/resources", _spare_resource(world))["id"]
+    return {
+        "bid_id": bids,
+        "feeder_id": [ids["lane"], ids["alley"]],
+        "key_id": [spare],
+        "market_id": [ids["market"], published],
+        "participant_id": [ids["sunny"]],
+        "resource_id": [ids["solar"], ids["battery"], ids["wind"]],
+        "DELETE resource_id": [retired],
+        "run_id": [run],
+        "feeder": ["lane"],
+        "bus": ["A", "B"],
+    }
+
+
+def _spare_resource(world):
+    return {
+        "participant_id": world["sunny"],
+        "feeder": "lane",
+        "name": "spare",
+        "bus": "A",
+        "kind": "ev",
+        "p_max_kw": 1,
+    }
+
+
+def put_names_in(case, names, data):
+    """Put names of what there is in the places of those that are made up, every other time."""
+    if isinstance(case.path_parameters, dict):
+        for name in case.path_parameters:
+            known = names.get(f"{case.method} {name}", names.get(name, []))
+            if known and data.draw(st.booleans()):
+                case.path_parameters[name] = data.draw(st.sampled_from(known))
+    bodies = case.body if isinstance(case.body, list) else [case.body]
+    bodies += [bid for body in bodies if isinstance(body, dict) for bid in _list(body.get("bids"))]
+    for body in bodies:
+        for name in names.keys() & body.keys() if isinstance(body, dict) else ():
+            if data.draw(st.booleans()):
+                body[name] = data.draw(st.sampled_from(names[name]))
+
+
+def _list(value):
+    return value if isinstance(value, list) else []
+
+
+def sent(world, case, who):
+    """Send a case as it is; its own authorisation, which is made up, only where nobody asks."""
+    request = case.as_transport_kwargs(base_url="http://market.example")
+    headers = {name: value for name, value in request.pop("headers").items() if name.lower() != "authorization"}
+    method, url = request.pop("method"), request.pop("url")
+    content = {"content": request["data"]} if isinstance(request.get("data"), bytes | str) else {}
+    if request.get("json") is not None:
+        content = {"json": request["json"]}
+    query = {} if request.get("params") is None else {"params": request["params"]}
+    return world.request(method, url, who, headers, cookies=request.get("cookies") or None, **content, **query)
+
+
+@pytest.mark.parametrize("cases", [CASES, pytest.param(NIGHTLY_CASES, marks=pytest.mark.nightly)])
+def test_no_request_is_an_error_of_the_service_and_every_answer_is_documented(world, cases):
+    names = names_of(world)
+    schema = schemathesis.openapi.from_dict(world.get("/openapi.json", None).json())
+    operations = [result.ok() for result in schema.get_all_operations()]
+    each = -(-cases // (2 * len(operations)))
+    count = 0
+    for number, operation in enumerate(operations):
+        strategies = [
+            operation.as_strategy(generation_mode=mode) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+        ]
+
+        @seed(number)
+        @settings(
+            max_examples=each,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=st.one_of(strategies), who=st.sampled_from(WHO), data=st.data())
+        def fuzz(case, who, data):
+            nonlocal count
+            put_names_in(case, names, data)
+            answer = sent(world, case, who)
+            count += 1
+            assert answer.status_code < 500, answer.text
+            case.validate_response(answer, checks=CHECKS)
+
+        fuzz()
+    assert count >= cases // 2
+    assert world.get("/v1/audit/verify").json()["is_whole"]

@@ -1,0 +1,320 @@
+"""Runs to published versions and corrections: versions stay as they are, and deltas add up to the cent."""
+
+import csv
+import io
+import time
+from decimal import Decimal
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from publishing import publish_invented, run_invented
+from worlds import furnish, pages, running
+
+from api.runner import Runner
+from api.runs import Claim, Ended, claim_run, end_run
+from api.store.writer import each
+
+LINES = [("sunny", "solar", "10.01"), ("sunny", "battery", "-3.50"), ("windy", "wind", "0.07")]
+CORRECTED = [("sunny", "solar", "10.02"), ("windy", "wind", "0.07"), ("windy", "wind too", "99.99")]
+NAMES = ("prices", "awards", "statements", "limits")
+
+
+def path(world, name, market=None):
+    return f"/v1/markets/{market or world['market']}/{name}"
+
+
+def published_files(world, version, who="operator"):
+    """Every representation of every table of a version."""
+    contents = {}
+    for name in NAMES:
+        for form in ("csv", "parquet"):
+            answer = world.get(f"{path(world, name)}?price_version={version}&format={form}", who)
+            assert answer.status_code == 200
+            contents[name, form] = answer.content
+        answer = world.get(f"{path(world, name)}?price_version={version}", who)
+        contents[name, "json"] = answer.content.replace(b'"is_current":true', b'"is_current":false')
+    return contents
+
+
+@pytest.fixture(scope="module")
+def history(new_world):
+    """A service whose market is published and then corrected, and what version 1 was before that."""
+    with new_world() as world:
+        world.placed()
+        publish_invented(world, LINES)
+        first = published_files(world, 1)
+        world.clock.step(hours=1)
+        publish_invented(world, CORRECTED, reason="a meter was read again")
+        yield world, first
+
+
+@pytest.fixture
+def corrected(history):
+    return history[0]
+
+
+def test_nothing_is_published_before_it_is_published(world):
+    for name in (*NAMES, "statements/delta"):
+        assert world.get(path(world, name)).status_code == 404
+    for move in ("publish", "settle"):
+        assert world.post(path(world, move)).status_code == 409
+    run_invented(world, LINES)
+    assert world.get(f"/v1/markets/{world['market']}").json()["state"] == "cleared"
+    assert world.get(path(world, "prices")).status_code == 404
+    assert world.get("/v1/prices", None).json()["items"] == []
+
+
+def test_version_1_is_byte_for_byte_what_it_was_after_version_2(history):
+    world, first = history
+    assert published_files(world, 1) == first
+    assert published_files(world, 2)["statements", "csv"] != first["statements", "csv"]
+
+
+def test_a_version_says_whether_it_is_current_its_status_and_its_reason(corrected):
+    heads = [corrected.get(f"{path(corrected, 'prices')}?price_version={number}", None).json() for number in (1, 2)]
+    newest = corrected.get(path(corrected, "prices"), None).json()
+    assert [head["is_current"] for head in heads] == [False, True]
+    assert [head["status"] for head in heads] == ["preliminary", "corrected"]
+    assert [head["reason"] for head in heads] == ["first publication", "a meter was read again"]
+    assert newest == heads[1]
+    assert corrected.get(f"{path(corrected, 'prices')}?price_version=3", None).status_code == 404
+
+
+def test_prices_are_final_when_their_market_is_settled(world):
+    publish_invented(world, LINES)
+    assert world.get(path(world, "prices")).json()["status"] == "preliminary"
+    assert world.ask("POST", path(world, "settle"))["state"] == "settled"
+    assert world.get(path(world, "prices")).json()["status"] == "final"
+    assert world.post(path(world, "settle")).status_code == 409
+
+
+def test_a_run_is_published_once(world):
+    publish_invented(world, LINES)
+    again = world.post(path(world, "publish"))
+    assert (again.status_code, again.json()["code"]) == (409, "already_published")
+
+
+def test_a_correction_needs_a_reason_and_something_published(world):
+    runs = path(world, "runs")
+    world.ask("POST", path(world, "close"))
+    early = world.post(runs, {"correction_reason": "too early"})
+    assert (early.status_code, early.json()["code"]) == (409, "nothing_to_correct")
+    publish_invented(world, LINES)
+    silent = world.post(runs, {})
+    assert (silent.status_code, silent.json()["code"]) == (409, "reason_needed")
+
+
+def test_a_failed_run_publishes_nothing_and_leaves_earlier_prices_untouched(world):
+    publish_invented(world, LINES)
+    before = published_files(world, 1)
+    run = world.ask("POST", path(world, "runs"), {"correction_reason": "x"})["id"]
+    world.service.writer.do_now(each(claim_run), Claim("worker", world.clock(), 10.0, 3))
+    ended = Ended(run, "worker", world.clock(), "failed", "not converged in 30 passes")
+    assert world.service.writer.do_now(each(end_run), ended)
+    assert world.get(f"/v1/runs/{run}").json()["reason"] == "not converged in 30 passes"
+    assert world.post(path(world, "publish")).status_code == 409
+    assert published_files(world, 1) == before
+
+
+def test_an_etag_changes_with_what_is_said(world):
+    prices = path(world, "prices")
+    publish_invented(world, LINES)
+    tags = []
+    for change in (None, "settle", "correct"):
+        if change == "settle":
+            world.ask("POST", path(world, "settle"))
+        elif change == "correct":
+            publish_invented(world, CORRECTED, reason="x")
+        tag = world.get(f"{prices}?price_version=1").headers["etag"]
+        assert tag not in tags
+        for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+            unchanged = world.get(f"{prices}?price_version=1", None, headers={"If-None-Match": known})
+            assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", tag), known
+        for old in (*tags, '"other"'):
+            answer = world.get(f"{prices}?price_version=1", None, headers={"If-None-Match": old})
+            assert answer.status_code == 200
+        tags.append(tag)
+
+
+@pytest.mark.parametrize("name", ["awards", "statements", "limits"])
+def test_all_results_answer_304_to_those_who_have_them(corrected, name):
+    tag = corrected.get(path(corrected, name)).headers["etag"]
+    assert corrected.get(path(corrected, name), headers={"If-None-Match": tag}).status_code == 304
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 6, 1_000])
+@pytest.mark.parametrize("name", NAMES)
+def test_pages_make_up_the_whole(corrected, name, limit):
+    whole = corrected.get(f"{path(corrected, name)}?limit=1000").json()["items"]
+    assert whole
+    assert pages(corrected, path(corrected, name), "operator", limit) == whole
+
+
+@pytest.mark.parametrize("name", ["markets", "participants", "keys", "feeders", "resources", "audit", "bids"])
+def test_pages_of_lists_make_up_the_whole(corrected, name):
+    listed = f"/v1/{name}"
+    whole = corrected.get(f"{listed}?limit=1000").json()
+    assert whole["next_cursor"] is None
+    for limit in (1, 2, len(whole["items"])):
+        assert pages(corrected, listed, "operator", limit) == whole["items"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("version", [1, 2])
+def test_csv_and_parquet_say_what_json_says(corrected, name, version):
+    where = f"{path(corrected, name)}?price_version={version}"
+    items = corrected.get(where).json()["items"]
+    parquet = corrected.get(f"{where}&format=parquet")
+    assert parquet.headers["content-type"] == "application/vnd.apache.parquet"
+    assert pq.read_table(io.BytesIO(parquet.content)).to_pylist() == items
+    text = corrected.get(f"{where}&format=csv")
+    assert text.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(text.text)))
+    assert len(rows) == len(items)
+    for row, item in zip(rows, items, strict=True):
+        assert row.keys() == item.keys()
+        assert all(type(value)(row[key]) == value for key, value in item.items())
+    assert text.headers["x-price-version"] == parquet.headers["x-price-version"] == str(version)
+
+
+def test_prices_are_filtered_by_bus_and_interval_in_every_form(corrected):
+    where = f"{path(corrected, 'prices')}?bus=A&interval_start=2026-07-01T08:00:00Z"
+    items = corrected.get(where, None).json()["items"]
+    assert [(item["bus"], item["interval_start"]) for item in items] == [("A", "2026-07-01T08:00:00Z")]
+    for empty in ("bus=Z", "interval_start=2026-07-01T08:00:01Z"):
+        for form in ("json", "csv", "parquet"):
+            answer = corrected.get(f"{path(corrected, 'prices')}?{empty}&format={form}", None)
+            assert answer.status_code == 200
+        assert corrected.get(f"{path(corrected, 'prices')}?{empty}", None).json()["items"] == []
+
+
+def test_parts_of_a_price_add_up_to_it(corrected):
+    for item in corrected.get(path(corrected, "prices"), None).json()["items"]:
+        parts = ("energy", "loss", "congestion", "voltage", "unbalance", "scarcity")
+        assert sum(item[part] for part in parts) == pytest.approx(item["price_usd_per_mwh"], abs=1e-9)
+
+
+def follow(world, limit):
+    """What someone hears who asks again and again for what was published after the last that they know."""
+    heard, since = [], ""
+    while True:
+        items = world.get(f"/v1/prices?limit={limit}{since}", None).json()["items"]
+        if not items:
+            return [(item["market_id"], item["price_version"]) for item in heard]
+        heard += items
+        since = f"&published_after={items[-1]['published_at']}"
+
+
+def test_followers_miss_no_version_even_when_the_clock_stands_still_or_steps_back(world):
+    expected = []
+    for number in range(4):
+        market = world.ask("POST", "/v1/markets", world.market())["id"]
+        publish_invented(world, LINES, market)
+        publish_invented(world, CORRECTED, market, reason="x")
+        expected += [(market, 1), (market, 2)]
+        world.clock.step(minutes=-number)
+    for limit in (1, 3, 100):
+        assert follow(world, limit) == expected
+    assert world.get("/v1/prices?published_after=2027-01-01T00:00:00Z", None).json()["items"] == []
+
+
+def cents(low, high):
+    return st.integers(low, high).map(lambda number: Decimal(number) / 100)
+
+
+LINE = st.tuples(
+    st.sampled_from(["sunny", "windy", "operator"]),
+    st.sampled_from(["solar", "battery", "wind", ""]),
+    cents(-(10**12), 10**12),
+)
+TABLE = st.lists(LINE, max_size=12, unique_by=lambda line: line[:2])
+
+
+@pytest.fixture(scope="module")
+def delta_world(new_world):
+    with new_world() as world:
+        publish_invented(world, [])
+        yield world
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tables=st.lists(TABLE, min_size=1, max_size=3))
+def test_deltas_add_up_to_the_cent(delta_world, tables):
+    world, where = delta_world, path(delta_world, "statements")
+    begin = world.get(where).json()["price_version"]
+    for table in tables:
+        publish_invented(world, table, reason="invented")
+    for who, chosen in (("operator", None), ("sunny", "sunny"), ("windy", "windy")):
+        sums = {}
+        for number in range(begin + 1, begin + len(tables) + 1):
+            before, after = (
+                {
+                    (line["participant"], line["resource"]): Decimal(line["amount"])
+                    for line in world.get(f"{where}?price_version={version}", who).json()["items"]
+                }
+                for version in (number - 1, number)
+            )
+            sums = sums or dict(before)
+            for line in world.get(f"{where}/delta?price_version={number}", who).json()["items"]:
+                key = line["participant"], line["resource"]
+                assert isinstance(line["amount"], str)
+                assert Decimal(line["amount"]) != 0
+                sums[key] = sums.get(key, Decimal(0)) + Decimal(line["amount"])
+            assert {key: amount for key, amount in sums.items() if amount} == {
+                key: amount for key, amount in after.items() if amount
+            }
+        own = {
+            (world.names.ids.get(participant, participant), resource): amount
+            for participant, resource, amount in tables[-1]
+            if chosen in (None, participant)
+        }
+        assert after == own
+
+
+def test_the_first_version_has_no_delta(corrected):
+    assert corrected.get(f"{path(corrected, 'statements/delta')}?price_version=1").status_code == 404
+
+
+def test_a_market_is_cleared_published_and_corrected_from_bids_to_statements(loop, tmp_path_factory):
+    """Once on a real run of the engine, twice over: the corrected substation prices raise every nodal price."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('cleared')}/cleared.sqlite"
+    names = furnish(url, loop)
+    with running(url, names, loop) as world:
+        world.placed(segments=[{"quantity_kw": 400, "price_usd_per_mwh": 10}])
+        world.placed(who="windy", resource_id=world["wind"], segments=[{"quantity_kw": 200, "price_usd_per_mwh": 45}])
+        world.ask("POST", path(world, "close"))
+        runner = Runner(world.service)
+        runner.start()
+        for body in ({}, {"correction_reason": "wrong prices", "import_price_usd_per_mwh": [60]}):
+            run = world.ask("POST", path(world, "runs"), body)["id"]
+            while (state := world.get(f"/v1/runs/{run}").json()["state"]) in ("queued", "running"):
+                time.sleep(0.1)
+            assert state == "succeeded"
+            world.ask("POST", path(world, "publish"))
+        runner.stop()
+        first, second = (
+            {
+                (item["bus"], item["interval"]): item["price_usd_per_mwh"]
+                for item in pages(world, f"{path(world, 'prices')}?price_version={number}", None, 10)
+            }
+            for number in (1, 2)
+        )
+        assert len(first) == len(second) == 3 * 24
+        assert {first["S", hour] for hour in range(24)} == {30}
+        assert {second["S", hour] for hour in range(24)} == {60}
+        assert all(second[key] > first[key] for key in first)
+        awards = [
+            {item["resource"]: item["net_injection_kw"] for item in world.get(path(world, name)).json()["items"]}
+            for name in ("awards?price_version=1&limit=2", "awards?price_version=2&limit=2")
+        ]
+        assert awards[0]["solar"] == pytest.approx(400)
+        assert awards[1]["wind"] == pytest.approx(200)
+        for who in ("sunny", "windy", "operator"):
+            total = [
+                sum(Decimal(line["amount"]) for line in world.get(path(world, name), who).json()["items"])
+                for name in ("statements?price_version=1", "statements/delta", "statements")
+            ]
+            assert total[0] + total[1] == total[2]
+        assert world.get("/v1/audit/verify").json()["is_whole"]
