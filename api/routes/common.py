@@ -55,8 +55,8 @@ def refusals(*codes: int) -> Responses:
     }
 
 
-def service_of(request: Request) -> Service:
-    """Return the service that this application runs."""
+async def service_of(request: Request) -> Service:
+    """Return the service that this application runs; async, for a thread would cost more than all of it."""
     found: Service = request.app.state.service
     return found
 

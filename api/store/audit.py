@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
-from api.store.columns import TIME_FORMAT, canonical_json
+from api.store.columns import canonical_json, time_text
 from api.store.tables import audit, chain
 
 GENESIS = "0" * 64
@@ -62,7 +62,7 @@ class Chain:
 
 def entry_hash(sequence: int, entry: Entry, previous: str) -> str:
     """Hash of an entry that follows the one of hash `previous`."""
-    content = canonical_json(vars(entry) | {"sequence": sequence, "at": entry.at.strftime(TIME_FORMAT)})
+    content = canonical_json(vars(entry) | {"sequence": sequence, "at": time_text(entry.at)})
     return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
 
 
