@@ -55,6 +55,11 @@ class Chain:
         if rows:
             connection.execute(insert(audit), rows)
 
+    def is_part_of(self, connection: Connection) -> bool:
+        """Whether the chain of the database holds this head, or has grown from it."""
+        own = select(audit.c.hash).where(audit.c.sequence == self.sequence)
+        return bool(connection.execute(own).scalar_one_or_none() == self.hash)
+
     def save(self, connection: Connection) -> None:
         """Write the head back."""
         connection.execute(update(chain).values(vars(self)))
