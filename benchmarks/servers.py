@@ -118,8 +118,10 @@ class World:
         }
 
 
-def settle_world(service: Service, resources: int = 20, interval_minutes: int = 60, feeder: str = "day33") -> World:
-    """Register a world in the database of `service`, whose writer must work."""
+def settle_world(
+    service: Service, resources: int = 20, interval_minutes: int = 60, feeder: str = "day33", **market: Any
+) -> World:
+    """Register a world in the database of `service`, whose writer must work; `market` has more of `MarketIn`."""
 
     def do(job: Any, content: Mapping[str, Any]) -> Any:
         return service.writer.do_now(each(job), Asked("system", service.clock(), content))
@@ -145,17 +147,18 @@ def settle_world(service: Service, resources: int = 20, interval_minutes: int = 
     ]
     now = datetime.now(UTC).replace(microsecond=0)
     day = (now + timedelta(days=2)).date()
-    market = MarketIn(
-        name="day ahead",
-        feeder_id=feeder_id,
-        trade_date=day.isoformat(),
-        market_timezone=ZONE,
-        interval_minutes=interval_minutes,
-        gate_opens_at=rfc3339(now - timedelta(hours=1)),
-        gate_closes_at=rfc3339(now + timedelta(hours=20)),
-        import_price_usd_per_mwh=[30.0],
-    )
-    market_id = do(registry.add_market, market.model_dump())
+    fields = MarketIn.model_validate({
+        "name": "day ahead",
+        "feeder_id": feeder_id,
+        "trade_date": day.isoformat(),
+        "market_timezone": ZONE,
+        "interval_minutes": interval_minutes,
+        "gate_opens_at": rfc3339(now - timedelta(hours=1)),
+        "gate_closes_at": rfc3339(now + timedelta(hours=20)),
+        "import_price_usd_per_mwh": [30.0],
+        **market,
+    })
+    market_id = do(registry.add_market, fields.model_dump())
     names = tuple(one.result() for one in asked)
     return World(key("operator", None), key("aggregator", participant), market_id, names, trade_day(day, ZONE)[0], interval_minutes)
 
