@@ -229,7 +229,7 @@ def test_a_run_is_its_snapshot_cleared_by_the_library(tmp_path: Path) -> None:
         unpack_into(bytes(ended.snapshot), tmp_path / "snapshot")
         own = dlmp.clear(dlmp.read_case(tmp_path / "snapshot"))
         assert len(own.case.resources) == 2
-        assert own.prices.p_usd_per_mwh.T.ravel().tolist() == prices["price_usd_per_mwh"].tolist()
+        assert own.prices.published.ravel().tolist() == prices["lmp_usd_per_mwh"].tolist()
 
 
 def test_a_run_cancelled_while_it_waits_never_begins(desk: Desk) -> None:
