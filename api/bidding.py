@@ -28,9 +28,7 @@ GATE = ("gate_not_open", "gate_closed")
 ANSWERED = select(
     *(submissions.c.participant_id, submissions.c.idempotency_key, submissions.c.content_sha256),
     *(submissions.c.status, submissions.c.response),
-).where(
-    tuple_(submissions.c.participant_id, submissions.c.idempotency_key).in_(bindparam("keys", expanding=True))
-)
+).where(tuple_(submissions.c.participant_id, submissions.c.idempotency_key).in_(bindparam("keys", expanding=True)))
 
 
 @dataclass(frozen=True)
@@ -116,9 +114,7 @@ def submission_handler(most_bids: int) -> Handler:
     return partial(accept, book=Book(most_bids))
 
 
-def accept(
-    connection: Connection, chain: Chain, group: Sequence[Submission], *, book: Book
-) -> list[Reply | Refusal]:
+def accept(connection: Connection, chain: Chain, group: Sequence[Submission], *, book: Book) -> list[Reply | Refusal]:
     """Carry out submissions in the order in which they came; one reply or refusal for each."""
     answered = _answered(connection, group)
     targets = _targets(connection, group)

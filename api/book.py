@@ -93,9 +93,7 @@ RESOURCES = select(resources).where(resources.c.id.in_(_any_of("names")))
 STANDING = select(
     *(bids.c.id, bids.c.market_id, bids.c.resource_id, bids.c.first_interval, bids.c.last_interval),
     *(bids.c.product, bids.c.terms),
-).where(
-    bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.resource_id.in_(_any_of("resources"))
-)
+).where(bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.resource_id.in_(_any_of("resources")))
 COUNTS = (
     select(bids.c.participant_id, bids.c.market_id, func.count())
     .where(bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.participant_id.in_(_any_of("owners")))

@@ -34,11 +34,14 @@ from api.registry import Asked
 from api.schemas.objects import MarketIn
 from api.service import Service, new_service
 from api.settings import ServiceSettings
+from api.store import writer
 from api.store.database import migrate
 from api.store.writer import each
 
 POSTGRESQL = os.environ.get("DLMP_TEST_DATABASE_URL", "postgresql://root@127.0.0.1:5432/test")
 START_S = 60
+LARGEST_GROUP = "DLMP_BENCHMARK_LARGEST_GROUP"
+"""Changes that share a commit; 1 is a commit for every request."""
 ZONE = "America/Los_Angeles"
 ROOT = Path(__file__).parents[1]
 
@@ -50,7 +53,19 @@ def app() -> FastAPI:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
+    writer.LARGEST_GROUP = int(os.environ.get(LARGEST_GROUP, writer.LARGEST_GROUP))
     return new_app(new_service(ServiceSettings()))
+
+
+def empty_app() -> FastAPI:
+    """Make an application with nothing in it but one route: what the machine can do at all."""
+    made = FastAPI()
+
+    @made.get("/readyz")
+    async def ready() -> dict[str, str]:
+        return {"status": "ready"}
+
+    return made
 
 
 @contextlib.contextmanager
@@ -79,7 +94,9 @@ def database(kind: str, folder: Path) -> Iterator[dict[str, str]]:
 
 def settings_of(environment: Mapping[str, str]) -> ServiceSettings:
     """Settings that a server reads from `environment`."""
-    return ServiceSettings(data_dir=Path(environment["DLMP_DATA_DIR"]), database_url=environment.get("DLMP_DATABASE_URL", ""))
+    return ServiceSettings(
+        data_dir=Path(environment["DLMP_DATA_DIR"]), database_url=environment.get("DLMP_DATABASE_URL", "")
+    )
 
 
 def _prepare(environment: Mapping[str, str]) -> None:
@@ -139,28 +156,49 @@ def settle_world(
     limits |= dict.fromkeys(("s_max_kva", "power_factor_min"))
     put, add = service.writer.put, each(registry.add_resource)
     asked = [
-        put(add, Asked("system", service.clock(), {
-            "participant_id": participant, "feeder": feeder, "name": f"plant {number}",
-            "bus": buses[1 + number % (len(buses) - 1)], "phase": "", "kind": "solar", "limits": limits,
-        }))
+        put(
+            add,
+            Asked(
+                "system",
+                service.clock(),
+                {
+                    "participant_id": participant,
+                    "feeder": feeder,
+                    "name": f"plant {number}",
+                    "bus": buses[1 + number % (len(buses) - 1)],
+                    "phase": "",
+                    "kind": "solar",
+                    "limits": limits,
+                },
+            ),
+        )
         for number in range(resources)
     ]
     now = datetime.now(UTC).replace(microsecond=0)
     day = (now + timedelta(days=2)).date()
-    fields = MarketIn.model_validate({
-        "name": "day ahead",
-        "feeder_id": feeder_id,
-        "trade_date": day.isoformat(),
-        "market_timezone": ZONE,
-        "interval_minutes": interval_minutes,
-        "gate_opens_at": rfc3339(now - timedelta(hours=1)),
-        "gate_closes_at": rfc3339(now + timedelta(hours=20)),
-        "import_price_usd_per_mwh": [30.0],
-        **market,
-    })
+    fields = MarketIn.model_validate(
+        {
+            "name": "day ahead",
+            "feeder_id": feeder_id,
+            "trade_date": day.isoformat(),
+            "market_timezone": ZONE,
+            "interval_minutes": interval_minutes,
+            "gate_opens_at": rfc3339(now - timedelta(hours=1)),
+            "gate_closes_at": rfc3339(now + timedelta(hours=20)),
+            "import_price_usd_per_mwh": [30.0],
+            **market,
+        }
+    )
     market_id = do(registry.add_market, fields.model_dump())
     names = tuple(one.result() for one in asked)
-    return World(key("operator", None), key("aggregator", participant), market_id, names, trade_day(day, ZONE)[0], interval_minutes)
+    return World(
+        key("operator", None),
+        key("aggregator", participant),
+        market_id,
+        names,
+        trade_day(day, ZONE)[0],
+        interval_minutes,
+    )
 
 
 def new_world(environment: Mapping[str, str], **sizes: Any) -> World:

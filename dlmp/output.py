@@ -142,7 +142,7 @@ def write_day(day: RollingDay, folder: Path, *, wall_seconds: float) -> None:
 def check_parquet() -> None:
     """Raise `InputError` where Parquet cannot be written."""
     if importlib.util.find_spec("pyarrow") is None:
-        raise InputError([Problem("parquet", "pyarrow", "not installed", 'run: pip install pyarrow')])
+        raise InputError([Problem("parquet", "pyarrow", "not installed", "run: pip install pyarrow")])
 
 
 def finite(name: str, table: pd.DataFrame) -> pd.DataFrame:

@@ -29,5 +29,7 @@ def test_two_hundred_kills_lose_double_and_half_publish_nothing(kind: str, tmp_p
     with harness(kind, tmp_path, resources=300, seed=2) as killed:
         for point in itertools.islice(order, NIGHTLY_ROUNDS):
             killed.round(point)
-        print(f"{kind}: {len(killed.sent)} submissions, kills {dict(killed.counts)}: 0 lost, 0 doubled, 0 half-published")
+        print(
+            f"{kind}: {len(killed.sent)} submissions, kills {dict(killed.counts)}: 0 lost, 0 doubled, 0 half-published"
+        )
         assert sum(killed.counts[point] for point in (*POINTS, AT_RANDOM)) == NIGHTLY_ROUNDS

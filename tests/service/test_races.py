@@ -60,7 +60,9 @@ def numbers() -> Iterator[int]:
 def closed_market(arena: Arena) -> str:
     _, market = arena.server.get(f"/v1/markets/{arena.world.market_id}", arena.world.operator)
     names = ("feeder_id", "trade_date", "market_timezone", "gate_opens_at", "gate_closes_at")
-    made = arena.post("/v1/markets", {name: market[name] for name in names} | {"name": "run", "import_price_usd_per_mwh": [30]})
+    made = arena.post(
+        "/v1/markets", {name: market[name] for name in names} | {"name": "run", "import_price_usd_per_mwh": [30]}
+    )
     arena.post(f"/v1/markets/{made['id']}/close")
     return str(made["id"])
 

@@ -192,7 +192,9 @@ def test_no_process_outlives_its_run(desk: Desk) -> None:
     runner.start()
     desk.wait(name, 20, "failed")
     runner.stop()
-    left = [one for one in psutil.process_iter(["cmdline"]) if "grandchild of a run" in " ".join(one.info["cmdline"] or ())]
+    left = [
+        one for one in psutil.process_iter(["cmdline"]) if "grandchild of a run" in " ".join(one.info["cmdline"] or ())
+    ]
     assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
 
 

@@ -127,7 +127,9 @@ class Harness:
     def _run_and_publish(self) -> None:
         status, market = self.server.get(f"/v1/markets/{self.running}", self.world.operator)
         is_published = market["state"] == "published"
-        status, run = self._post(f"/v1/markets/{self.running}/runs", {"correction_reason": "again"} if is_published else {})
+        status, run = self._post(
+            f"/v1/markets/{self.running}/runs", {"correction_reason": "again"} if is_published else {}
+        )
         assert status == 202, run
         run = self._ended(run["id"])
         assert run["state"] == "succeeded", run
