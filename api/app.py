@@ -31,7 +31,7 @@ def new_app(service: Service) -> FastAPI:
 
     app = FastAPI(title="dlmp", summary=SUMMARY, version=version("dlmp"), lifespan=lifespan)
     app.state.service = service
-    for routes in (objects, markets, bids, results, operations):
+    for routes in (bids, objects, markets, results, operations):  # looked through in this order for every request
         app.include_router(routes.router)
     handle_errors(app)
     app.add_middleware(Edge, max_body_bytes=service.settings.max_body_bytes, metrics=service.metrics)

@@ -25,6 +25,7 @@ from api.store.writer import Handler
 ACCEPTED, PARTLY_ACCEPTED, REFUSED = "accepted", "partly_accepted", "refused"
 CREATED, DONE, MULTI_STATUS = 201, 200, 207
 GATE = ("gate_not_open", "gate_closed")
+ADD_SUBMISSIONS, ADD_BIDS = insert(submissions), insert(bids)
 ANSWERED = select(
     *(submissions.c.participant_id, submissions.c.idempotency_key, submissions.c.content_sha256),
     *(submissions.c.status, submissions.c.response),
@@ -316,9 +317,9 @@ class _Ledger:
     def write(self, connection: Connection, chain: Chain) -> None:
         """Write everything that was accepted."""
         if self._submissions:
-            connection.execute(insert(submissions), self._submissions)
+            connection.execute(ADD_SUBMISSIONS, self._submissions)
         if self._bids:
-            connection.execute(insert(bids), self._bids)
+            connection.execute(ADD_BIDS, self._bids)
         for name, version, state in self._ended:
             own = and_(bids.c.id == name, bids.c.version == version)
             connection.execute(update(bids).where(own).values(state=state))

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from api.store.columns import canonical_json, time_text
 from api.store.tables import audit, chain
 
 GENESIS = "0" * 64
+LOCK, ADD = select(chain).with_for_update(), insert(audit)
+SAVE = update(chain).values({name: bindparam(name) for name in ("sequence", "hash", "submissions")})
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Chain:
     @classmethod
     def locked(cls, connection: Connection) -> "Chain":
         """Read the head; other writers wait until this transaction ends."""
-        row = connection.execute(select(chain).with_for_update()).one()
+        row = connection.execute(LOCK).one()
         return cls(row.sequence, row.hash, row.submissions)
 
     def append(self, connection: Connection, entries: Sequence[Entry]) -> None:
@@ -53,7 +55,7 @@ class Chain:
             self.hash = entry_hash(self.sequence, entry, previous)
             rows.append(vars(entry) | {"sequence": self.sequence, "previous_hash": previous, "hash": self.hash})
         if rows:
-            connection.execute(insert(audit), rows)
+            connection.execute(ADD, rows)
 
     def is_part_of(self, connection: Connection) -> bool:
         """Whether the chain of the database holds this head, or has grown from it."""
@@ -62,7 +64,7 @@ class Chain:
 
     def save(self, connection: Connection) -> None:
         """Write the head back."""
-        connection.execute(update(chain).values(vars(self)))
+        connection.execute(SAVE, vars(self))
 
 
 def entry_hash(sequence: int, entry: Entry, previous: str) -> str:

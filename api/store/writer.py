@@ -30,6 +30,8 @@ Handler = Callable[[Connection, Chain, Sequence[Any]], Sequence[Any]]
 
 LARGEST_GROUP = 256
 """Most changes of a group, but for the last job of it, which may have more."""
+LINGER_S = 0.001
+"""How long the first job of a group waits for company, where the group before had more than one [s]."""
 MOST_WAITING = 2_000
 PATIENCE_S, FIRST_PAUSE_S = 5.0, 0.05
 """How long a database that is away is waited for [s]."""
@@ -115,8 +117,9 @@ class Writer:
         return result
 
     def _work(self) -> None:
+        group: list[_Waiting] = []
         while True:
-            group, is_last = self._next_group()
+            group, is_last = self._next_group(lingers=len(group) > 1)
             try:
                 self._carry_out(group)
             except BaseException as error:
@@ -125,17 +128,20 @@ class Writer:
             if is_last:
                 return
 
-    def _next_group(self) -> tuple[list[_Waiting], bool]:
+    def _next_group(self, *, lingers: bool) -> tuple[list[_Waiting], bool]:
         group: list[_Waiting] = []
         size = 0
-        while not group or (size < LARGEST_GROUP and not self._queue.empty()):
-            waiting = self._queue.get()
-            if waiting is None:
-                return group, True
+        waiting = self._queue.get()
+        if lingers and self._queue.empty():
+            time.sleep(LINGER_S)
+        while waiting is not None:
             if waiting.result.set_running_or_notify_cancel():
                 group.append(waiting)
                 size += waiting.size
-        return group, False
+            if size >= LARGEST_GROUP or self._queue.empty():
+                return group, False
+            waiting = self._queue.get()
+        return group, True
 
     def _carry_out(self, group: list[_Waiting]) -> None:
         """Carry out jobs and give every one of them its result; wait for a database that is away."""
