@@ -34,7 +34,7 @@ def new_app(service: Service) -> FastAPI:
         title="dlmp", summary=SUMMARY, version=version("dlmp"), lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for routes in (objects, markets, bids, results, operations):
+    for routes in (bids, objects, markets, results, operations):  # looked through in this order for every request
         app.include_router(routes.router)
     document(app)
     handle_errors(app)

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, tuple_, update
 
 from api.book import Book, Standing, Terms
 from api.clock import rfc3339
@@ -29,6 +29,11 @@ CREATED, DONE, MULTI_STATUS = 201, 200, 207
 OFFERED = ("id", "market_id", "resource_id", "first_interval", "last_interval", "product")
 """Columns of a bid that its hash covers, before its terms."""
 GATE = ("gate_not_open", "gate_closed")
+ADD_SUBMISSIONS, ADD_BIDS = insert(submissions), insert(bids)
+ANSWERED = select(
+    *(submissions.c.participant_id, submissions.c.idempotency_key, submissions.c.content_sha256),
+    *(submissions.c.status, submissions.c.response),
+).where(tuple_(submissions.c.participant_id, submissions.c.idempotency_key).in_(bindparam("keys", expanding=True)))
 
 
 @dataclass(frozen=True)
@@ -111,18 +116,16 @@ class _Version:
 
 def submission_handler(most_bids: int) -> Handler:
     """Make the writer's handler of submissions; a participant may have `most_bids` in a market."""
-    return partial(accept, most_bids=most_bids)
+    return partial(accept, book=Book(most_bids))
 
 
-def accept(
-    connection: Connection, chain: Chain, group: Sequence[Submission], *, most_bids: int
-) -> list[Reply | Refusal]:
+def accept(connection: Connection, chain: Chain, group: Sequence[Submission], *, book: Book) -> list[Reply | Refusal]:
     """Carry out submissions in the order in which they came; one reply or refusal for each."""
     answered = _answered(connection, group)
     targets = _targets(connection, group)
     wanted = [change.terms for one in group for change in one.changes if change.terms is not None]
     wanted += [_terms_of(row) for row in targets.values()]
-    book = Book(connection, wanted, {one.participant_id for one in group}, most_bids)
+    book.open(connection, chain.hash, wanted, {one.participant_id for one in group})
     ledger = _Ledger(book, targets, _numbers(connection, group))
     replies: list[Reply | Refusal] = []
     for one in group:
@@ -135,16 +138,16 @@ def accept(
         if isinstance(reply, Reply):
             answered[key] = one.content_sha256, reply
     ledger.write(connection, chain)
+    book.close(chain.hash)
     return replies
 
 
 def _answered(connection: Connection, group: Sequence[Submission]) -> dict[tuple[str, str], tuple[str, Reply]]:
     """Content and reply of what has been carried out, by participant and idempotency key."""
     keys = [(one.participant_id, one.idempotency_key) for one in group]
-    known = tuple_(submissions.c.participant_id, submissions.c.idempotency_key).in_(keys)
     return {
         (row.participant_id, row.idempotency_key): (row.content_sha256, Reply(row.status, row.response))
-        for row in connection.execute(select(submissions).where(known))
+        for row in connection.execute(ANSWERED, {"keys": keys})
     }
 
 
@@ -332,9 +335,9 @@ class _Ledger:
         for seen in self._book.seen:
             latch(connection, chain, seen)
         if self._submissions:
-            connection.execute(insert(submissions), self._submissions)
+            connection.execute(ADD_SUBMISSIONS, self._submissions)
         if self._bids:
-            connection.execute(insert(bids), self._bids)
+            connection.execute(ADD_BIDS, self._bids)
         for name, version, state in self._ended:
             own = and_(bids.c.id == name, bids.c.version == version)
             connection.execute(update(bids).where(own).values(state=state))

@@ -6,8 +6,9 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import BindParameter, Connection, bindparam, func, select
 
+from api.clock import rfc3339
 from api.errors import Fault
 from api.gate import CLOSED, LATCHES, OPEN, SCHEDULED, Seen, interval_of, interval_start, is_new, state_at
 from api.schemas.bids import MOST_SEGMENTS
@@ -17,6 +18,8 @@ from api.store.tables import LIVE, bids, feeders, markets, resources
 SUPPLY, DEMAND = "supply", "demand"
 ENERGY, SELF_SCHEDULE = "energy", "self_schedule"
 REAL = (ENERGY, SELF_SCHEDULE)
+MOST_KEPT = 20_000
+"""Most resources in markets whose standing bids are kept in memory."""
 GATE_FAULTS = {SCHEDULED: "gate_not_open", CLOSED: "gate_closed"}
 
 
@@ -89,43 +92,91 @@ def prices_of(offer: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield "/price_usd_per_mw_h", offer["price_usd_per_mw_h"]
 
 
-class Book:
-    """Markets, resources and standing bids; kept up as bids of a group are accepted one after another."""
+def _any_of(name: str) -> BindParameter[Any]:
+    return bindparam(name, expanding=True)
 
-    def __init__(self, connection: Connection, terms: Iterable[Terms], owners: Iterable[str], most_bids: int):
-        wanted = list(terms)
-        market_ids, resource_ids = {one.market_id for one in wanted}, {one.resource_id for one in wanted}
-        self.markets = {
-            row.id: SimpleNamespace(**row._mapping)
-            for row in connection.execute(select(markets).where(markets.c.id.in_(market_ids)))
-        }
+
+MARKETS = select(markets).where(markets.c.id.in_(_any_of("names")))
+RESOURCES = select(resources).where(resources.c.id.in_(_any_of("names")))
+STANDING = select(
+    *(bids.c.id, bids.c.market_id, bids.c.resource_id, bids.c.first_interval, bids.c.last_interval),
+    *(bids.c.product, bids.c.terms),
+).where(bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.resource_id.in_(_any_of("resources")))
+COUNTS = (
+    select(bids.c.participant_id, bids.c.market_id, func.count())
+    .where(bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.participant_id.in_(_any_of("owners")))
+    .group_by(bids.c.participant_id, bids.c.market_id)
+)
+
+
+class Book:
+    """Markets, resources and standing bids; kept up as bids are accepted one after another.
+
+    What has been read stays true as long as nobody else writes, and whoever writes moves the head of the audit chain:
+    a book that finds the head where it left it goes on with what it knows, and forgets everything otherwise.
+    """
+
+    def __init__(self, most_bids: int):
+        self._most_bids = most_bids
+        self._forget()
+
+    def _forget(self) -> None:
+        self._head = ""
+        self.markets: dict[str, Any] = {}
         self.seen: list[Seen] = []
         """Gates that were seen in a state for the first time, to be latched."""
-        self._resources = {
-            row.id: row for row in connection.execute(select(resources).where(resources.c.id.in_(resource_ids)))
-        }
-        self._nodes = {row.feeder_id: feeder_nodes(connection, row.feeder_id) for row in self.markets.values()}
+        self._resources: dict[str, Any] = {}
+        self._nodes: dict[str, frozenset[tuple[str, str]]] = {}
         self._standing: dict[tuple[str, str], dict[str, Standing]] = {}
-        stands = and_(bids.c.state == LIVE, bids.c.market_id.in_(market_ids), bids.c.resource_id.in_(resource_ids))
-        for row in connection.execute(select(bids).where(stands)):
-            self.add(
-                Standing(
-                    row.id,
-                    row.market_id,
-                    row.resource_id,
-                    row.first_interval,
-                    row.last_interval,
-                    row.product,
-                    row.terms,
-                )
-            )
-        counted = connection.execute(
-            select(bids.c.participant_id, bids.c.market_id, func.count())
-            .where(bids.c.state == LIVE, bids.c.market_id.in_(market_ids), bids.c.participant_id.in_(list(owners)))
-            .group_by(bids.c.participant_id, bids.c.market_id)
-        )
-        self._count = {(owner, market): int(number) for owner, market, number in counted}
-        self._most_bids = most_bids
+        self._count: dict[tuple[str, str], int] = {}
+
+    def open(self, connection: Connection, head: str, terms: Iterable[Terms], owners: Iterable[str]) -> None:
+        """Read what `terms` and `owners` need and the book does not know at the `head` of the chain."""
+        if head != self._head or len(self._standing) > MOST_KEPT:
+            self._forget()
+        self._head = ""  # should the work be broken off, what it has changed here is forgotten
+        wanted = list(terms)
+        self._read_things({one.market_id for one in wanted}, {one.resource_id for one in wanted}, connection)
+        pairs = {
+            (one.market_id, one.resource_id)
+            for one in wanted
+            if one.market_id in self.markets and one.resource_id in self._resources
+        }
+        self._read_standing(pairs - self._standing.keys(), connection)
+        counts = {(owner, market) for owner in owners for market in {market for market, _ in pairs}}
+        self._read_counts(counts - self._count.keys(), connection)
+
+    def close(self, head: str) -> None:
+        """Keep what is known for when the chain is found at `head` again; what was seen is latched by now."""
+        self.seen.clear()
+        self._head = head
+
+    def _read_things(self, market_ids: set[str], resource_ids: set[str], connection: Connection) -> None:
+        new_markets, new_resources = market_ids - self.markets.keys(), resource_ids - self._resources.keys()
+        if new_markets:
+            for row in connection.execute(MARKETS, {"names": list(new_markets)}):
+                self.markets[row.id] = SimpleNamespace(**row._mapping)
+                self._nodes[row.feeder_id] = feeder_nodes(connection, row.feeder_id)
+        if new_resources:
+            self._resources |= {row.id: row for row in connection.execute(RESOURCES, {"names": list(new_resources)})}
+
+    def _read_standing(self, pairs: set[tuple[str, str]], connection: Connection) -> None:
+        if not pairs:
+            return
+        for pair in pairs:
+            self._standing[pair] = {}
+        names = {"markets": list({one for one, _ in pairs}), "resources": list({one for _, one in pairs})}
+        for row in connection.execute(STANDING, names):
+            if (row.market_id, row.resource_id) in pairs:
+                self.add(Standing(*row))
+
+    def _read_counts(self, pairs: set[tuple[str, str]], connection: Connection) -> None:
+        if not pairs:
+            return
+        self._count |= dict.fromkeys(pairs, 0)
+        names = {"owners": list({one for one, _ in pairs}), "markets": list({one for _, one in pairs})}
+        for owner, market, number in connection.execute(COUNTS, names):
+            self._count[owner, market] = int(number)
 
     def add(self, bid: Standing) -> None:
         """Let `bid` stand."""
@@ -203,17 +254,20 @@ def _intervals(market: Any, terms: Terms) -> tuple[tuple[int, int] | None, list[
     """First and last interval of a bid, and what is wrong with its times."""
     faults = []
     first, end = interval_of(market, terms.starts_at), interval_of(market, terms.ends_at)
-    begins, ends = (interval_start(market, number).isoformat() for number in (0, market.intervals))
-    grid = f"Must be on the grid of {market.interval_minutes} minutes from {begins} to {ends}."
     if first is None or first == market.intervals:
-        faults.append(Fault("/interval_start", "off_grid", grid))
+        faults.append(Fault("/interval_start", "off_grid", _grid(market)))
     if end is None:
-        faults.append(Fault("/interval_end", "off_grid", grid))
+        faults.append(Fault("/interval_end", "off_grid", _grid(market)))
     if terms.ends_at <= terms.starts_at:
         faults.append(Fault("/interval_end", "empty_span", "Must be after interval_start."))
     if faults or first is None or end is None:
         return None, faults
     return (first, end - 1), faults
+
+
+def _grid(market: Any) -> str:
+    begins, ends = (rfc3339(interval_start(market, number)) for number in (0, market.intervals))
+    return f"Must be on the grid of {market.interval_minutes} minutes from {begins} to {ends}."
 
 
 def _beyond_prices(market: Any, terms: Terms) -> list[Fault]:

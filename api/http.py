@@ -116,6 +116,16 @@ class Metrics:
             "dlmp_request_seconds", "Time to answer [s].", ("method", "route"), registry=self.registry
         )
         self.runs = Counter("dlmp_runs", "Runs ended.", ("state",), registry=self.registry)
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        key = method, route, status
+        if key not in self._known:  # looking labels up each time takes longer than counting
+            self._known[key] = self.requests.labels(*key), self.seconds.labels(method, route)
+        requests, times = self._known[key]
+        requests.inc()
+        times.observe(seconds)
 
 
 class Edge:
@@ -148,8 +158,7 @@ class Edge:
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.requests.labels(scope["method"], route, status).inc()
-            self._metrics.seconds.labels(scope["method"], route).observe(seconds)
+            self._metrics.count(scope["method"], route, status, seconds)
             log.info(
                 "request",
                 request_id=request_id,

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,25 +26,33 @@ import structlog
 
 from api.archive import unpack_into
 from api.child import CASE, RESULTS, SETTINGS
+from api.errors import Unavailable
 from api.identity import new_id
-from api.runs import Beat, Claim, Ended, Release, beat, claim_run, end_run, release_run
+from api.runs import CANCEL, GO_ON, LOST, Beat, Claim, Ended, Release, beat, claim_run, end_run, release_run
 from api.service import Service
 from api.store.tables import CANCELLED, FAILED, SUCCEEDED
 from api.store.writer import each
 from dlmp.output import SUMMARY
 
-POLL_S, WATCH_S = 0.25, 0.1
+POLL_S, WATCH_S, RETRY_S = 0.25, 0.1, 0.5
 CLAIM, BEAT, END, RELEASE = each(claim_run), each(beat), each(end_run), each(release_run)
 MIB = 1024 * 1024
 MOST_REASON = 2_000
+MOST_LINE, MOST_LINES = 64 * 1024, 1_000
+"""Longest line of a child that is read whole [bytes], and how many may wait: beyond, the child has to."""
+CHILD = (sys.executable, "-m", "api.child")
+"""The command that solves the run of a folder, which is its last argument."""
 log = structlog.get_logger("dlmp.runner")
 
 
-class Runner:
-    """A thread that carries out runs, one after another."""
+Said = queue.Queue[bytes]
 
-    def __init__(self, service: Service):
-        self._service = service
+
+class Runner:
+    """A thread that carries out runs, one after another, each by a child process that `command` begins."""
+
+    def __init__(self, service: Service, command: Sequence[str] = CHILD):
+        self._service, self._command = service, command
         self._name = new_id("wrk")
         self._thread = threading.Thread(target=self._work, name="runner", daemon=True)
         self._stopping = threading.Event()
@@ -66,8 +75,10 @@ class Runner:
                 run = self._service.writer.do_now(CLAIM, claim)
                 if run is not None:
                     self._carry_out(run)
-            except Exception:
+            except Exception as error:
                 log.exception("runner", run=getattr(run, "id", ""))
+                if run is not None:
+                    self._report(self._ended(run, FAILED, f"the worker met an error: {type(error).__name__}"))
             if run is None:
                 self._stopping.wait(POLL_S)
 
@@ -78,18 +89,36 @@ class Runner:
             unpack_into(run.snapshot, folder / CASE)
             (folder / SETTINGS).write_text(json.dumps(run.settings), "utf-8")
             ended = self._watch(run, folder)
-        if ended is None:
-            if self._service.writer.do_now(RELEASE, Release(run.id, self._name)):
-                log.info("run released", run=run.id)
-            return
-        self._service.writer.do_now(END, ended)
-        self._service.metrics.runs.labels(ended.state).inc()
-        log.info("run ends", run=run.id, state=ended.state, reason=ended.reason)
+        if ended is not None:
+            self._report(ended)
+        elif self._service.writer.do_now(RELEASE, Release(run.id, self._name)):
+            log.info("run released", run=run.id)
+
+    def _report(self, ended: Ended) -> None:
+        """Store how a run ended; while the database is away, try again, for its results cost a clearing."""
+        while True:
+            try:
+                is_own = self._service.writer.do_now(END, ended)
+                break
+            except Unavailable:
+                if self._stopping.wait(RETRY_S):
+                    return
+        if is_own:
+            self._service.metrics.runs.labels(ended.state).inc()
+        log.info("run ends", run=ended.run_id, state=ended.state, reason=ended.reason, is_own=is_own)
+
+    def _beat(self, run: Any, progress: dict[str, Any]) -> str:
+        """Give a sign of life; a database that is away makes the run neither lost nor cancelled."""
+        sign = Beat(run.id, self._name, self._service.clock(), progress)
+        try:
+            return str(self._service.writer.do_now(BEAT, sign))
+        except Unavailable:
+            return GO_ON
 
     def _watch(self, run: Any, folder: Path) -> Ended | None:
         """Let a child solve a run; None when it is to be left to another worker."""
         settings, child = self._service.settings, self._begin(folder)
-        said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        said: Said = queue.Queue(MOST_LINES)
         listener = threading.Thread(target=_listen, args=(child.stdout, said), daemon=True)
         listener.start()
         began = beaten = time.monotonic()
@@ -107,22 +136,23 @@ class Runner:
                     return self._ended(run, FAILED, f"took longer than its limit of {run.time_limit_s:g} s")
                 if now - beaten > min(1.0, settings.lease_s / 4):
                     beaten = now
-                    sign = Beat(run.id, self._name, self._service.clock(), progress)
-                    order = self._service.writer.do_now(BEAT, sign)
-                    if order == "lost":
+                    order = self._beat(run, progress)
+                    if order == LOST:
                         return None
-                    if order == "cancel":
+                    if order == CANCEL:
                         return self._ended(run, CANCELLED, "cancelled")
         finally:
             _kill(child)
-        listener.join(timeout=1.0)
-        _, reason = _last_words(said, progress, reason)
+            while listener.is_alive():
+                progress, reason = _last_words(said, progress, reason)
+                listener.join(timeout=WATCH_S)
+            _, reason = _last_words(said, progress, reason)
         return self._outcome(run, child.returncode, reason, folder / RESULTS)
 
     def _begin(self, folder: Path) -> "subprocess.Popen[bytes]":
         with (folder / "stderr").open("wb") as errors:
             return subprocess.Popen(
-                [sys.executable, "-m", "api.child", str(folder)],
+                [*self._command, str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -132,8 +162,14 @@ class Runner:
 
     def _outcome(self, run: Any, code: int, reason: str, folder: Path) -> Ended:
         if code == 0:
-            summary = json.loads((folder / SUMMARY).read_text("utf-8"))
-            return self._ended(run, SUCCEEDED, "", tables=_tables(folder), summary=summary)
+            try:
+                summary = json.loads((folder / SUMMARY).read_text("utf-8"))
+                tables = _tables(folder)
+            except (OSError, ValueError):
+                tables = {}
+            if not tables:
+                return self._ended(run, FAILED, "the solver process left no results that can be read")
+            return self._ended(run, SUCCEEDED, "", tables=tables, summary=summary)
         return self._ended(run, FAILED, reason[:MOST_REASON] or _why(code, folder.parent / "stderr"))
 
     def _ended(self, run: Any, state: str, reason: str, **results: Any) -> Ended:
@@ -158,34 +194,35 @@ def _tables(folder: Path) -> dict[str, tuple[bytes, str, int]]:
     return tables
 
 
-def _listen(stream: IO[bytes] | None, said: "queue.SimpleQueue[dict[str, Any]]") -> None:
-    """Collect the lines that a child says; libraries may print other lines between."""
-    if stream is None:
-        return
-    with stream:
-        for line in stream:
-            with contextlib.suppress(ValueError):
-                words = json.loads(line)
-                if isinstance(words, dict):
-                    said.put(words)
+def _listen(stream: IO[bytes] | None, said: Said) -> None:
+    """Collect the lines that a child says."""
+    if stream is not None:
+        with stream:
+            while line := stream.readline(MOST_LINE):
+                said.put(line)
 
 
-def _last_words(
-    said: "queue.SimpleQueue[dict[str, Any]]", progress: dict[str, Any], reason: str
-) -> tuple[dict[str, Any], str]:
-    while not said.empty():
-        words = said.get()
-        if "reason" in words:
-            reason = str(words["reason"])
-        elif {"text", "passes"} <= words.keys():
-            progress = words
+def _last_words(said: Said, progress: dict[str, Any], reason: str) -> tuple[dict[str, Any], str]:
+    """Take from the waiting lines what is ours: libraries may print others between, and a broken child anything."""
+    for _ in range(said.qsize()):
+        try:
+            words = json.loads(said.get())
+        except (ValueError, RecursionError):
+            continue
+        match words:
+            case {"reason": str(text)}:
+                reason = text
+            case {"text": str(text), "passes": int(passes)}:
+                progress = {"text": text[:MOST_REASON], "passes": passes}
     return progress, reason
 
 
 def _why(code: int, errors: Path) -> str:
     """Say why a child ended that did not say so itself."""
-    last = errors.read_text("utf-8", "replace").strip().splitlines()[-1:] if errors.exists() else []
-    if any("MemoryError" in line or "bad_alloc" in line for line in last):
+    with errors.open("rb") as file:
+        file.seek(max(errors.stat().st_size - MOST_LINE, 0))
+        last = file.read().strip().splitlines()[-1:]
+    if any(b"MemoryError" in line or b"bad_alloc" in line for line in last):
         return "found no more memory"
     if code < 0:
         return f"the solver process was ended by {signal.Signals(-code).name}"

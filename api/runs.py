@@ -37,6 +37,7 @@ from api.store.tables import (
 from api.store.vouching import ENDED, row_name, row_sha256, vouch, vouch_again
 
 SYSTEM = "system"
+GO_ON, CANCEL, LOST = "go_on", "cancel", "lost"
 
 
 @dataclass(frozen=True)
@@ -185,13 +186,13 @@ class Beat:
 
 
 def beat(connection: Connection, chain: Chain, sign: Beat) -> str:
-    """Renew a lease; answer ``go_on``, ``cancel`` or, when the run has another worker by now, ``lost``."""
+    """Renew a lease; answer `GO_ON`, `CANCEL` or, when the run has another worker by now, `LOST`."""
     row = connection.execute(select(runs).where(runs.c.id == sign.run_id)).one_or_none()
     if row is None or row.state != RUNNING or row.worker != sign.worker:
-        return "lost"
+        return LOST
     values = {"heartbeat_at": sign.at, "progress": dict(sign.progress)}
     connection.execute(update(runs).where(runs.c.id == sign.run_id).values(**values))
-    return "cancel" if row.cancel_requested else "go_on"
+    return CANCEL if row.cancel_requested else GO_ON
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Service:
             raise Conflict("in_flight", detail, headers={"Retry-After": "1"})
         self.in_flight.add(key)
         try:
-            reply: Reply = await self.writer.do(self.accept, submission)
+            reply: Reply = await self.writer.do(self.accept, submission, size=len(submission.changes))
         finally:
             self.in_flight.discard(key)
         return reply

@@ -59,8 +59,8 @@ def refusals(*codes: int) -> Responses:
     }
 
 
-def service_of(request: Request) -> Service:
-    """Return the service that this application runs."""
+async def service_of(request: Request) -> Service:
+    """Return the service that this application runs; async, for a thread would cost more than all of it."""
     found: Service = request.app.state.service
     return found
 
@@ -72,10 +72,9 @@ def requires(scope: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
     """Make a dependency that gives who asks, and refuses those without `scope`."""
 
     async def principal(
-        request: Request,
-        service: ServiceHere,
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
     ) -> Principal:
+        service: Service = request.app.state.service
         who = service.keyring.identify(credentials.credentials if credentials else None)
         request.scope["key_id"] = who.key_id
         client = request.client.host if request.client else ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from api.store.columns import canonical_json
 from api.store.tables import audit, chain
@@ -21,6 +21,8 @@ GENESIS = "0" * 64
 HEAD_ID = 1
 HASHED = ("sequence", "at", "actor", "action", "target", "before", "after", "rows")
 """Columns of a row that its hash covers, after the hash of the row before it."""
+LOCK, ADD = select(chain).with_for_update(), insert(audit)
+SAVE = update(chain).values({name: bindparam(name) for name in ("sequence", "hash", "submissions")})
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Chain:
     @classmethod
     def locked(cls, connection: Connection) -> "Chain":
         """Read the head; other writers wait until this transaction ends."""
-        row = connection.execute(select(chain).with_for_update()).one()
+        row = connection.execute(LOCK).one()
         return cls(row.sequence, row.hash, row.submissions)
 
     def append(self, connection: Connection, entries: Sequence[Entry]) -> None:
@@ -60,11 +62,16 @@ class Chain:
             self.hash = entry_hash(row)
             rows.append(row | {"hash": self.hash})
         if rows:
-            connection.execute(insert(audit), rows)
+            connection.execute(ADD, rows)
+
+    def is_part_of(self, connection: Connection) -> bool:
+        """Whether the chain of the database holds this head, or has grown from it."""
+        own = select(audit.c.hash).where(audit.c.sequence == self.sequence)
+        return bool(connection.execute(own).scalar_one_or_none() == self.hash)
 
     def save(self, connection: Connection) -> None:
         """Write the head back."""
-        connection.execute(update(chain).values(vars(self)))
+        connection.execute(SAVE, vars(self))
 
 
 def entry_hash(row: Mapping[str, Any]) -> str:

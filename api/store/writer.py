@@ -2,10 +2,13 @@
 
 A job decides from what it reads whether to refuse before it writes anything, so a refusal leaves no trace and needs
 no savepoint.  Should a job fail in another way, the transaction is rolled back and every job of it tried on its own.
+Should the database go away in the middle of a commit, the audit chain tells afterwards whether it was one: its lock
+is not to be had before the transaction has ended either way.
 """
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -13,7 +16,10 @@ from itertools import groupby
 from queue import SimpleQueue
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from api.errors import Refusal, Unavailable
 from api.store.audit import Chain
@@ -23,15 +29,24 @@ Handler = Callable[[Connection, Chain, Sequence[Any]], Sequence[Any]]
 """Carries out jobs of a kind together: one result, or `Refusal`, for each."""
 
 LARGEST_GROUP = 256
+"""Most changes of a group, but for the last job of it, which may have more."""
+LINGER_S = 0.001
+"""How long the first job of a group waits for company, where the group before had more than one [s]."""
 MOST_WAITING = 2_000
+PATIENCE_S, FIRST_PAUSE_S = 5.0, 0.05
+"""How long a database that is away is waited for [s]."""
+AWAY = (InterfaceError, OperationalError, NoConnectionError)
+"""What a database that is away, locked or full raises."""
+log = structlog.get_logger("dlmp.writer")
 
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """A job, and where its result goes."""
+    """A job, how many changes it may bring, and where its result goes."""
 
     handler: Handler
     job: Any
+    size: int
     result: "Future[Any]" = field(default_factory=Future)
 
 
@@ -42,6 +57,7 @@ class Writer:
         self._engine = engine.execution_options(**{WRITES: True})
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self._door = threading.Lock()
         self._accepts = False
 
     @property
@@ -56,29 +72,39 @@ class Writer:
 
     def stop(self) -> None:
         """Finish what waits, then end."""
-        self._accepts = False
-        self._queue.put(None)
-        self._thread.join()
+        with self._door:
+            was_open, self._accepts = self._accepts, False
+            if was_open:
+                self._queue.put(None)
+        if was_open:
+            self._thread.join()
 
-    def put(self, handler: Handler, job: Any) -> "Future[Any]":
+    def put(self, handler: Handler, job: Any, size: int = 1) -> "Future[Any]":
         """Add a job to the queue; its result is there once it is on disk.
 
         Raises
         ------
         Unavailable
-            When the service is ending, or far too many jobs wait.
+            When the service is ending.
         """
-        if not self._accepts:
-            raise Unavailable("The service is ending.")
-        if self._queue.qsize() >= MOST_WAITING:
-            raise Unavailable("Too many requests are waiting.")
-        waiting = _Waiting(handler, job)
-        self._queue.put(waiting)
+        waiting = _Waiting(handler, job, size)
+        with self._door:  # a job behind the last one would wait for ever
+            if not self._accepts:
+                raise Unavailable("The service is ending.")
+            self._queue.put(waiting)
         return waiting.result
 
-    async def do(self, handler: Handler, job: Any) -> Any:
-        """Carry out a job, and return its result or raise its refusal."""
-        result = await asyncio.shield(asyncio.wrap_future(self.put(handler, job)))
+    async def do(self, handler: Handler, job: Any, size: int = 1) -> Any:
+        """Carry out a job, and return its result or raise its refusal.
+
+        Raises
+        ------
+        Unavailable
+            When the service is ending, the database is away, or far too many jobs wait.
+        """
+        if self._queue.qsize() >= MOST_WAITING:
+            raise Unavailable("Too many requests are waiting.")
+        result = await asyncio.shield(asyncio.wrap_future(self.put(handler, job, size)))
         if isinstance(result, Refusal):
             raise result
         return result
@@ -91,45 +117,92 @@ class Writer:
         return result
 
     def _work(self) -> None:
+        group: list[_Waiting] = []
         while True:
-            group, is_last = self._next_group()
-            if group:
+            group, is_last = self._next_group(lingers=len(group) > 1)
+            try:
                 self._carry_out(group)
+            except BaseException as error:
+                log.exception("writer", jobs=len(group))
+                _fail(group, error)
             if is_last:
                 return
 
-    def _next_group(self) -> tuple[list[_Waiting], bool]:
+    def _next_group(self, *, lingers: bool) -> tuple[list[_Waiting], bool]:
         group: list[_Waiting] = []
-        while not group or (len(group) < LARGEST_GROUP and not self._queue.empty()):
+        size = 0
+        waiting = self._queue.get()
+        if lingers and self._queue.empty():
+            time.sleep(LINGER_S)
+        while waiting is not None:
+            if waiting.result.set_running_or_notify_cancel():
+                group.append(waiting)
+                size += waiting.size
+            if size >= LARGEST_GROUP or self._queue.empty():
+                return group, False
             waiting = self._queue.get()
-            if waiting is None:
-                return group, True
-            group.append(waiting)
-        return group, False
+        return group, True
 
     def _carry_out(self, group: list[_Waiting]) -> None:
-        try:
-            results = self._in_one_transaction(group)
-        except Exception as error:
-            if len(group) == 1:
-                group[0].result.set_exception(error)
-                return
-            for waiting in group:
-                self._carry_out([waiting])
-            return
-        for waiting, result in zip(group, results, strict=True):
-            waiting.result.set_result(result)
-
-    def _in_one_transaction(self, group: list[_Waiting]) -> list[Any]:
+        """Carry out jobs and give every one of them its result; wait for a database that is away."""
+        written: Chain | None = None
         results: list[Any] = []
-        with self._engine.begin() as connection:
-            chain = Chain.locked(connection)
-            before = chain.sequence, chain.submissions
-            for handler, same in groupby(group, key=lambda waiting: waiting.handler):
-                results += handler(connection, chain, [waiting.job for waiting in same])
-            if (chain.sequence, chain.submissions) != before:
-                chain.save(connection)
-        return results
+        until, pause = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
+        while group:
+            try:
+                with self._engine.begin() as connection:
+                    chain = Chain.locked(connection)
+                    if written is None or not written.is_part_of(connection):
+                        written = None
+                        results, has_moved = _worked(connection, chain, group)
+                        written = chain if has_moved else None
+            except Exception as error:
+                if written is None and not isinstance(error, AWAY):
+                    self._on_their_own(group, error)
+                    return
+                if time.monotonic() + pause > until:
+                    log.exception("database", jobs=len(group))
+                    _fail(group, _away(is_sure=written is None))
+                    return
+                time.sleep(pause)
+                pause *= 2
+                continue
+            for waiting, result in zip(group, results, strict=True):
+                waiting.result.set_result(result)
+            return
+
+    def _on_their_own(self, group: list[_Waiting], error: Exception) -> None:
+        if len(group) == 1:
+            _fail(group, error)
+            return
+        for waiting in group:
+            self._carry_out([waiting])
+
+
+def _worked(connection: Connection, chain: Chain, group: Sequence[_Waiting]) -> tuple[list[Any], bool]:
+    """Results of jobs in a transaction, which is still to be committed, and whether they have moved the chain."""
+    results: list[Any] = []
+    before = chain.sequence
+    for handler, same in groupby(group, key=lambda waiting: waiting.handler):
+        results += handler(connection, chain, [waiting.job for waiting in same])
+    if len(results) != len(group):
+        raise RuntimeError("a handler gave not one result for each of its jobs")
+    has_moved = chain.sequence != before
+    if has_moved:
+        chain.save(connection)
+    return results, has_moved
+
+
+def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
+    for waiting in group:
+        if not waiting.result.done():
+            waiting.result.set_exception(error)
+
+
+def _away(is_sure: bool) -> Unavailable:
+    if is_sure:
+        return Unavailable("The database does not answer; nothing was done.")
+    return Unavailable("The database went away meanwhile; what was asked for may have been done.")
 
 
 def each(job: Callable[[Connection, Chain, Any], Any]) -> Handler:
