@@ -403,7 +403,7 @@ def test_stores_without_bids_and_those_of_odd_numbers_come_back(folder, tmp_path
         drain_kw=np.array([[1 / 3, 0], [1 / 7, 1e-17], [1 / 3, 0]]),
         retention=np.array([1 / 3, 1]),
         final_usd_per_mwh=np.array([-1 / 3, 0]),
-        shortfall_usd_per_mwh=np.array([np.inf, 1e22]),
+        shortfall_usd_per_mwh=np.array([np.inf, 1e9]),
         energy_min_kwh=np.zeros((3, 2)),
         resource=case.stores.resource[::-1],
         charge_max_kw=np.full((3, 2), 0.1 + 0.2),
@@ -522,7 +522,7 @@ def test_odd_numbers_and_names_come_back(folder, tmp_path):
         quantity_kw=np.array([[30, 0.1, 0], [30, 0, 0], [30, 1e9, 0]]),
         price_usd_per_mwh=np.array([[1 / 7, -300, 0], [2 / 7, 0, 0], [0.1, 1e-9, 0]]),
     )
-    substation = Substation(np.array([1e22, -1 / 3, 0]), np.zeros(3), p_max_kw=1e16, q_min_kvar=-1e-5)
+    substation = Substation(np.array([1e9, -1 / 3, 0]), np.zeros(3), p_max_kw=1e16, q_min_kvar=-1e-5)
     odd = replace(case, name='odd \\ "name"\x7f ü', resources=resources, bids=bids, substation=substation)
     write_case(odd, tmp_path / "out")
     assert_same_case(odd, read_case(tmp_path / "out"))
