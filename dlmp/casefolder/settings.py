@@ -27,7 +27,7 @@ from typing import Any
 from dlmp.errors import Problem, Problems
 from dlmp.market import MAX_INTERVALS, Horizon, check_horizon
 from dlmp.network.model import some_of
-from dlmp.network.sources import ELEMENT as NETWORK_SOURCE
+from dlmp.network.sourceproblem import ELEMENT as NETWORK_SOURCE
 
 FILE = "case.toml"
 

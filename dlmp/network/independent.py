@@ -4,7 +4,6 @@ from dlmp.errors import InputError, Problem
 from dlmp.network.checked import CheckedFlow
 from dlmp.network.model import BalancedNetwork, ComplexArray, Network, UnbalancedNetwork
 from dlmp.network.opendss.check import opendss_flow
-from dlmp.network.pandapower_check import pandapower_flow
 
 
 def independent_power_flow(network: Network, injection_kva: ComplexArray, law_kva: ComplexArray) -> CheckedFlow:
@@ -25,6 +24,8 @@ def independent_power_flow(network: Network, injection_kva: ComplexArray, law_kv
         For another network, and when OpenDSS cannot read the circuit again.
     """
     if isinstance(network, BalancedNetwork):
+        from dlmp.network.pandapower_check import pandapower_flow  # noqa: PLC0415  (takes seconds to load)
+
         return pandapower_flow(network, injection_kva)
     if isinstance(network, UnbalancedNetwork) and network.origin:
         return opendss_flow(network, injection_kva, law_kva)

@@ -1,7 +1,9 @@
-"""Where a network comes from: ``KIND:NAME`` to a `Network`, as the ``source`` of a market case."""
+"""Where a network comes from: ``KIND:NAME`` to a `Network`, as the ``source`` of a market case.
 
-import difflib
-import inspect
+The importers of pandapower and SimBench bring programs that take seconds to load: they are loaded when a source of
+theirs is read.
+"""
+
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,20 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import pandapower
-import pandapower.networks
-
-from dlmp.errors import InputError, Problem
 from dlmp.network.matpower import from_matpower
 from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
 from dlmp.network.opendss import from_opendss
-from dlmp.network.pandapower import from_pandapower
 from dlmp.network.profiles import Intervals
-from dlmp.network.simbench import from_simbench, simbench_profiles
+from dlmp.network.sourceproblem import source_problem
 from dlmp.network.tables import read_tables
-
-ELEMENT = "network source"
-"""Element of the problems that concern the source itself."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ def read_network(
     """
     kind, _, name = source.partition(":")
     if kind not in SOURCES or not name:
-        raise _problem("source", source, f"must be KIND:NAME with a kind of {', '.join(SOURCES)}")
+        raise source_problem("source", source, f"must be KIND:NAME with a kind of {', '.join(SOURCES)}")
     return SOURCES[kind].read(name, Path(folder), options or {}, Voltages(v_min_pu, v_max_pu, source_v_pu))
 
 
@@ -90,51 +84,27 @@ def table_folder(source: str, folder: Path) -> Path | None:
     return folder / name if kind == "tables" and _is_there(folder / name, Path.is_dir) else None
 
 
-def _problem(field: str, value: object, message: str) -> InputError:
-    return InputError([Problem(ELEMENT, field, value, message)])
-
-
 def _read_pandapower(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
-    if name.endswith(".json"):
-        _refuse_options(options)
-        net = _called(f"pandapower:{name}", pandapower.from_json, str(_existing(folder, name, Path.is_file)))
-    else:
-        net = _called(f"pandapower:{name}", _network_function(name, options), **options)
-    net.name = net.name or name
-    return voltages.of(from_pandapower, net)
+    from dlmp.network.pandapower import from_pandapower  # noqa: PLC0415
+    from dlmp.network.pandapower_nets import net_of_file, net_of_function  # noqa: PLC0415
 
-
-def _network_function(name: str, options: Options) -> Callable[..., Any]:
-    functions = {
-        label: function
-        for label, function in inspect.getmembers(pandapower.networks, inspect.isfunction)
-        if function.__module__.startswith("pandapower.networks.") and not label.startswith("_")
-    }
-    if name not in functions:
-        close = ", ".join(difflib.get_close_matches(name, functions, n=4, cutoff=0.4)) or "none"
-        raise _problem("source", f"pandapower:{name}", f"is no function of pandapower.networks; close: {close}")
-    try:
-        inspect.signature(functions[name]).bind(**options)
-    except TypeError as error:
-        raise _problem("options", dict(options), f"do not fit pandapower.networks.{name}: {error}") from error
-    return functions[name]
-
-
-def _called(source: str, function: Callable[..., Any], *arguments: object, **options: object) -> Any:
-    """Return the net that pandapower makes; whatever it raises for bad files and options is a problem."""
-    try:
-        net = function(*arguments, **options)
-    except Exception as error:
-        message = f"pandapower cannot make this net ({type(error).__name__}: {error})"
-        raise (_problem("options", options, message) if options else _problem("source", source, message)) from error
-    if not isinstance(net, pandapower.pandapowerNet):
-        raise _problem("source", source, f"gives a {type(net).__name__}, not a pandapower net")
-    return net
+    if not name.endswith(".json"):
+        return voltages.of(from_pandapower, net_of_function(name, options))
+    _refuse_options(options)
+    return voltages.of(from_pandapower, net_of_file(name, _existing(folder, name, Path.is_file)))
 
 
 def _read_simbench(code: str, folder: Path, options: Options, voltages: Voltages) -> Network:
+    from dlmp.network.simbench import from_simbench  # noqa: PLC0415
+
     _refuse_options(options)
     return voltages.of(from_simbench, code)
+
+
+def _simbench_profiles(code: str, network: Network, horizon: Intervals) -> tuple[FloatArray, FloatArray] | None:
+    from dlmp.network.simbench import simbench_profiles  # noqa: PLC0415
+
+    return simbench_profiles(code, network, horizon)
 
 
 def _read_matpower(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
@@ -150,10 +120,10 @@ def _read_tables(name: str, folder: Path, options: Options, voltages: Voltages) 
 def _read_opendss(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
     unknown = sorted(set(options) - set(OPENDSS_OPTIONS))
     if unknown:
-        raise _problem("options", unknown, f"are not known for OpenDSS; known: {', '.join(OPENDSS_OPTIONS)}")
+        raise source_problem("options", unknown, f"are not known for OpenDSS; known: {', '.join(OPENDSS_OPTIONS)}")
     for key, (kind, meaning) in OPENDSS_OPTIONS.items():
         if key in options and not kind(options[key]):
-            raise _problem(f"options.{key}", options[key], meaning)
+            raise source_problem(f"options.{key}", options[key], meaning)
     return voltages.of(partial(from_opendss, **cast(dict[str, Any], options)), _existing(folder, name, Path.is_file))
 
 
@@ -187,13 +157,13 @@ OPENDSS_OPTIONS: dict[str, tuple[Callable[[object], bool], str]] = {
 
 def _refuse_options(options: Options) -> None:
     if options:
-        raise _problem("options", dict(options), "are only for functions of pandapower.networks and for OpenDSS")
+        raise source_problem("options", dict(options), "are only for functions of pandapower.networks and for OpenDSS")
 
 
 def _existing(folder: Path, name: str, test: Callable[[Path], bool]) -> Path:
     path = folder / name
     if not _is_there(path, test):
-        raise _problem("source", name, f"there is no {'folder' if test is Path.is_dir else 'file'} {path}")
+        raise source_problem("source", name, f"there is no {'folder' if test is Path.is_dir else 'file'} {path}")
     return path
 
 
@@ -214,7 +184,7 @@ class Source:
 
 SOURCES = {
     "pandapower": Source(_read_pandapower),
-    "simbench": Source(_read_simbench, simbench_profiles),
+    "simbench": Source(_read_simbench, _simbench_profiles),
     "matpower": Source(_read_matpower),
     "tables": Source(_read_tables),
     "opendss": Source(_read_opendss, _network_profiles),
