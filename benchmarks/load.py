@@ -1,4 +1,4 @@
-"""A cheap load: ``python -m benchmarks.load FILE PORT CLIENTS SECONDS`` sends the requests of a file, and says how it went.
+"""A cheap load: ``python -m benchmarks.load FILE PORT CLIENTS SECONDS`` sends the requests of a file and times them.
 
 The file is a pickled list of whole HTTP requests, taken in turn by clients that each keep one connection and wait for
 an answer before they send the next.  Sockets are read by hand: an ordinary client would cost more than the server.
@@ -34,10 +34,12 @@ class Client(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first request."""
         self.transport = transport
         self.send()
 
     def send(self) -> None:
+        """Send the next request, or end."""
         request = next(self.requests, None) if time.perf_counter() < self.until else None
         if request is None:
             self.done.set_result(None)
@@ -47,6 +49,7 @@ class Client(asyncio.Protocol):
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
+        """Take a piece of an answer; once it is whole, go on."""
         self.received += data
         head, found, body = self.received.partition(END_OF_HEAD)
         if not found:
@@ -60,6 +63,7 @@ class Client(asyncio.Protocol):
         self.send()
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Note a connection that ended too early."""
         if not self.done.done():
             self.done.set_exception(error or ConnectionError("the server closed the connection"))
 
