@@ -29,8 +29,9 @@ lint: $(DEV) ## ruff, mypy and import-linter
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-bench: $(BENCH) ## time the engine, and a peer beside it
+bench: $(BENCH) ## time the engine, a peer beside it, and the service under load
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks.service
 
 nightly: lint $(BENCH) ## all tests, the slow ones too, then the benchmarks
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) -m "nightly or not nightly"

@@ -1,4 +1,4 @@
-"""A cheap load: ``python -m benchmarks.load FILE PORT CLIENTS SECONDS`` sends the requests of a file.
+"""A cheap load: ``python -m benchmarks.load FILE PORT CLIENTS SECONDS`` sends the requests of a file and times them.
 
 The file is a pickled list of whole HTTP requests, taken in turn by clients that each keep one connection and wait for
 an answer before they send the next.  Sockets are read by hand: an ordinary client would cost more than the server.
@@ -39,7 +39,7 @@ class Client(asyncio.Protocol):
         self.send()
 
     def send(self) -> None:
-        """Send the next request, or end when time is up."""
+        """Send the next request, or end."""
         request = next(self.requests, None) if time.perf_counter() < self.until else None
         if request is None:
             self.done.set_result(None)
@@ -49,7 +49,7 @@ class Client(asyncio.Protocol):
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """Read an answer, and go on once it is whole."""
+        """Take a piece of an answer; once it is whole, go on."""
         self.received += data
         head, found, body = self.received.partition(END_OF_HEAD)
         if not found:
@@ -63,7 +63,7 @@ class Client(asyncio.Protocol):
         self.send()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Note a connection that the server closed."""
+        """Note a connection that ended too early."""
         if not self.done.done():
             self.done.set_exception(error or ConnectionError("the server closed the connection"))
 

@@ -7,11 +7,12 @@ is not to be had before the transaction has ended either way.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from queue import SimpleQueue
 from typing import Any
@@ -42,12 +43,17 @@ log = structlog.get_logger("dlmp.writer")
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """A job, how many changes it may bring, and where its result goes."""
+    """A job, how many changes it may bring, and where its result goes: to a thread, or to an event loop."""
 
     handler: Handler
     job: Any
     size: int
-    result: "Future[Any]" = field(default_factory=Future)
+    result: "Future[Any] | asyncio.Future[Any]"
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is to be carried out; what a request asked for is, even if its client has gone."""
+        return not isinstance(self.result, Future) or self.result.set_running_or_notify_cancel()
 
 
 class Writer:
@@ -87,12 +93,15 @@ class Writer:
         Unavailable
             When the service is ending.
         """
-        waiting = _Waiting(handler, job, size)
+        result: Future[Any] = Future()
+        self._put(_Waiting(handler, job, size, result))
+        return result
+
+    def _put(self, waiting: _Waiting) -> None:
         with self._door:  # a job behind the last one would wait for ever
             if not self._accepts:
                 raise Unavailable("The service is ending.")
             self._queue.put(waiting)
-        return waiting.result
 
     async def do(self, handler: Handler, job: Any, size: int = 1) -> Any:
         """Carry out a job, and return its result or raise its refusal.
@@ -104,7 +113,9 @@ class Writer:
         """
         if self._queue.qsize() >= MOST_WAITING:
             raise Unavailable("Too many requests are waiting.")
-        result = await asyncio.shield(asyncio.wrap_future(self.put(handler, job, size)))
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._put(_Waiting(handler, job, size, answer))
+        result = await answer
         if isinstance(result, Refusal):
             raise result
         return result
@@ -124,7 +135,7 @@ class Writer:
                 self._carry_out(group)
             except BaseException as error:
                 log.exception("writer", jobs=len(group))
-                _fail(group, error)
+                _tell(group, [error] * len(group))
             if is_last:
                 return
 
@@ -135,7 +146,7 @@ class Writer:
         if lingers and self._queue.empty():
             time.sleep(LINGER_S)
         while waiting is not None:
-            if waiting.result.set_running_or_notify_cancel():
+            if waiting.is_wanted:
                 group.append(waiting)
                 size += waiting.size
             if size >= LARGEST_GROUP or self._queue.empty():
@@ -162,18 +173,17 @@ class Writer:
                     return
                 if time.monotonic() + pause > until:
                     log.exception("database", jobs=len(group))
-                    _fail(group, _away(is_sure=written is None))
+                    _tell(group, [_away(is_sure=written is None)] * len(group))
                     return
                 time.sleep(pause)
                 pause *= 2
                 continue
-            for waiting, result in zip(group, results, strict=True):
-                waiting.result.set_result(result)
+            _tell(group, results)
             return
 
     def _on_their_own(self, group: list[_Waiting], error: Exception) -> None:
         if len(group) == 1:
-            _fail(group, error)
+            _tell(group, [error])
             return
         for waiting in group:
             self._carry_out([waiting])
@@ -193,10 +203,38 @@ def _worked(connection: Connection, chain: Chain, group: Sequence[_Waiting]) -> 
     return results, has_moved
 
 
-def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
-    for waiting in group:
-        if not waiting.result.done():
-            waiting.result.set_exception(error)
+def _tell(group: Sequence[_Waiting], results: Sequence[Any]) -> None:
+    """Hand out results; an error that is no refusal is raised where it is waited for.
+
+    An event loop is woken once for all of its own, which is cheaper than once for each.
+    """
+    of_loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    for waiting, result in zip(group, results, strict=True):
+        if not isinstance(waiting.result, Future):
+            of_loops.setdefault(waiting.result.get_loop(), []).append((waiting.result, result))
+        elif not waiting.result.done():
+            _resolve(waiting.result, result)
+    for loop, own in of_loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits there
+            loop.call_soon_threadsafe(_resolve_all, own)
+
+
+def _resolve_all(pairs: Sequence[tuple["asyncio.Future[Any]", Any]]) -> None:
+    for future, result in pairs:
+        if not future.done():
+            _resolve(future, result)
+
+
+def _resolve(future: "Future[Any] | asyncio.Future[Any]", result: Any) -> None:
+    """Give a future its result; what futures do not take, or what would end an event loop, becomes another error."""
+    if isinstance(result, StopIteration) or (isinstance(result, BaseException) and not isinstance(result, Exception)):
+        other = RuntimeError(f"the writer met {type(result).__name__}")
+        other.__cause__ = result
+        result = other
+    if isinstance(result, Exception) and not isinstance(result, Refusal):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def _away(is_sure: bool) -> Unavailable:

@@ -1,4 +1,4 @@
-"""A server killed at any moment, named or random, loses nothing, doubles nothing, half-publishes nothing."""
+"""A server that is killed, at ten named points or at random, loses nothing, doubles nothing, half-publishes nothing."""
 
 import itertools
 from pathlib import Path

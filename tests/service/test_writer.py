@@ -1,5 +1,6 @@
 """The writer answers every job, once, whatever happens to the database, to the jobs beside it, or to itself."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
@@ -45,6 +46,8 @@ def note(connection: Connection, chain: Chain, what: str) -> str:
         raise ZeroDivisionError
     if what == "exit":
         raise SystemExit
+    if what == "iterator":
+        raise StopIteration
     chain.append(connection, [Entry(NOW, "test", "note", what, {})])
     return what
 
@@ -112,13 +115,64 @@ def test_a_job_that_breaks_takes_no_other_with_it(writer: Writer, engine: Engine
     assert noted(engine) == ["before", "after"]
 
 
-def test_a_job_that_ends_its_thread_leaves_nobody_waiting(writer: Writer, engine: Engine) -> None:
+def test_a_job_that_would_end_the_thread_leaves_nobody_waiting(writer: Writer, engine: Engine) -> None:
     before, leaves = together(writer, "before", "exit")
     for one in (before, leaves):
-        with pytest.raises(SystemExit):
+        with pytest.raises(RuntimeError, match="SystemExit"):
             one.result(20)
     assert writer.do_now(NOTE, "after") == "after"
     assert noted(engine) == ["after"]
+
+
+@pytest.mark.parametrize(("what", "error"), [("exit", "SystemExit"), ("iterator", "StopIteration")])
+def test_an_error_that_futures_do_not_take_reaches_the_request(writer: Writer, what: str, error: str) -> None:
+    async def ask() -> str:
+        with pytest.raises(RuntimeError, match=error):
+            await asyncio.wait_for(writer.do(NOTE, what), 20)
+        return str(await asyncio.wait_for(writer.do(NOTE, "after"), 20))
+
+    assert asyncio.run(ask()) == "after"
+
+
+def test_what_a_client_asked_for_is_done_even_if_it_has_gone(writer: Writer, engine: Engine) -> None:
+    async def ask() -> None:
+        go_on, _ = held(writer)
+        asked = asyncio.create_task(writer.do(NOTE, "left"))
+        await asyncio.sleep(0)
+        asked.cancel()
+        go_on.set()
+        assert await writer.do(NOTE, "stayed") == "stayed"
+        assert asked.cancelled()
+
+    asyncio.run(ask())
+    assert noted(engine) == ["left", "stayed"]
+
+
+def test_a_result_for_a_loop_that_has_ended_stops_nobody(writer: Writer, engine: Engine) -> None:
+    go_on, _ = held(writer)
+
+    async def leave() -> None:
+        task = asyncio.create_task(writer.do(NOTE, "left"))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(leave())
+    go_on.set()
+    assert writer.do_now(NOTE, "after") == "after"
+    assert noted(engine) == ["left", "after"]
+
+
+def test_too_many_jobs_that_wait_are_answered_with_503(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "MOST_WAITING", 2)
+    go_on, _ = held(writer)
+
+    async def ask() -> list[object]:
+        return list(await asyncio.gather(*(writer.do(NOTE, f"job {one}") for one in range(4)), return_exceptions=True))
+
+    threading.Timer(0.5, go_on.set).start()
+    answers = asyncio.run(ask())
+    assert answers[:2] == ["job 0", "job 1"]
+    assert all(isinstance(answer, Unavailable) for answer in answers[2:])
 
 
 def test_a_handler_that_forgets_a_job_is_found_out_and_undone(writer: Writer, engine: Engine) -> None:
