@@ -13,9 +13,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 import structlog
+from serverfixtures import desk, published, server
 from worlds import Loop, Names, World, furnish, running
 
 from api.store.tables import metadata
+
+__all__ = ["desk", "published", "server"]
 
 SERVER = os.environ.get("DLMP_TEST_DATABASE_URL", "postgresql://root@127.0.0.1:5432/test")
 KINDS = ("sqlite", "postgresql")

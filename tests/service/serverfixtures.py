@@ -1,4 +1,4 @@
-"""A plugin, which test modules name in ``pytest_plugins``: a service and a cleared market that all of them share."""
+"""Fixtures of a service that listens, and of a cleared market, which all tests share."""
 
 from collections.abc import Iterator
 

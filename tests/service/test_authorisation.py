@@ -61,6 +61,7 @@ ROUTES = {
     "POST /v1/markets": Route("markets:write", body={}),
     "GET /v1/markets": Route("markets:read"),
     "GET /v1/markets/{market_id}": Route("markets:read", "market"),
+    "GET /v1/markets/{market_id}/events": Route("markets:read", "market"),
     "POST /v1/markets/{market_id}/open": Route("markets:write", "market"),
     "POST /v1/markets/{market_id}/close": Route("markets:write", "market"),
     "POST /v1/markets/{market_id}/publish": Route("markets:write", "market"),
@@ -173,18 +174,21 @@ def test_who_may_not_is_refused_before_anything_else(peopled, name):
     assert peopled.stored() == before
 
 
-CHANGING = {"DELETE /v1/keys/{key_id}", "DELETE /v1/resources/{resource_id}", "DELETE /v1/bids/{bid_id}"}
-CHANGING |= {f"POST /v1/markets/{{market_id}}/{move}" for move in ("open", "close", "publish", "settle")}
+ON_NOTHING = {
+    *("DELETE /v1/keys/{key_id}", "DELETE /v1/resources/{resource_id}", "DELETE /v1/bids/{bid_id}"),
+    "GET /v1/markets/{market_id}/events",
+}
+ON_NOTHING |= {f"POST /v1/markets/{{market_id}}/{move}" for move in ("open", "close", "publish", "settle")}
 
 
 @pytest.mark.parametrize("name", ROUTES)
 def test_who_may_gets_beyond_authorisation(peopled, name):
-    """Those that would change something are asked on what does not exist, which is found out afterwards only."""
+    """Those that would change something, or never end, are asked on what does not exist, which is found out later."""
     route = ROUTES[name]
     unknown = f"{peopled[route.target].split('_')[0]}_{NOBODY}" if route.target else None
     for who, role in ROLES.items():
         if route.scope in MAY[role] or not route.scope:
-            target = unknown if name in CHANGING or (route.is_own and who != "sunny" and role == AGGREGATOR) else None
+            target = unknown if name in ON_NOTHING or (route.is_own and who != "sunny" and role == AGGREGATOR) else None
             answer = ask(peopled, name, who, target)
             assert answer.status_code not in (401, 403), (who, answer.text)
             assert answer.status_code < 500

@@ -24,7 +24,6 @@ from dlmp.client import (
     transport,
 )
 
-pytest_plugins = ("serverfixtures",)
 RECEIPT = {
     "submission_id": "sub_1",
     "sequence": 1,

@@ -27,7 +27,6 @@ from api.store.tables import feeders, markets, runs
 from dlmp.cli import main
 from dlmp.client import Client
 
-pytest_plugins = ("serverfixtures",)
 POSTGRES = os.environ.get("DLMP_TEST_DATABASE_URL", "postgresql://root@127.0.0.1:5432/test")
 
 

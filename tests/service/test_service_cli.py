@@ -12,7 +12,6 @@ from servers import Desk
 from dlmp.cli import main
 from dlmp.client import Client
 
-pytest_plugins = ("serverfixtures",)
 HEADER = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh\n"
 
 

@@ -20,7 +20,6 @@ from api.faults import CODES
 from api.http import TITLES
 from api.settings import ServiceSettings
 
-pytest_plugins = ("serverfixtures",)
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "service.md").read_text("utf-8")
 SECTION = (ROOT / "README.md").read_text("utf-8").partition("## The market service")[2].partition("\n## ")[0]
