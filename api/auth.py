@@ -5,6 +5,7 @@ A key is ``dlmp_`` and its name, a dot and 256 random bits; so much randomness n
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import threading
@@ -74,6 +75,7 @@ class Principal:
 
 
 NOBODY = Principal("public", PUBLIC, SCOPES_OF[PUBLIC])
+UNHEARD_OF = -math.inf, NOBODY, None
 
 
 def new_secret() -> tuple[str, str, str]:
@@ -115,17 +117,22 @@ class Keyring:
         Unauthenticated
             When the token is not that of a key that works.
         """
-        if token is None:
-            return NOBODY
-        digest = _hash(token)
-        known = self._known.get(digest)
-        if known is None or time.monotonic() - known[0] > CACHE_S:
-            known = self._looked_up(token)
-            self._known[digest] = known
-        _, principal, expires_at = known
-        if expires_at is not None and self._clock() >= expires_at:
+        principal = self.recall(token)
+        if principal is None:
+            assert token is not None
+            self._known[_hash(token)] = self._looked_up(token)
+            principal = self.recall(token)
+        if principal is None:
             raise unknown_key()
         return principal
+
+    def recall(self, token: str | None) -> Principal | None:
+        """Return who sent `token` as far as it is known without asking anywhere; None where it is not."""
+        if token is None:
+            return NOBODY
+        looked_up_at, principal, expires_at = self._known.get(_hash(token), UNHEARD_OF)
+        is_fresh = time.monotonic() - looked_up_at <= CACHE_S
+        return principal if is_fresh and (expires_at is None or self._clock() < expires_at) else None
 
     def _looked_up(self, token: str) -> tuple[float, Principal, datetime | None]:
         if self._other is not None and not token.startswith("dlmp_"):

@@ -1,5 +1,6 @@
 """What routes share: who asks, where pages begin, and how errors are documented."""
 
+import asyncio
 import base64
 import binascii
 import json
@@ -75,7 +76,10 @@ def requires(scope: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
     ) -> Principal:
         service: Service = request.app.state.service
-        who = service.keyring.identify(credentials.credentials if credentials else None)
+        token = credentials.credentials if credentials else None
+        who = service.keyring.recall(token)
+        if who is None:
+            who = await asyncio.to_thread(service.keyring.identify, token)
         request.scope["key_id"] = who.key_id
         client = request.client.host if request.client else ""
         service.keyring.count(who.key_id if credentials else client)
