@@ -20,8 +20,8 @@ help: ## list the targets
 demo: $(RUNTIME) ## clear a shipped day, print its prices, write pictures to build/demo
 	$(VENV)/bin/dlmp demo --out build/demo
 
-test: lint ## lint, then all tests with their coverage
-	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --cov --cov-report=term
+test: lint ## lint, then all tests but the slow ones
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS)
 
 lint: $(DEV) ## ruff, mypy and import-linter
 	$(RUN) -m ruff check .
@@ -33,8 +33,8 @@ bench: $(BENCH) ## time the engine, a peer beside it, and the service under load
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks.service
 
-nightly: lint $(BENCH) ## all tests, the slow ones too, then the benchmarks
-	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) -m "nightly or not nightly"
+nightly: lint $(BENCH) ## all tests with their coverage, the slow ones too, then the benchmarks
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --cov --cov-report=term -m "nightly or not nightly"
 	$(MAKE) bench
 
 clean: ## remove everything that was made here
