@@ -23,7 +23,7 @@ CHECKS = [
     schemathesis.checks.not_a_server_error,
     *(status_code_conformance, content_type_conformance, response_schema_conformance, response_headers_conformance),
 ]
-REQUESTS, NIGHTLY_REQUESTS = 6_000, 120_000
+REQUESTS, NIGHTLY_REQUESTS = 5_000, 120_000
 """About so many on both databases together, each of those made up sent by two keys."""
 WHO = ["operator", "operator", "sunny", "sunny", "windy", "auditor", "reader", "revoked", None]
 
