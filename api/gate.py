@@ -4,7 +4,7 @@ The clock decides, but only forward: what has been seen open or closed is latche
 that steps back neither closes an open gate nor opens a closed one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -12,7 +12,9 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, select, update
 
+from api.errors import Conflict, Fault
 from api.store.audit import Chain, Entry
+from api.store.rows import row_of
 from api.store.tables import markets
 from api.store.vouching import vouch_again
 
@@ -41,6 +43,15 @@ def is_new(market: Any, state: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A market that is to be moved on, by whom and when."""
+
+    market_id: str
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Seen:
     """Gates that were seen at a time, by the name of their market."""
 
@@ -53,13 +64,33 @@ def latch(connection: Connection, chain: Chain, seen: Seen) -> None:
     for market in connection.execute(select(markets).where(markets.c.id.in_(list(seen.states)))).all():
         state = seen.states[market.id]
         if market.stage is None and market.closed_at is None and is_new(market, state):
-            own = markets.c.id == market.id
-            connection.execute(update(markets).where(own).values({LATCHES[state]: seen.at}))
-            rows = vouch_again(connection, markets, own)
-            entry = Entry(
-                seen.at, CLOCK, f"market.{state}", market.id, {"state": state}, {"state": BEFORE[state]}, rows
-            )
-            chain.append(connection, [entry])
+            _move(connection, chain, Step(market.id, CLOCK, seen.at), state)
+
+
+def open_market(connection: Connection, chain: Chain, step: Step) -> None:
+    """Open a gate before its time; raises `NotFound` and `Conflict`."""
+    _move_by_hand(connection, chain, step, OPEN)
+
+
+def close_market(connection: Connection, chain: Chain, step: Step) -> None:
+    """Close a gate before its time; raises `NotFound` and `Conflict`."""
+    _move_by_hand(connection, chain, step, CLOSED)
+
+
+def _move_by_hand(connection: Connection, chain: Chain, step: Step, state: str) -> None:
+    now = state_at(row_of(connection, markets, step.market_id), step.at)
+    if now != BEFORE[state]:
+        raise Conflict("wrong_state", f"The market is {now}, not {BEFORE[state]}.")
+    _move(connection, chain, step, state)
+
+
+def _move(connection: Connection, chain: Chain, step: Step, state: str) -> None:
+    """Keep that a gate is in `state` from now on."""
+    own = markets.c.id == step.market_id
+    connection.execute(update(markets).where(own).values({LATCHES[state]: step.at}))
+    rows, before = vouch_again(connection, markets, own), {"state": BEFORE[state]}
+    entry = Entry(step.at, step.actor, f"market.{state}", step.market_id, {"state": state}, before, rows)
+    chain.append(connection, [entry])
 
 
 def gate_of(market: Any) -> tuple[datetime, datetime]:
@@ -82,6 +113,14 @@ def interval_of(market: Any, moment: datetime) -> int | None:
     """Number of the interval that begins at `moment`, the end of the last one included; None where none does."""
     minutes = (moment - market.starts_at) / timedelta(minutes=market.interval_minutes)
     return int(minutes) if minutes == int(minutes) and 0 <= minutes <= market.intervals else None
+
+
+def over_intervals(values: Sequence[float], intervals: int, pointer: str) -> tuple[list[float], list[Fault]]:
+    """A value for each interval, where one may stand for all, and what is wrong with their number."""
+    if len(values) not in (1, intervals):
+        message = f"Must have {intervals} values, or one for all intervals."
+        return list(values), [Fault(pointer, "wrong_length", message)]
+    return list(values) * intervals if len(values) == 1 else list(values), []
 
 
 def interval_start(market: Any, interval: int) -> datetime:

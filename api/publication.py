@@ -1,29 +1,20 @@
 """Publishing: a run becomes a version of a market's prices, awards and statements; versions are never edited."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
-from api.errors import Conflict, NotFound
-from api.gate import state_at
+from api.errors import Conflict
+from api.gate import Step, state_at
 from api.store.audit import Chain, Entry
+from api.store.rows import row_of
 from api.store.tables import CLEARED, PUBLISHED, SETTLED, SUCCEEDED, markets, runs, versions
 from api.store.vouching import vouch, vouch_again
 
 PRELIMINARY, FINAL, CORRECTED = "preliminary", "final", "corrected"
 FIRST_REASON = "first publication"
-
-
-@dataclass(frozen=True)
-class Step:
-    """A market that is to be moved on, by whom and when."""
-
-    market_id: str
-    actor: str
-    at: datetime
 
 
 def publish(connection: Connection, chain: Chain, step: Step) -> int:
@@ -34,7 +25,7 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
     NotFound, Conflict
         When there is no such market, or nothing new to publish.
     """
-    market = _market(connection, step.market_id)
+    market = row_of(connection, markets, step.market_id)
     if market.stage is None:
         raise Conflict("not_cleared", f"The market is {state_at(market, step.at)}: run its clearing first.")
     succeeded = and_(runs.c.market_id == market.id, runs.c.state == SUCCEEDED)
@@ -68,7 +59,7 @@ def _next_moment(connection: Connection, now: datetime) -> datetime:
 
 def settle(connection: Connection, chain: Chain, step: Step) -> None:
     """Make the statements of a published market final; raises `NotFound` and `Conflict`."""
-    market = _market(connection, step.market_id)
+    market = row_of(connection, markets, step.market_id)
     if market.stage != PUBLISHED:
         raise Conflict("not_published", f"The market is {state_at(market, step.at)}: only a published one is settled.")
     connection.execute(update(markets).where(markets.c.id == market.id).values(stage=SETTLED))
@@ -78,8 +69,7 @@ def settle(connection: Connection, chain: Chain, step: Step) -> None:
 
 
 def published_versions(connection: Connection, market_id: str) -> Sequence[Row[Any]]:
-    """Every version of a market, the first one first; raises `NotFound` for an unknown market."""
-    _market(connection, market_id)
+    """Every version of a market, the first one first."""
     own = select(versions).where(versions.c.market_id == market_id).order_by(versions.c.price_version)
     return connection.execute(own).all()
 
@@ -89,10 +79,3 @@ def status_of(version: int, stage: str) -> str:
     if version > 1:
         return CORRECTED
     return FINAL if stage == SETTLED else PRELIMINARY
-
-
-def _market(connection: Connection, market_id: str) -> Row[Any]:
-    market = connection.execute(select(markets).where(markets.c.id == market_id)).one_or_none()
-    if market is None:
-        raise NotFound("market")
-    return market

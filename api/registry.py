@@ -1,21 +1,22 @@
-"""What operators register: participants, keys, feeders, resources and markets, and the gate's hands."""
+"""What operators register: participants, keys, feeders, resources and markets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
 from api.archive import pack
 from api.auth import SCOPES_OF, new_secret
 from api.book import feeder_nodes
 from api.clock import rfc3339
-from api.errors import Conflict, Fault, NotFound, Unprocessable
+from api.errors import Conflict, Fault, Unprocessable
 from api.feeders import FeederContent
-from api.gate import CLOSED, OPEN, SCHEDULED, state_at, trade_day
+from api.gate import over_intervals, trade_day
 from api.identity import FEEDER, MARKET, PARTICIPANT, RESOURCE, new_id
 from api.store.audit import Chain, Entry
+from api.store.rows import row_of
 from api.store.tables import feeders, keys, markets, participants, resources
 from api.store.vouching import vouch, vouch_again
 
@@ -93,9 +94,7 @@ def issue_key(connection: Connection, chain: Chain, asked: Asked) -> tuple[str, 
 
 def revoke_key(connection: Connection, chain: Chain, asked: Asked) -> None:
     """Revoke a key; raises `NotFound` for an unknown one, and does nothing to one that is revoked."""
-    row = connection.execute(select(keys).where(keys.c.id == asked.content["id"])).one_or_none()
-    if row is None:
-        raise NotFound("key")
+    row = row_of(connection, keys, asked.content["id"])
     if row.revoked_at is not None:
         return
     connection.execute(update(keys).where(keys.c.id == row.id).values(revoked_at=asked.at))
@@ -162,9 +161,7 @@ def add_resource(connection: Connection, chain: Chain, asked: Asked) -> str:
 
 def retire_resource(connection: Connection, chain: Chain, asked: Asked) -> None:
     """Retire a resource: it bids no more, and bids that stand stay; raises `NotFound` for an unknown one."""
-    row = connection.execute(select(resources).where(resources.c.id == asked.content["id"])).one_or_none()
-    if row is None:
-        raise NotFound("resource")
+    row = row_of(connection, resources, asked.content["id"])
     if row.retired_at is not None:
         return
     connection.execute(update(resources).where(resources.c.id == row.id).values(retired_at=asked.at))
@@ -194,15 +191,9 @@ def add_market(connection: Connection, chain: Chain, asked: Asked) -> str:
     if begins + intervals * timedelta(minutes=minutes) != ends:
         faults.append(Fault("/interval_minutes", "off_grid", "The day is no whole number of intervals."))
     series = {}
-    for name, default in (
-        ("import_price_usd_per_mwh", None),
-        ("import_q_price_usd_per_mvarh", None),
-        ("load_scale", []),
-    ):
-        given = content[name]
-        if len(given) not in {intervals, 1} and given != default:
-            faults.append(Fault(f"/{name}", "wrong_length", f"Must have {intervals} values, or one for all intervals."))
-        series[name] = given * intervals if len(given) == 1 else given
+    for name in ("import_price_usd_per_mwh", "import_q_price_usd_per_mvarh", "load_scale"):
+        series[name], wrong = over_intervals(content[name], intervals, f"/{name}") if content[name] else ([], [])
+        faults += wrong
     if faults or feeder is None:
         raise Unprocessable(faults)
     limits = {name: value for name, value in content["import_limits"].items() if value is not None}
@@ -225,36 +216,10 @@ def add_market(connection: Connection, chain: Chain, asked: Asked) -> str:
         "created_at": asked.at,
     }
     connection.execute(insert(markets).values(row))
-    after = {name: value for name, value in row.items() if not isinstance(value, datetime)}
-    after |= {name: rfc3339(value) for name, value in row.items() if isinstance(value, datetime)}
+    after = {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in row.items()}
     entry = Entry(asked.at, asked.actor, "market.add", str(row["id"]), after, rows=vouch(markets, row))
     chain.append(connection, [entry])
     return str(row["id"])
-
-
-def open_market(connection: Connection, chain: Chain, asked: Asked) -> None:
-    """Open a gate before its time; raises `NotFound` and `Conflict`."""
-    _move(connection, chain, asked, SCHEDULED, OPEN, "opened_at")
-
-
-def close_market(connection: Connection, chain: Chain, asked: Asked) -> None:
-    """Close a gate before its time; raises `NotFound` and `Conflict`."""
-    _move(connection, chain, asked, OPEN, CLOSED, "closed_at")
-
-
-def _move(connection: Connection, chain: Chain, asked: Asked, before: str, after: str, column: str) -> None:
-    market: Row[Any] | None = connection.execute(
-        select(markets).where(markets.c.id == asked.content["id"])
-    ).one_or_none()
-    if market is None:
-        raise NotFound("market")
-    state = state_at(market, asked.at)
-    if state != before:
-        raise Conflict("wrong_state", f"The market is {state}, not {before}.")
-    connection.execute(update(markets).where(markets.c.id == market.id).values({column: asked.at}))
-    rows = vouch_again(connection, markets, markets.c.id == market.id)
-    entry = Entry(asked.at, asked.actor, f"market.{after}", market.id, {"state": after}, {"state": before}, rows)
-    chain.append(connection, [entry])
 
 
 def _exists(connection: Connection, table: Any, name: str) -> bool:

@@ -4,7 +4,7 @@ A run's input is frozen when it is asked for: the case folder of its market, has
 at a time, which the database itself sees to.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,10 +13,11 @@ from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from api.archive import content_sha256, pack
 from api.casefiles import case_files
-from api.errors import Conflict, NotFound
-from api.gate import CLOSED, Seen, latch, state_at
+from api.errors import Conflict, Unprocessable
+from api.gate import CLOSED, Seen, latch, over_intervals, state_at
 from api.identity import RUN, new_id
 from api.store.audit import Chain, Entry
+from api.store.rows import row_of
 from api.store.tables import (
     CANCELLED,
     CLEARED,
@@ -57,7 +58,7 @@ class RunRequest:
     correction_reason
         Why a published market is cleared again; blank where it is not published yet.
     inputs
-        Corrected inputs, in place of those of the market's: substation prices and so on.
+        Corrected series, in place of those of the market's inputs: substation prices and so on.
     """
 
     market_id: str
@@ -66,7 +67,7 @@ class RunRequest:
     settings: Mapping[str, Any]
     time_limit_s: float
     correction_reason: str = ""
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,11 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
 
     Raises
     ------
-    NotFound, Conflict
-        When there is no such market, or its state does not allow a run.
+    NotFound, Conflict, Unprocessable
+        When there is no such market, or its state does not allow a run; when a series does not fit its intervals.
     """
-    market = connection.execute(select(markets).where(markets.c.id == asked.market_id)).one_or_none()
-    if market is None:
-        raise NotFound("market")
+    market = row_of(connection, markets, asked.market_id)
+    inputs = _corrected(market, asked.inputs)
     is_under_way = and_(runs.c.market_id == market.id, runs.c.state.in_((QUEUED, RUNNING)))
     under_way = connection.execute(select(runs.c.id).where(is_under_way)).scalar_one_or_none()
     if under_way is not None:
@@ -116,7 +116,7 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
     if not is_published and (asked.correction_reason or asked.inputs):
         raise Conflict("nothing_to_correct", "The market is not published: there is nothing to correct.")
     latch(connection, chain, Seen({market.id: state}, asked.asked_at))
-    files = _snapshot(connection, market, asked.inputs)
+    files = _snapshot(connection, market, inputs)
     numbers = select(func.coalesce(func.max(runs.c.number), 0)).where(runs.c.market_id == market.id)
     run = {
         "id": new_id(RUN),
@@ -141,6 +141,17 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
     entry = Entry(asked.asked_at, asked.requested_by, "run.request", str(run["id"]), after, rows=vouch(runs, run))
     chain.append(connection, [entry])
     return str(run["id"]), True
+
+
+def _corrected(market: Row[Any], series: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Corrected series with a value for each interval of a market."""
+    corrected, faults = {}, []
+    for name, values in series.items():
+        corrected[name], wrong = over_intervals(values, market.intervals, f"/{name}")
+        faults += wrong
+    if faults:
+        raise Unprocessable(faults)
+    return corrected
 
 
 def _snapshot(connection: Connection, market: Row[Any], inputs: Mapping[str, Any]) -> dict[str, bytes]:
@@ -261,9 +272,7 @@ class Cancel:
 
 def cancel_run(connection: Connection, chain: Chain, cancel: Cancel) -> None:
     """Cancel a run that waits, or ask its worker to; raises `NotFound` and, when it has ended, `Conflict`."""
-    run = connection.execute(select(runs).where(runs.c.id == cancel.run_id)).one_or_none()
-    if run is None:
-        raise NotFound("run")
+    run = row_of(connection, runs, cancel.run_id)
     if run.state not in (QUEUED, RUNNING):
         raise Conflict("run_ended", f"The run has ended: it {run.state}.")
     after = {"cancel_requested": True}

@@ -11,13 +11,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sqlalchemy import Connection, func, select
 from starlette.responses import StreamingResponse
 
-from api import publication, registry
+from api import gate, publication, registry
 from api.auth import Principal
 from api.clock import rfc3339
-from api.errors import Fault, NotFound, Unprocessable
-from api.gate import Seen, interval_start, is_new, latch, state_at
+from api.gate import Seen, Step, interval_start, is_new, latch, state_at
 from api.http import StrictRoute
-from api.publication import Step
 from api.registry import Asked
 from api.routes.common import (
     Cursor,
@@ -34,11 +32,12 @@ from api.runs import Cancel, RunRequest, cancel_run, request_run
 from api.schemas.common import Day, Id
 from api.schemas.objects import MarketIn, MarketOut, Page, RunIn, RunOut
 from api.service import Service
+from api.store.rows import row_of
 from api.store.tables import QUEUED, RUNNING, markets, runs, versions
 from api.store.writer import Handler, each
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
-ADD, OPEN, CLOSE = each(registry.add_market), each(registry.open_market), each(registry.close_market)
+ADD, OPEN, CLOSE = each(registry.add_market), each(gate.open_market), each(gate.close_market)
 PUBLISH, SETTLE = each(publication.publish), each(publication.settle)
 REQUEST, CANCEL, LATCH = each(request_run), each(cancel_run), each(latch)
 MarketId = Annotated[Id, Path(description="Name of the market.")]
@@ -146,8 +145,7 @@ async def close_market(market_id: MarketId, service: ServiceHere, who: CanWrite)
 )
 async def publish_market(market_id: MarketId, service: ServiceHere, who: CanWrite) -> Response:
     """Publish prices, awards and statements of the newest run that succeeded, as a version more."""
-    await service.writer.do(PUBLISH, Step(market_id, who.key_id, service.clock()))
-    return answered(200, _market_of(service, market_id))
+    return await _move(service, who, PUBLISH, market_id)
 
 
 @router.post(
@@ -159,8 +157,7 @@ async def publish_market(market_id: MarketId, service: ServiceHere, who: CanWrit
 )
 async def settle_market(market_id: MarketId, service: ServiceHere, who: CanWrite) -> Response:
     """Make the statements of a published market final; what changes later is a correction."""
-    await service.writer.do(SETTLE, Step(market_id, who.key_id, service.clock()))
-    return answered(200, _market_of(service, market_id))
+    return await _move(service, who, SETTLE, market_id)
 
 
 @router.post(
@@ -174,14 +171,7 @@ async def settle_market(market_id: MarketId, service: ServiceHere, who: CanWrite
 async def add_run(market_id: MarketId, body: RunIn, service: ServiceHere, who: CanRun) -> Response:
     """Freeze the bids of a closed market and queue its clearing; a run that is under way is given instead."""
     settings = {"limits": body.limits, "formulation": body.formulation, "max_passes": body.max_passes}
-    inputs: dict[str, Any] = {}
-    if body.import_price_usd_per_mwh is not None:
-        intervals = _market_of(service, market_id)["intervals"]
-        given = body.import_price_usd_per_mwh
-        if len(given) not in (1, intervals):
-            message = f"Must have {intervals} values, one for each interval."
-            raise Unprocessable([Fault("/import_price_usd_per_mwh", "wrong_length", message)])
-        inputs["import_price_usd_per_mwh"] = given * intervals if len(given) == 1 else given
+    inputs = body.model_dump(include={"import_price_usd_per_mwh"}, exclude_none=True)
     asked = RunRequest(
         market_id=market_id,
         requested_by=who.key_id,
@@ -229,9 +219,7 @@ def read_run(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Response:
 def read_snapshot(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Response:
     """Download the frozen case folder of a run, which `dlmp clear` clears again."""
     with service.engine.connect() as connection:
-        snapshot = connection.execute(select(runs.c.snapshot).where(runs.c.id == run_id)).scalar_one_or_none()
-    if snapshot is None:
-        raise NotFound("run")
+        snapshot = row_of(connection, runs, run_id, [runs.c.snapshot]).snapshot
     headers = {"Content-Disposition": f'attachment; filename="{run_id}.zip"'}
     return Response(bytes(snapshot), media_type="application/zip", headers=headers)
 
@@ -293,16 +281,14 @@ async def _followed(
 
 
 async def _move(service: Service, who: Principal, handler: Handler, market_id: str) -> Response:
-    await service.writer.do(handler, Asked(who.key_id, service.clock(), {"id": market_id}))
+    await service.writer.do(handler, Step(market_id, who.key_id, service.clock()))
     return answered(200, _market_of(service, market_id))
 
 
 def _market_of(service: Service, market_id: str) -> dict[str, Any]:
     now = service.clock()
     with service.engine.connect() as connection:
-        row = connection.execute(select(markets).where(markets.c.id == market_id)).one_or_none()
-        if row is None:
-            raise NotFound("market")
+        row = row_of(connection, markets, market_id)
         document = _market(connection, row, now)
     _latch(service, [row], now)
     return document
@@ -346,10 +332,7 @@ RUN_COLUMNS = [column for column in runs.c if column.name != "snapshot"]
 
 def _run_of(service: Service, run_id: str) -> dict[str, Any]:
     with service.engine.connect() as connection:
-        row = connection.execute(select(*RUN_COLUMNS).where(runs.c.id == run_id)).one_or_none()
-    if row is None:
-        raise NotFound("run")
-    return _run(row)
+        return _run(row_of(connection, runs, run_id, RUN_COLUMNS))
 
 
 def _run(row: Any) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from api.schemas.objects import (
     ResourceOut,
 )
 from api.service import Service
+from api.store.rows import row_of
 from api.store.tables import feeders, keys, participants, resources
 from api.store.writer import each
 
@@ -244,10 +245,7 @@ async def retire_resource(
 
 def _one(service: Service, table: Any, name: str, write: Any) -> dict[str, Any]:
     with service.engine.connect() as connection:
-        row = connection.execute(select(table).where(table.c.id == name)).one_or_none()
-    if row is None:
-        raise NotFound(table.name.removesuffix("s"))
-    document: dict[str, Any] = write(row)
+        document: dict[str, Any] = write(row_of(connection, table, name))
     return document
 
 

@@ -1,6 +1,6 @@
 """What was published: prices for all, awards and statements for those they concern."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
-from sqlalchemy import select
+from sqlalchemy import Connection, and_, select
 from starlette.responses import StreamingResponse
 
 from api.auth import Principal
@@ -33,6 +33,7 @@ from api.schemas.common import Id, Time
 from api.schemas.objects import Page
 from api.schemas.results import PricePage
 from api.service import Service
+from api.store.rows import row_of
 from api.store.tables import markets, resources, versions
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
@@ -99,6 +100,41 @@ class _Published:
         return Response(status_code=304, headers={"ETag": self.etag, "Cache-Control": CACHE})
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What someone reads: which version of which market, from where on, and what they have already."""
+
+    service: Service
+    market_id: str
+    price_version: int | None
+    if_none_match: str | None
+    cursor: str | None
+    limit: int
+
+    def answer(self, table_of: Callable[[Connection, _Published], pa.Table], form: str = "json") -> Response:
+        """Answer with the table that `table_of` makes of the version, in a `form`; with nothing where it is known."""
+        with self.service.engine.connect() as connection:
+            published = _published(connection, self.market_id, self.price_version)
+            if published.is_known(self.if_none_match):
+                return published.unchanged
+            table = table_of(connection, published)
+        return _answer(published, table, form, self.cursor, self.limit)
+
+
+async def _reading(
+    service: ServiceHere,
+    market_id: MarketId,
+    price_version: Version = None,
+    if_none_match: IfNoneMatch = None,
+    cursor: Cursor = None,
+    limit: Limit = 1_000,
+) -> _Reading:
+    return _Reading(service, market_id, price_version, if_none_match, cursor, limit)
+
+
+Reading = Annotated[_Reading, Depends(_reading)]
+
+
 @router.get(
     "/prices",
     tags=["prices"],
@@ -138,27 +174,23 @@ def list_versions(
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_prices(
-    market_id: MarketId,
-    service: ServiceHere,
+    reading: Reading,
     who: Annotated[Principal, Depends(requires("prices:read"))],
-    price_version: Version = None,
     interval_start: Interval = None,
     bus: Bus = None,
     form: PriceFormat = "json",
-    if_none_match: IfNoneMatch = None,
-    cursor: Cursor = None,
-    limit: Limit = 1_000,
 ) -> Response:
     """Read nodal prices of real and reactive power with their parts, which add up to them."""
-    published = _published(service, market_id, price_version)
-    if published.is_known(if_none_match):
-        return published.unchanged
     begins = None if interval_start is None else interval_start.strftime(TIME_FORMAT)
-    table = chosen(_table(service, published.version.run_id, "prices"), {"interval_start": begins, "bus": bus})
-    if form == "oasis":
-        return _answer(published, oasis_table(published.market, table), "csv", cursor, limit)
-    table = table.rename_columns([PRICE_COLUMNS.get(name, name) for name in table.column_names])
-    return _answer(published, table, form, cursor, limit)
+
+    def prices(connection: Connection, published: _Published) -> pa.Table:
+        table = result_table(connection, published.version.run_id, "prices")
+        table = chosen(table, {"interval_start": begins, "bus": bus})
+        if form == "oasis":
+            return oasis_table(published.market, table)
+        return table.rename_columns([PRICE_COLUMNS.get(name, name) for name in table.column_names])
+
+    return reading.answer(prices, "csv" if form == "oasis" else form)
 
 
 @router.get(
@@ -169,20 +201,14 @@ def read_prices(
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_limits(
-    market_id: MarketId,
-    service: ServiceHere,
-    who: Annotated[Principal, Depends(requires("prices:read"))],
-    price_version: Version = None,
-    form: Format = "json",
-    if_none_match: IfNoneMatch = None,
-    cursor: Cursor = None,
-    limit: Limit = 1_000,
+    reading: Reading, who: Annotated[Principal, Depends(requires("prices:read"))], form: Format = "json"
 ) -> Response:
     """Read the limits that bind and so make congestion and voltage parts of prices."""
-    published = _published(service, market_id, price_version)
-    if published.is_known(if_none_match):
-        return published.unchanged
-    return _answer(published, _table(service, published.version.run_id, "binding_limits"), form, cursor, limit)
+
+    def limits(connection: Connection, published: _Published) -> pa.Table:
+        return result_table(connection, published.version.run_id, "binding_limits")
+
+    return reading.answer(limits, form)
 
 
 @router.get(
@@ -193,24 +219,19 @@ def read_limits(
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_awards(
-    market_id: MarketId,
-    service: ServiceHere,
-    who: Annotated[Principal, Depends(requires("awards:read"))],
-    price_version: Version = None,
-    form: Format = "json",
-    if_none_match: IfNoneMatch = None,
-    cursor: Cursor = None,
-    limit: Limit = 1_000,
+    reading: Reading, who: Annotated[Principal, Depends(requires("awards:read"))], form: Format = "json"
 ) -> Response:
     """Read what your resources were awarded; an auditor and an operator see all."""
-    published = _published(service, market_id, price_version)
-    if published.is_known(if_none_match):
-        return published.unchanged
-    table = _table(service, published.version.run_id, "awards")
-    if not who.sees_all:
-        own = _own_resources(service, who, published.market.feeder)
-        table = table.filter(pc.is_in(table["resource"], pa.array(own, pa.string())))
-    return _answer(published, table, form, cursor, limit)
+
+    def awards(connection: Connection, published: _Published) -> pa.Table:
+        table = result_table(connection, published.version.run_id, "awards")
+        if who.sees_all:
+            return table
+        owned = and_(resources.c.participant_id == who.participant_id, resources.c.feeder == published.market.feeder)
+        own = list(connection.execute(select(resources.c.name).where(owned)).scalars())
+        return table.filter(pc.is_in(table["resource"], pa.array(own, pa.string())))
+
+    return reading.answer(awards, form)
 
 
 @router.get(
@@ -221,21 +242,14 @@ def read_awards(
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_statements(
-    market_id: MarketId,
-    service: ServiceHere,
-    who: Annotated[Principal, Depends(requires("statements:read"))],
-    price_version: Version = None,
-    form: Format = "json",
-    if_none_match: IfNoneMatch = None,
-    cursor: Cursor = None,
-    limit: Limit = 1_000,
+    reading: Reading, who: Annotated[Principal, Depends(requires("statements:read"))], form: Format = "json"
 ) -> Response:
     """Read your statement to the cent; amounts are decimals as text, and add up to whole cents."""
-    published = _published(service, market_id, price_version)
-    if published.is_known(if_none_match):
-        return published.unchanged
-    table = _statement(service, who, published.version.run_id)
-    return _answer(published, table, form, cursor, limit)
+
+    def statement(connection: Connection, published: _Published) -> pa.Table:
+        return _statement(connection, who, published.version.run_id)
+
+    return reading.answer(statement, form)
 
 
 @router.get(
@@ -245,49 +259,31 @@ def read_statements(
     response_model=Page,
     responses=UNCHANGED | refusals(400, 403, 404, 422),
 )
-def read_delta(
-    market_id: MarketId,
-    service: ServiceHere,
-    who: Annotated[Principal, Depends(requires("statements:read"))],
-    price_version: Version = None,
-    if_none_match: IfNoneMatch = None,
-    cursor: Cursor = None,
-    limit: Limit = 1_000,
-) -> Response:
+def read_delta(reading: Reading, who: Annotated[Principal, Depends(requires("statements:read"))]) -> Response:
     """Read by what a version changes your statement: added to the one before it gives this one, to the cent."""
-    published = _published(service, market_id, price_version)
-    if published.is_known(if_none_match):
-        return published.unchanged
-    if published.previous is None:
-        raise NotFound("correction")
-    before = _statement(service, who, published.previous.run_id)
-    after = _statement(service, who, published.version.run_id)
-    return _answer(published, pa.Table.from_pylist(_delta(before, after), DELTA), "json", cursor, limit)
+
+    def delta(connection: Connection, published: _Published) -> pa.Table:
+        if published.previous is None:
+            raise NotFound("correction")
+        before, after = (
+            _statement(connection, who, version.run_id) for version in (published.previous, published.version)
+        )
+        return pa.Table.from_pylist(_delta(before, after), DELTA)
+
+    return reading.answer(delta)
 
 
-def _published(service: Service, market_id: str, number: int | None) -> _Published:
-    with service.engine.connect() as connection:
-        known: Sequence[Any] = published_versions(connection, market_id)
-        market = connection.execute(select(markets).where(markets.c.id == market_id)).one()
+def _published(connection: Connection, market_id: str, number: int | None) -> _Published:
+    market = row_of(connection, markets, market_id)
+    known = published_versions(connection, market_id)
     wanted = len(known) if number is None else number
     if not 1 <= wanted <= len(known):
         raise NotFound("published version")
     return _Published(market, known[wanted - 1], known[wanted - 2] if wanted > 1 else None, len(known))
 
 
-def _table(service: Service, run_id: str, name: str) -> pa.Table:
-    with service.engine.connect() as connection:
-        return result_table(connection, run_id, name)
-
-
-def _own_resources(service: Service, who: Principal, feeder: str) -> list[str]:
-    own = select(resources.c.name).where(resources.c.participant_id == who.participant_id, resources.c.feeder == feeder)
-    with service.engine.connect() as connection:
-        return list(connection.execute(own).scalars())
-
-
-def _statement(service: Service, who: Principal, run_id: str) -> pa.Table:
-    table = _table(service, run_id, "statements")
+def _statement(connection: Connection, who: Principal, run_id: str) -> pa.Table:
+    table = result_table(connection, run_id, "statements")
     return table if who.sees_all else table.filter(pc.equal(table["participant"], who.participant_id))
 
 

@@ -19,9 +19,10 @@ from api.archive import content_sha256, unpack, unpack_into
 from api.bidding import Place, Reply, Submission
 from api.faults import checked
 from api.frames import result_table
+from api.gate import Step, close_market
 from api.integrity import faults_in_store
-from api.publication import Step, publish
-from api.registry import Asked, add_market, close_market
+from api.publication import publish
+from api.registry import Asked, add_market
 from api.routes.bids import _terms
 from api.runner import Runner
 from api.runs import Beat, Cancel, Claim, RunRequest, beat, cancel_run, claim_run, request_run
@@ -116,7 +117,7 @@ class Desk:
         return time.monotonic() - began
 
     def close(self) -> None:
-        self.do(close_market, Asked("test", self.service.clock(), {"id": self.world.market_id}))
+        self.do(close_market, Step(self.world.market_id, "test", self.service.clock()))
 
 
 def desk_in(folder: Path, memory_mib: int = 200, **market: Any) -> Iterator[Desk]:
