@@ -46,7 +46,6 @@ SCOPES_OF: Mapping[str, frozenset[str]] = {
 }
 """What each role may do; a key may have a part of it.  Only aggregators bid."""
 
-SCOPES = tuple(sorted(frozenset().union(*SCOPES_OF.values())))
 CACHE_S = 1.0
 """A key that is revoked through another process of the service works for so long."""
 

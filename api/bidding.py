@@ -6,14 +6,14 @@ it comes back at once.  Nothing that is refused is stored.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, tuple_, update
 
-from api.book import Book, Standing, Terms
+from api.book import GATE_FAULTS, Book, Standing, Terms
 from api.clock import rfc3339
 from api.errors import Conflict, Fault, NotFound, PreconditionFailed, Refusal, Unprocessable
 from api.gate import gate_of, latch
@@ -28,7 +28,6 @@ ACCEPTED, PARTLY_ACCEPTED, REFUSED = "accepted", "partly_accepted", "refused"
 CREATED, DONE, MULTI_STATUS = 201, 200, 207
 OFFERED = ("id", "market_id", "resource_id", "first_interval", "last_interval", "product")
 """Columns of a bid that its hash covers, before its terms."""
-GATE = ("gate_not_open", "gate_closed")
 ADD_SUBMISSIONS, ADD_BIDS = insert(submissions), insert(bids)
 ANSWERED = select(
     *(submissions.c.participant_id, submissions.c.idempotency_key, submissions.c.content_sha256),
@@ -219,7 +218,7 @@ class _Ledger:
             if change.terms is None:
                 return None, list(change.faults)
             bid, faults = self._book.check(change.terms, one.participant_id, one.received_at)
-            placed = None if bid is None else _Version(one.participant_id, 1, _named(bid, new_id(BID)))
+            placed = None if bid is None else _Version(one.participant_id, 1, replace(bid, id=new_id(BID)))
             return placed, faults
         return self._amended(one, change)
 
@@ -246,7 +245,7 @@ class _Ledger:
         if own is not None and (faults or bid is None):
             self._book.add(own)
         amended = (
-            None if bid is None else _Version(one.participant_id, row.version + 1, _named(bid, row.id), SUPERSEDED)
+            None if bid is None else _Version(one.participant_id, row.version + 1, replace(bid, id=row.id), SUPERSEDED)
         )
         return amended, faults
 
@@ -362,10 +361,6 @@ def bid_sha256(bid: Mapping[str, Any], terms: str) -> str:
     return hashlib.sha256(f"{head[:-1]},{terms}]".encode()).hexdigest()
 
 
-def _named(bid: Standing, name: str) -> Standing:
-    return Standing(name, bid.market_id, bid.resource_id, bid.first, bid.last, bid.product, bid.offer)
-
-
 def _refused(faults: Sequence[Fault]) -> dict[str, Any]:
     return {"status": REFUSED, "bid_id": None, "version": None, "errors": [vars(fault) for fault in faults]}
 
@@ -373,7 +368,7 @@ def _refused(faults: Sequence[Fault]) -> dict[str, Any]:
 def _refusal(one: Submission, refused: Sequence[tuple[int, list[Fault]]]) -> Refusal:
     """Refuse a submission; faults of a batch are under ``/bids/N``."""
     faults = [fault.under(f"/bids/{number}") if one.is_batch else fault for number, own in refused for fault in own]
-    gates = {fault.code for fault in faults if fault.code in GATE}
+    gates = {fault.code for fault in faults if fault.code in GATE_FAULTS.values()}
     if gates:
         return Conflict(min(gates), "The gate of the market is not open.", faults=faults)
     return Unprocessable(faults)

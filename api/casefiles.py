@@ -11,7 +11,8 @@ import tomli_w
 from api.archive import unpack
 from api.book import ENERGY, SELF_SCHEDULE
 from api.clock import rfc3339
-from api.feeders import CASE_FILE, NETWORK_FILE
+from api.feeders import NETWORK_FILE
+from dlmp.casefolder.settings import FILE as CASE_FILE
 
 RESOURCE_COLUMNS = ("p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar", "s_max_kva", "power_factor_min")
 SEGMENT_COLUMNS = ("quantity_kw", "price_usd_per_mwh", "price_end_usd_per_mwh", "is_self_scheduled")

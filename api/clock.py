@@ -16,3 +16,8 @@ def rfc3339(time: datetime) -> str:
     """Write a time as RFC 3339 in UTC with a ``Z``; fractions of a second only where there are any."""
     text = time.astimezone(UTC).isoformat()
     return text.replace("+00:00", "Z")
+
+
+def rfc3339_or_none(time: datetime | None) -> str | None:
+    """Write a time that may not have come."""
+    return None if time is None else rfc3339(time)

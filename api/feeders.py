@@ -12,6 +12,7 @@ import tomli_w
 from api.archive import content_sha256
 from api.errors import Fault, Unprocessable
 from dlmp.casefolder import read_case
+from dlmp.casefolder.settings import FILE as CASE_FILE
 from dlmp.errors import InputError, Problem
 from dlmp.network.model import BALANCED_PHASE, Network
 from dlmp.shipped import shipped_case
@@ -19,10 +20,8 @@ from dlmp.shipped import shipped_case
 NETWORK_FILE = "network.toml"
 TABLES = ("nodes.csv", "lines.csv", "aliases.csv", "limits.csv", "zones.csv", "penalties.csv")
 """Tables of a case folder that belong to the network, not to a market day."""
-CASE_FILE = "case.toml"
 UPLOADED_SOURCES = ("tables:.", "matpower:", "pandapower:case")
 """Sources that an upload may name: none of them runs code or reads files from elsewhere."""
-MOST_FILES = 20
 
 
 @dataclass(frozen=True)

@@ -135,10 +135,9 @@ def every_call(
     calls = np.array([*whole.values(), *pairs, *np.eye(len(offers), dtype=bool)])
     interval, number = np.divmod(np.arange(len(since) * len(calls)), len(calls))
     known = set() if held is None else set(_keys(held, reserved, least))
-    every, new = (
-        CalledStates(interval, calls[number], _lags(offers, interval, calls[number], since, interval_hours)),
-        [],
-    )
+    lag = _lags(offers, interval, calls[number], since, interval_hours)
+    every = CalledStates(interval, calls[number], lag)
+    new = []
     for place, key in enumerate(_keys(every, reserved, least)):
         if key is not None and key not in known:
             known.add(key)

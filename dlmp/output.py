@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
+from dlmp.casefolder.settings import FILE as CASE_FILE
 from dlmp.clearing import CONVERGED, Clearing
 from dlmp.errors import InputError, Problem, SolverError
 from dlmp.rolling import RollingDay
@@ -50,8 +51,6 @@ DAY_TABLES = (
 """Those that are joined over the steps of a rolling day."""
 UPLIFT = "uplift.csv"
 SUMMARY = "summary.json"
-CASE_FILE = "case.toml"
-"""Marks a folder of input, whose tables may have the names of results."""
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 RESULT_FILES = (
     *(f"{name}.{ending}" for ending in ("csv", "parquet") for name in (*TABLES, *SETTLEMENT_TABLES)),

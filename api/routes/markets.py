@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 
 from api import gate, publication, registry
 from api.auth import Principal
-from api.clock import rfc3339
+from api.clock import rfc3339, rfc3339_or_none
 from api.gate import Seen, Step, interval_start, is_new, latch, state_at
 from api.http import StrictRoute
 from api.registry import Asked
@@ -340,7 +340,5 @@ def _run(row: Any) -> dict[str, Any]:
         *("id", "market_id", "number", "state", "reason", "correction_reason", "settings", "snapshot_sha256"),
         *("requested_by", "attempts", "progress", "summary"),
     )
-    times = {name: getattr(row, name) for name in ("created_at", "started_at", "ended_at")}
-    return {name: getattr(row, name) for name in names} | {
-        name: None if value is None else rfc3339(value) for name, value in times.items()
-    }
+    times = ("created_at", "started_at", "ended_at")
+    return {name: getattr(row, name) for name in names} | {name: rfc3339_or_none(getattr(row, name)) for name in times}

@@ -8,7 +8,7 @@ from sqlalchemy import Select, and_, select
 
 from api import registry
 from api.auth import Principal
-from api.clock import rfc3339
+from api.clock import rfc3339, rfc3339_or_none
 from api.errors import NotFound
 from api.feeders import shipped_feeder, uploaded_feeder
 from api.http import StrictRoute
@@ -258,10 +258,6 @@ def _page(service: Service, query: Select[Any], table: Any, write: Any, cursor: 
     return answered(200, {"items": [write(row) for row in rows[:limit]], "next_cursor": following})
 
 
-def _time(value: Any) -> str | None:
-    return None if value is None else rfc3339(value)
-
-
 def _participant(row: Any) -> dict[str, Any]:
     return {"id": row.id, "name": row.name, "created_at": rfc3339(row.created_at)}
 
@@ -269,7 +265,7 @@ def _participant(row: Any) -> dict[str, Any]:
 def _key(row: Any) -> dict[str, Any]:
     names = ("id", "name", "role", "scopes", "participant_id")
     times = ("created_at", "expires_at", "revoked_at")
-    return {name: getattr(row, name) for name in names} | {name: _time(getattr(row, name)) for name in times}
+    return {name: getattr(row, name) for name in names} | {name: rfc3339_or_none(getattr(row, name)) for name in times}
 
 
 def _feeder(row: Any) -> dict[str, Any]:
@@ -290,5 +286,5 @@ def _feeder_with_nodes(row: Any) -> dict[str, Any]:
 
 def _resource(row: Any) -> dict[str, Any]:
     names = ("id", "participant_id", "feeder", "name", "bus", "phase", "kind")
-    times = {"created_at": rfc3339(row.created_at), "retired_at": _time(row.retired_at)}
+    times = {"created_at": rfc3339(row.created_at), "retired_at": rfc3339_or_none(row.retired_at)}
     return {name: getattr(row, name) for name in names} | row.limits | times

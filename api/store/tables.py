@@ -1,7 +1,7 @@
 """The tables of the service.  What is in them is added to, not edited: a change is a further version.
 
-Only states move: of markets along `MARKET_STATES`, of runs along `RUN_STATES`, of bids from live to superseded or
-withdrawn, of keys to revoked.
+Only states move: of markets from scheduled to open, closed, cleared, published and settled, of runs from queued to
+running and an end, of bids from live to superseded or withdrawn, of keys to revoked.
 """
 
 from sqlalchemy import (
@@ -24,11 +24,8 @@ from sqlalchemy import (
 from api.store.columns import Document, UtcTime
 
 CLEARED, PUBLISHED, SETTLED = "cleared", "published", "settled"
-MARKET_STATES = ("scheduled", "open", "closed", CLEARED, PUBLISHED, SETTLED)
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
-RUN_STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
 LIVE, SUPERSEDED, WITHDRAWN = "live", "superseded", "withdrawn"
-BID_STATES = (LIVE, SUPERSEDED, WITHDRAWN)
 
 metadata = MetaData(
     naming_convention={

@@ -47,10 +47,11 @@ def _service(url: str | None, key_file: Path | None) -> Iterator[tuple[str, str]
             yield found
         return
     try:
-        yield url, key_file.read_text("utf-8").strip() if key_file else os.environ["DLMP_KEY"]
+        key = key_file.read_text("utf-8").strip() if key_file else os.environ["DLMP_KEY"]
     except (OSError, KeyError, UnicodeDecodeError):
         message = "give an operator's key by --key-file or DLMP_KEY"
         raise InputError([Problem("simulate", "key", str(key_file or ""), message)]) from None
+    yield url, key
 
 
 def _print_day(day: Day, stages: list[Stage]) -> None:
