@@ -1,4 +1,6 @@
-"""The process of one run: ``python -m api.child FOLDER`` clears ``FOLDER/case`` into ``FOLDER/results``.
+"""The process of one run: ``python -m api.child FOLDER`` clears ``FOLDER/case``.
+
+It leaves its tables in ``FOLDER/results`` and what they come to in ``FOLDER/summary.json``.
 
 It says what it is doing in lines of JSON on its standard output, and ends when its standard input does: so it never
 outlives the worker that waits for it.
@@ -11,14 +13,14 @@ import threading
 import time
 from pathlib import Path
 
+from api.runfolder import CASE, RESULTS, SETTINGS, SUMMARY
+from dlmp import output
 from dlmp.casefolder import read_case
 from dlmp.clearing import CONVERGED, clear
 from dlmp.dispatch import PassReport
 from dlmp.errors import DlmpError, InfeasibleError, InputError
-from dlmp.output import write_results
 from dlmp.settings import Settings
 
-CASE, RESULTS, SETTINGS = "case", "results", "settings.json"
 REFUSED, NOT_CONVERGED_CODE = 2, 4
 
 
@@ -44,7 +46,8 @@ def _clear(folder: Path) -> None:
         _say(reason=f"not converged in {len(clearing.passes)} passes")
         raise SystemExit(NOT_CONVERGED_CODE)
     _say(text="checking and writing the results", passes=len(clearing.passes))
-    write_results(clearing, folder / RESULTS, parquet=True, wall_seconds=time.perf_counter() - began)
+    output.write_results(clearing, folder / RESULTS, parquet=True, wall_seconds=time.perf_counter() - began)
+    (folder / RESULTS / output.SUMMARY).rename(folder / SUMMARY)
 
 
 def _show_pass(report: PassReport) -> None:

@@ -25,14 +25,13 @@ import pyarrow.parquet as pq
 import structlog
 
 from api.archive import unpack_into
-from api.child import CASE, RESULTS, SETTINGS
 from api.errors import Unavailable
 from api.identity import new_id
+from api.runfolder import CASE, RESULTS, SETTINGS, SUMMARY
 from api.runs import CANCEL, GO_ON, LOST, Beat, Claim, Ended, Release, beat, claim_run, end_run, release_run
 from api.service import Service
 from api.store.tables import CANCELLED, FAILED, SUCCEEDED
 from api.store.writer import each
-from dlmp.output import SUMMARY
 
 POLL_S, WATCH_S, RETRY_S = 0.25, 0.1, 0.5
 CLAIM, BEAT, END, RELEASE = each(claim_run), each(beat), each(end_run), each(release_run)
@@ -147,7 +146,7 @@ class Runner:
                 progress, reason = _last_words(said, progress, reason)
                 listener.join(timeout=WATCH_S)
             _, reason = _last_words(said, progress, reason)
-        return self._outcome(run, child.returncode, reason, folder / RESULTS)
+        return self._outcome(run, child.returncode, reason, folder)
 
     def _begin(self, folder: Path) -> "subprocess.Popen[bytes]":
         with (folder / "stderr").open("wb") as errors:
@@ -164,13 +163,13 @@ class Runner:
         if code == 0:
             try:
                 summary = json.loads((folder / SUMMARY).read_text("utf-8"))
-                tables = _tables(folder)
+                tables = _tables(folder / RESULTS)
             except (OSError, ValueError):
                 tables = {}
             if not tables:
                 return self._ended(run, FAILED, "the solver process left no results that can be read")
             return self._ended(run, SUCCEEDED, "", tables=tables, summary=summary)
-        return self._ended(run, FAILED, reason[:MOST_REASON] or _why(code, folder.parent / "stderr"))
+        return self._ended(run, FAILED, reason[:MOST_REASON] or _why(code, folder / "stderr"))
 
     def _ended(self, run: Any, state: str, reason: str, **results: Any) -> Ended:
         return Ended(run.id, self._name, self._service.clock(), state, reason, **results)

@@ -6,61 +6,7 @@
 'converged'
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-from dlmp.blocks import Blocks
-from dlmp.casefolder import read_case
-from dlmp.clearing import Clearing, clear
-from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
-from dlmp.market import Horizon, MarketCase, Substation
-from dlmp.network import Network
-from dlmp.penalties import Penalties, Tier
-from dlmp.rolling import RollingDay, reclear
-from dlmp.services import Requirements, ServiceOffers, behind_branch, everywhere, in_zone
-from dlmp.settings import Settings
-from dlmp.settlement import Correction, CostRecovery, Settlement, correct, settle
-from dlmp.shipped import shipped_case
-
-__all__ = [
-    "Bid",
-    "Blocks",
-    "Clearing",
-    "Client",
-    "Correction",
-    "CostRecovery",
-    "DlmpError",
-    "Horizon",
-    "InfeasibleError",
-    "InputError",
-    "MarketCase",
-    "Network",
-    "Penalties",
-    "PowerFlowError",
-    "Requirements",
-    "RollingDay",
-    "ServiceOffers",
-    "Settings",
-    "Settlement",
-    "SolverError",
-    "Substation",
-    "Tier",
-    "behind_branch",
-    "clear",
-    "correct",
-    "everywhere",
-    "in_zone",
-    "read_case",
-    "reclear",
-    "settle",
-    "shipped_case",
-]
-
-_OF_THE_CLIENT = ("Bid", "Client")
-"""Found when they are asked for: a clearing needs no HTTP."""
-
-
-def __getattr__(name: str) -> Any:
-    if name in _OF_THE_CLIENT:
-        return getattr(import_module("dlmp.client"), name)
-    raise AttributeError(f"module 'dlmp' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+# What is asked for is loaded then, as `__init__.pyi` says: a program that reads prices waits for no solver.

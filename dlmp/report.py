@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from dlmp.certificate import FEASIBLE_KW, FEASIBLE_PU, Certificate
 from dlmp.clearing import CONVERGED, Clearing
@@ -26,17 +25,11 @@ from dlmp.units import BASE_KVA
 Rows = list[tuple[str, str]]
 """Label and text of each line."""
 
-LABEL_WIDTH = 16
 LONGEST_DAY = timedelta(hours=25)
 SMALLEST_SHORTAGE = 0.05
 """Less is shown as none [kW h]."""
 SMALLEST_MONEY = 0.005
 """Less than this is shown as nothing [currency]."""
-
-
-def lines(rows: Rows) -> Text:
-    """Lay out `rows` as lines."""
-    return Text("\n").join(Text.assemble((f"{label:<{LABEL_WIDTH}}  ", "bold"), text) for label, text in rows)
 
 
 def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seconds: float) -> Rows:

@@ -1,13 +1,13 @@
 """What commands share: the console, rows of text, and the line that tells what is being done."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from dlmp.report import Rows, lines
+LABEL_WIDTH = 16
 
 
 def new_app(text: str = "") -> typer.Typer:
@@ -37,6 +37,7 @@ def stdout() -> Console:
     return Console(markup=False, emoji=False, highlight=False)
 
 
-def print_rows(rows: Rows) -> None:
-    """Print a line for each of `rows`."""
-    stdout().print(lines(rows), soft_wrap=True)
+def print_rows(rows: Sequence[tuple[str, str]]) -> None:
+    """Print a line for each of `rows`, a label and a text."""
+    lines = (Text.assemble((f"{label:<{LABEL_WIDTH}}  ", "bold"), text) for label, text in rows)
+    stdout().print(Text("\n").join(lines), soft_wrap=True)

@@ -1,9 +1,8 @@
-"""The power flow of a network by the program that knows it: pandapower, or OpenDSS."""
+"""The power flow of a network by the program that knows it: pandapower, or OpenDSS, loaded when it is asked."""
 
 from dlmp.errors import InputError, Problem
 from dlmp.network.checked import CheckedFlow
 from dlmp.network.model import BalancedNetwork, ComplexArray, Network, UnbalancedNetwork
-from dlmp.network.opendss.check import opendss_flow
 
 
 def independent_power_flow(network: Network, injection_kva: ComplexArray, law_kva: ComplexArray) -> CheckedFlow:
@@ -24,10 +23,12 @@ def independent_power_flow(network: Network, injection_kva: ComplexArray, law_kv
         For another network, and when OpenDSS cannot read the circuit again.
     """
     if isinstance(network, BalancedNetwork):
-        from dlmp.network.pandapower_check import pandapower_flow  # noqa: PLC0415  (takes seconds to load)
+        from dlmp.network.pandapower_check import pandapower_flow  # noqa: PLC0415
 
         return pandapower_flow(network, injection_kva)
     if isinstance(network, UnbalancedNetwork) and network.origin:
+        from dlmp.network.opendss.check import opendss_flow  # noqa: PLC0415
+
         return opendss_flow(network, injection_kva, law_kva)
     message = "no other program knows it, as it was not read from a file; clear without the certificate"
     raise InputError([Problem("certificate", "network", network.name, message)])

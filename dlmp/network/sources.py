@@ -1,7 +1,7 @@
 """Where a network comes from: ``KIND:NAME`` to a `Network`, as the ``source`` of a market case.
 
-The importers of pandapower and SimBench bring programs that take seconds to load: they are loaded when a source of
-theirs is read.
+The importers of pandapower, SimBench and OpenDSS bring programs that take long to load: they are loaded when a source
+of theirs is read.
 """
 
 import math
@@ -13,7 +13,6 @@ from typing import Any, cast
 
 from dlmp.network.matpower import from_matpower
 from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
-from dlmp.network.opendss import from_opendss
 from dlmp.network.profiles import Intervals
 from dlmp.network.sourceproblem import source_problem
 from dlmp.network.tables import read_tables
@@ -118,6 +117,8 @@ def _read_tables(name: str, folder: Path, options: Options, voltages: Voltages) 
 
 
 def _read_opendss(name: str, folder: Path, options: Options, voltages: Voltages) -> Network:
+    from dlmp.network.opendss import from_opendss  # noqa: PLC0415
+
     unknown = sorted(set(options) - set(OPENDSS_OPTIONS))
     if unknown:
         raise source_problem("options", unknown, f"are not known for OpenDSS; known: {', '.join(OPENDSS_OPTIONS)}")

@@ -52,7 +52,7 @@ while True:
 import pathlib, sys
 folder = pathlib.Path(sys.argv[-1]) / "results"
 folder.mkdir()
-(folder / "summary.json").write_text("{}")
+(folder.parent / "summary.json").write_text("{}")
 (folder / "prices.parquet").write_bytes(b"PAR1 rubbish")
 """,
     "has children": """
