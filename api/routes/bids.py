@@ -26,8 +26,8 @@ from api.routes.common import (
     requires,
     row_position,
 )
-from api.schemas.bids import BID, PRODUCTS, Batch, Bid, BidOut, BidPage, Receipt
-from api.schemas.common import Id
+from api.schemas.bids import BID, PRODUCTS, Batch, Bid, BidOut, Receipt
+from api.schemas.common import Id, Page
 from api.service import Service
 from api.store.tables import bids, markets, submissions
 
@@ -115,7 +115,7 @@ async def withdraw(
     return await _submit(request, service, who, idempotency_key, [change])
 
 
-@router.get("", summary="List bids", response_model=BidPage, responses=refusals(400, 403, 422))
+@router.get("", summary="List bids", response_model=Page[BidOut], responses=refusals(400, 403, 422))
 def list_bids(
     service: ServiceHere,
     who: CanRead,
@@ -151,7 +151,10 @@ def read(bid_id: BidId, service: ServiceHere, who: CanRead) -> Response:
 
 
 @router.get(
-    "/{bid_id}/history", summary="Read all versions of a bid", response_model=BidPage, responses=refusals(403, 404, 422)
+    "/{bid_id}/history",
+    summary="Read all versions of a bid",
+    response_model=Page[BidOut],
+    responses=refusals(403, 404, 422),
 )
 def history(bid_id: BidId, service: ServiceHere, who: CanRead) -> Response:
     """Read every version of a bid, the first one first."""

@@ -29,8 +29,8 @@ from api.routes.common import (
     text_position,
 )
 from api.runs import Cancel, RunRequest, cancel_run, request_run
-from api.schemas.common import Day, Id
-from api.schemas.objects import MarketIn, MarketOut, Page, RunIn, RunOut
+from api.schemas.common import Day, Id, Page
+from api.schemas.objects import MarketIn, MarketOut, RunIn, RunOut
 from api.service import Service
 from api.store.rows import row_of
 from api.store.tables import QUEUED, RUNNING, markets, runs, versions
@@ -66,7 +66,11 @@ async def add_market(body: MarketIn, service: ServiceHere, who: CanWrite) -> Res
 
 
 @router.get(
-    "/markets", tags=["markets"], summary="List markets", response_model=Page, responses=refusals(400, 403, 422)
+    "/markets",
+    tags=["markets"],
+    summary="List markets",
+    response_model=Page[MarketOut],
+    responses=refusals(400, 403, 422),
 )
 def list_markets(
     service: ServiceHere,
@@ -189,7 +193,7 @@ async def add_run(market_id: MarketId, body: RunIn, service: ServiceHere, who: C
     "/markets/{market_id}/runs",
     tags=["runs"],
     summary="List the runs of a market",
-    response_model=Page,
+    response_model=Page[RunOut],
     responses=refusals(403, 404, 422),
 )
 def list_runs(market_id: MarketId, service: ServiceHere, who: CanReadRuns) -> Response:

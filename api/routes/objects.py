@@ -24,7 +24,7 @@ from api.routes.common import (
     requires,
     text_position,
 )
-from api.schemas.common import Id
+from api.schemas.common import Id, Page
 from api.schemas.common import Name as FeederName
 from api.schemas.objects import (
     FeederIn,
@@ -32,7 +32,6 @@ from api.schemas.objects import (
     KeyIn,
     KeyOut,
     NewKeyOut,
-    Page,
     ParticipantIn,
     ParticipantOut,
     ResourceIn,
@@ -82,7 +81,7 @@ async def add_participant(
     "/participants",
     tags=["participants"],
     summary="List participants",
-    response_model=Page,
+    response_model=Page[ParticipantOut],
     responses=refusals(400, 403, 422),
 )
 def list_participants(
@@ -109,7 +108,7 @@ async def issue_key(body: KeyIn, service: ServiceHere, who: Annotated[Principal,
     return answered(201, _one(service, keys, name, _key) | {"key": whole})
 
 
-@router.get("/keys", tags=["keys"], summary="List keys", response_model=Page, responses=refusals(400, 403, 422))
+@router.get("/keys", tags=["keys"], summary="List keys", response_model=Page[KeyOut], responses=refusals(400, 403, 422))
 def list_keys(
     service: ServiceHere, who: Annotated[Principal, _can("keys:read")], cursor: Cursor = None, limit: Limit = 100
 ) -> Response:
@@ -149,7 +148,11 @@ async def add_feeder(
 
 
 @router.get(
-    "/feeders", tags=["feeders"], summary="List feeders", response_model=Page, responses=refusals(400, 403, 422)
+    "/feeders",
+    tags=["feeders"],
+    summary="List feeders",
+    response_model=Page[FeederOut],
+    responses=refusals(400, 403, 422),
 )
 def list_feeders(
     service: ServiceHere, who: Annotated[Principal, _can("feeders:read")], cursor: Cursor = None, limit: Limit = 100
@@ -192,7 +195,7 @@ async def add_resource(
     "/resources",
     tags=["resources"],
     summary="List resources",
-    response_model=Page,
+    response_model=Page[ResourceOut],
     responses=refusals(400, 403, 422),
 )
 def list_resources(

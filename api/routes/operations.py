@@ -13,8 +13,8 @@ from api.errors import Unavailable
 from api.http import StrictRoute
 from api.integrity import faults_in_store
 from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, row_position
-from api.schemas.objects import Page
-from api.schemas.operations import AuditCheck, Health
+from api.schemas.common import Page
+from api.schemas.operations import AuditCheck, EntryOut, Health
 from api.store.tables import audit, chain
 
 router = APIRouter(route_class=StrictRoute)
@@ -23,7 +23,11 @@ CanAudit = Annotated[Principal, Depends(requires("audit:read"))]
 
 
 @router.get(
-    "/v1/audit", tags=["audit"], summary="Read the audit chain", response_model=Page, responses=refusals(400, 403, 422)
+    "/v1/audit",
+    tags=["audit"],
+    summary="Read the audit chain",
+    response_model=Page[EntryOut],
+    responses=refusals(400, 403, 422),
 )
 def read_audit(service: ServiceHere, who: CanAudit, cursor: Cursor = None, limit: Limit = 100) -> Response:
     """Read who changed what, and when, from the first change on."""

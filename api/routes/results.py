@@ -29,8 +29,7 @@ from api.routes.common import (
     requires,
     row_position,
 )
-from api.schemas.common import Id, Time
-from api.schemas.objects import Page
+from api.schemas.common import Id, Page, Time
 from api.schemas.results import PricePage
 from api.service import Service
 from api.store.rows import row_of
@@ -139,7 +138,7 @@ Reading = Annotated[_Reading, Depends(_reading)]
     "/prices",
     tags=["prices"],
     summary="Follow publications",
-    response_model=Page,
+    response_model=Page[dict[str, Any]],
     responses=refusals(400, 403, 422),
 )
 def list_versions(
@@ -197,7 +196,7 @@ def read_prices(
     "/markets/{market_id}/limits",
     tags=["prices"],
     summary="Read binding limits",
-    response_model=Page,
+    response_model=Page[dict[str, Any]],
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_limits(
@@ -215,7 +214,7 @@ def read_limits(
     "/markets/{market_id}/awards",
     tags=["awards"],
     summary="Read awards",
-    response_model=Page,
+    response_model=Page[dict[str, Any]],
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_awards(
@@ -238,7 +237,7 @@ def read_awards(
     "/markets/{market_id}/statements",
     tags=["statements"],
     summary="Read statements",
-    response_model=Page,
+    response_model=Page[dict[str, Any]],
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_statements(
@@ -256,7 +255,7 @@ def read_statements(
     "/markets/{market_id}/statements/delta",
     tags=["statements"],
     summary="Read what a correction changes",
-    response_model=Page,
+    response_model=Page[dict[str, Any]],
     responses=UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_delta(reading: Reading, who: Annotated[Principal, Depends(requires("statements:read"))]) -> Response:

@@ -176,10 +176,3 @@ class BidOut(Answer):
     received_at: str
     sequence: int
     content_sha256: str
-
-
-class BidPage(Answer):
-    """Bids, and where the next page begins."""
-
-    items: list[BidOut]
-    next_cursor: str | None

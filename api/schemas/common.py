@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
@@ -13,6 +13,7 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 PRICE_DECIMALS, POWER_DECIMALS = 5, 3
 LARGEST_NUMBER = 1e9
 ID_PATTERN = r"^[a-z]{2,4}_[0-9a-f]{24}$"
+Item = TypeVar("Item")
 
 
 class Body(BaseModel):
@@ -27,6 +28,13 @@ class Answer(BaseModel):
     """What the service answers."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
+
+
+class Page(Answer, Generic[Item]):
+    """Some of many things, and where the next page begins."""
+
+    items: list[Item]
+    next_cursor: str | None
 
 
 def _time(value: Any) -> datetime:

@@ -344,10 +344,3 @@ class RunOut(Answer):
     attempts: int
     progress: dict[str, Any]
     summary: dict[str, Any] | None
-
-
-class Page(Answer):
-    """Some of many things, and where the next page begins."""
-
-    items: list[dict[str, Any]]
-    next_cursor: str | None

@@ -1,6 +1,27 @@
 """Audit and health, as they go out."""
 
+from typing import Any
+
+from pydantic import Field
+
 from api.schemas.common import Answer
+
+
+class EntryOut(Answer):
+    """A change, and the hash that binds it to the one before it."""
+
+    sequence: int
+    at: str
+    actor: str
+    """Key that made it, ``clock`` or a worker."""
+    action: str = Field(examples=["market.published"])
+    target: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    rows: dict[str, str]
+    """SHA-256 of each row that it wrote, by its table and name."""
+    previous_hash: str
+    hash: str
 
 
 class AuditCheck(Answer):
