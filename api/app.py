@@ -38,5 +38,6 @@ def new_app(service: Service) -> FastAPI:
         app.include_router(routes.router)
     document(app)
     handle_errors(app)
-    app.add_middleware(Edge, max_body_bytes=service.settings.max_body_bytes, metrics=service.metrics)
+    limit = service.settings.max_body_bytes
+    app.add_middleware(Edge, max_body_bytes=limit, metrics=service.metrics, clock=service.clock)
     return app

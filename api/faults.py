@@ -42,11 +42,17 @@ CODES = {
 OF_A_NAME = "[key]"
 """Ends the place of an error of the name of a member itself."""
 DISCRIMINATOR = "product"
+MOST_FAULTS = 100
+"""So many faults of one value are named; then how many more there are."""
 
 
 def faults_of(errors: Iterable[Mapping[str, Any]], tags: Sequence[str] = ()) -> list[Fault]:
     """Turn pydantic's errors into faults; `tags` name the members of unions, which are no part of a pointer."""
-    return [_fault(error, tags) for error in errors]
+    found = list(errors)
+    faults = [_fault(error, tags) for error in found[:MOST_FAULTS]]
+    if len(found) > MOST_FAULTS:
+        faults.append(Fault("", "too_many_faults", f"There are {len(found) - MOST_FAULTS} more."))
+    return faults
 
 
 def _fault(error: Mapping[str, Any], tags: Sequence[str]) -> Fault:

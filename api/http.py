@@ -3,6 +3,7 @@
 Bodies are cut off at their limit before they are parsed, and nothing that was sent is repeated in an answer.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.clock import Clock
 from api.errors import MEDIA_TYPE, BadRequest, Refusal, TooLarge, Unprocessable, UnsupportedMedia
 from api.faults import faults_of
 from api.identity import new_id
@@ -24,6 +26,8 @@ from api.schemas.bids import PRODUCTS
 from api.strictjson import strict_loads
 
 REQUEST_ID = "x-request-id"
+LARGE_BODY = 64 * 1024
+"""A body of more bytes is parsed beside the event loop, where others are served meanwhile."""
 TITLES = {404: "Not found", 405: "Method not allowed"}
 log = structlog.get_logger("dlmp.http")
 
@@ -33,18 +37,27 @@ class _StrictRequest(Request):
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
-            self._json = strict_loads(await self.body())
+            body = await self.body()
+            is_large = len(body) > LARGE_BODY
+            self._json = await asyncio.to_thread(strict_loads, body) if is_large else strict_loads(body)
         return self._json
 
 
 class StrictRoute(APIRoute):
-    """A route with strict JSON bodies, whose refusals become problem details."""
+    """A route with strict JSON bodies, whose refusals become problem details.
+
+    A dependency with an attribute `admit`, a coroutine function of the request, is asked before the body is read.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handler = super().get_route_handler()
+        found = (getattr(part.call, "admit", None) for part in self.dependant.dependencies)
+        admissions = [admit for admit in found if admit is not None]
 
         async def strict(request: Request) -> Response:
+            for admit in admissions:
+                await admit(request)
             if self.body_field is not None and not _is_json(request.headers):
                 raise UnsupportedMedia("not_json", "The body must be JSON, and its Content-Type application/json.")
             try:
@@ -129,10 +142,13 @@ class Metrics:
 
 
 class Edge:
-    """ASGI middleware: a request id, the limit of the body, one log line and the metrics of each request."""
+    """ASGI middleware: a request id, the time of receipt, the body's limit, a log line and metrics of each request.
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics):
-        self._app, self._limit, self._metrics = app, max_body_bytes, metrics
+    A request is received, ``received_at`` of its scope, when the last byte of its body is here.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics, clock: Clock):
+        self._app, self._limit, self._metrics, self._clock = app, max_body_bytes, metrics, clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -182,6 +198,8 @@ class Edge:
             received += len(message.get("body", b""))
             if received > self._limit:
                 raise self._too_large()
+            if not message.get("more_body", False):
+                scope.setdefault("received_at", self._clock())
             return message
 
         await self._app(scope, counted, send)

@@ -13,6 +13,8 @@ from api.errors import BadRequest, Fault
 LONE = "Text has half of a surrogate pair, which is no character."
 DEEPEST = 32
 """Most levels of arrays and objects."""
+MOST_MEMBERS = 64
+"""Most members of an object."""
 
 
 def strict_loads(body: bytes) -> Any:
@@ -60,6 +62,8 @@ def _too_deep() -> BadRequest:
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_MEMBERS:
+        raise _NotAllowedError("too_many_members", f"An object has more than {MOST_MEMBERS} members.")
     members = dict(pairs)
     if len(members) < len(pairs):
         raise _NotAllowedError("duplicate_key", "An object has the same key twice.")

@@ -1,5 +1,6 @@
 """Bids: submit, amend, withdraw, read."""
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -71,10 +72,7 @@ async def place_batch(
     request: Request, body: Batch, service: ServiceHere, who: CanWrite, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Place up to 1,000 bids, all or none of them (`atomic`) or each on its own (`per_item`)."""
-    changes = []
-    for item in body.bids:
-        bid, faults = checked(BID, item, PRODUCTS)
-        changes.append(Place(None if bid is None else _terms(bid), faults))
+    changes = await asyncio.to_thread(_places, body.bids)
     is_atomic = body.mode == "atomic"
     return await _submit(request, service, who, idempotency_key, changes, is_atomic=is_atomic, is_batch=True)
 
@@ -171,7 +169,7 @@ async def _submit(
     is_atomic: bool = True,
     is_batch: bool = False,
 ) -> Response:
-    received_at = service.clock()
+    content = await request.body()
     if not idempotency_key or len(idempotency_key) > 200 or not idempotency_key.isprintable():
         raise BadRequest("idempotency_key_needed", "The header Idempotency-Key must have 1 to 200 characters.")
     if who.participant_id is None:
@@ -180,14 +178,22 @@ async def _submit(
         participant_id=who.participant_id,
         key_id=who.key_id,
         idempotency_key=idempotency_key,
-        content=await request.body(),
-        received_at=received_at,
+        content=content,
+        received_at=request.scope["received_at"],
         changes=changes,
         is_atomic=is_atomic,
         is_batch=is_batch,
     )
     reply: Reply = await service.submit(submission)
     return answered(reply.status, reply.document, {"Idempotent-Replay": "true"} if reply.is_again else None)
+
+
+def _places(items: Sequence[object]) -> list[Place]:
+    places = []
+    for item in items:
+        bid, faults = checked(BID, item, PRODUCTS)
+        places.append(Place(None if bid is None else _terms(bid), faults))
+    return places
 
 
 def _terms(bid: Any) -> Terms:

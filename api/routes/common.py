@@ -70,12 +70,10 @@ ServiceHere = Annotated[Service, Depends(service_of)]
 
 
 def requires(scope: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    """Make a dependency that gives who asks, and refuses those without `scope`."""
+    """Make a dependency that gives who asks; a `StrictRoute` refuses those without `scope` before it reads a body."""
 
-    async def principal(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
-    ) -> Principal:
-        service: Service = request.app.state.service
+    async def admit(request: Request) -> None:
+        service, credentials = await service_of(request), await BEARER(request)
         token = credentials.credentials if credentials else None
         who = service.keyring.recall(token)
         if who is None:
@@ -84,9 +82,15 @@ def requires(scope: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
         client = request.client.host if request.client else ""
         service.keyring.count(who.key_id if credentials else client)
         who.require(scope)
-        return who
+        request.scope["principal"] = who
 
-    principal.scope = scope  # type: ignore[attr-defined]
+    async def principal(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
+    ) -> Principal:
+        admitted: Principal = request.scope["principal"]
+        return admitted
+
+    principal.scope, principal.admit = scope, admit  # type: ignore[attr-defined]
     return principal
 
 
