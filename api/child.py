@@ -1,5 +1,8 @@
 """The process of one run: ``python -m api.child FOLDER`` clears ``FOLDER/case`` into ``FOLDER/results``.
 
+Where the case has a folder ``settling``, its statements are those of two settlements, with the readings there: awards
+at the prices of the case, and deviations from them at the prices of the real-time market, or else of the case again.
+
 It says what it is doing in lines of JSON on its standard output, and ends when its standard input does: so it never
 outlives the worker that waits for it.
 """
@@ -11,14 +14,22 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
+
 from dlmp.casefolder import read_case
-from dlmp.clearing import CONVERGED, clear
+from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.dispatch import PassReport
 from dlmp.errors import DlmpError, InfeasibleError, InputError
 from dlmp.output import write_results
 from dlmp.settings import Settings
+from dlmp.settlement import settle
 
 CASE, RESULTS, SETTINGS = "case", "results", "settings.json"
+SETTLING = "settling/"
+METERED, REAL_TIME, REAL_TIME_SETTINGS = (SETTLING + name for name in ("metered.csv", "real_time", "real_time.json"))
+"""What stands in the case of a run that settles with what was metered."""
+REAL_TIME_PRICES = "real_time_prices"
+"""Name of the table of the real-time prices that deviations were settled at."""
 REFUSED, NOT_CONVERGED_CODE = 2, 4
 
 
@@ -35,16 +46,36 @@ def main() -> None:
 
 def _clear(folder: Path) -> None:
     began = time.perf_counter()
-    settings = Settings(**json.loads((folder / SETTINGS).read_text("utf-8")))
+    clearing = _cleared(folder / CASE, folder / SETTINGS)
+    settlement, real_time = None, None
+    if (folder / CASE / METERED).exists():
+        if (folder / CASE / REAL_TIME_SETTINGS).exists():
+            real_time = _cleared(folder / CASE / REAL_TIME, folder / CASE / REAL_TIME_SETTINGS)
+        metered = pd.read_csv(
+            folder / CASE / METERED,
+            dtype={"resource": str},
+            keep_default_na=False,
+            na_values={"q_kvarh": [""]},
+            float_precision="round_trip",
+        )
+        settlement = settle(clearing, real_time=real_time or clearing, metered=metered, deem_missing=True)
+    _say(text="checking and writing the results", passes=len(clearing.passes))
+    wall_seconds = time.perf_counter() - began
+    write_results(clearing, folder / RESULTS, parquet=True, settlement=settlement, wall_seconds=wall_seconds)
+    if real_time is not None:
+        real_time.prices.table().to_parquet(folder / RESULTS / f"{REAL_TIME_PRICES}.parquet", index=False)
+
+
+def _cleared(folder: Path, settings: Path) -> Clearing:
+    """Clear the case of a folder; the process ends here where it does not converge."""
     _say(text="reading the case", passes=0)
-    case = read_case(folder / CASE)
+    case = read_case(folder)
     _say(text="clearing", passes=0)
-    clearing = clear(case, settings, _show_pass)
+    clearing = clear(case, Settings(**json.loads(settings.read_text("utf-8"))), _show_pass)
     if clearing.status != CONVERGED:
         _say(reason=f"not converged in {len(clearing.passes)} passes")
         raise SystemExit(NOT_CONVERGED_CODE)
-    _say(text="checking and writing the results", passes=len(clearing.passes))
-    write_results(clearing, folder / RESULTS, parquet=True, wall_seconds=time.perf_counter() - began)
+    return clearing
 
 
 def _show_pass(report: PassReport) -> None:

@@ -17,7 +17,7 @@ from api.errors import NotFound
 from api.frames import TIME_FORMAT, chosen, csv_chunks, page, parquet_bytes, result_table
 from api.http import StrictRoute
 from api.oasis import oasis_table
-from api.publication import published_versions, status_of
+from api.publication import published_versions
 from api.routes.common import (
     Cursor,
     Limit,
@@ -78,7 +78,7 @@ class _Published:
             "market_id": self.market.id,
             "price_version": number,
             "is_current": number == self.newest,
-            "status": status_of(number, self.market.stage),
+            "status": self.version.status,
             "reason": self.version.reason,
             "published_at": rfc3339(self.version.published_at),
             "run_id": self.version.run_id,
@@ -87,7 +87,7 @@ class _Published:
     @property
     def etag(self) -> str:
         """Changes when what is said changes."""
-        return f'"{self.version.run_id}-{self.version.price_version}-{self.newest}-{self.market.stage}"'
+        return f'"{self.version.run_id}-{self.version.price_version}-{self.newest}"'
 
     def is_known(self, if_none_match: str | None) -> bool:
         """Whether an ``If-None-Match`` names what would be said (RFC 9110, weak comparison)."""

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from worlds import DAY_BEGINS
 
-from api.runs import Claim, Ended, claim_run, end_run
+from api.runner import END
+from api.runs import Claim, Ended, claim_run
 from api.store.writer import each
 
 PRICES = ("lmp_usd_per_mwh", "energy", "loss", "congestion", "voltage", "unbalance", "scarcity")
@@ -61,11 +62,20 @@ def award_table(lines):
 def run_invented(world, lines, market=None, reason=None, nodes=("S", "A", "B")):
     """Run a market, with invented results; return the run's name."""
     market = market or world["market"]
-    writer = world.service.writer
     if world.ask("GET", f"/v1/markets/{market}")["state"] == "open":
         world.ask("POST", f"/v1/markets/{market}/close")
-    body = {} if reason is None else {"correction_reason": reason}
-    run = world.ask("POST", f"/v1/markets/{market}/runs", body)
+    return end_invented(world, lines, f"/v1/markets/{market}/runs", reason, nodes)
+
+
+def settle_invented(world, lines, market=None, reason=None):
+    """Settle a published market with invented results; return the run's name."""
+    return end_invented(world, lines, f"/v1/markets/{market or world['market']}/settle", reason)
+
+
+def end_invented(world, lines, path, reason, nodes=("S", "A", "B")):
+    """Ask for a run at `path`, and end it with invented results; return its name."""
+    writer = world.service.writer
+    run = world.ask("POST", path, {} if reason is None else {"correction_reason": reason})
     claimed = writer.do_now(each(claim_run), Claim("worker", world.clock(), 10.0, 3))
     assert claimed.id == run["id"]
     tables = {
@@ -75,7 +85,7 @@ def run_invented(world, lines, market=None, reason=None, nodes=("S", "A", "B")):
         "binding_limits": parquet({"element": ["line 1"], "price_usd_per_mwh": [1.5]}),
     }
     ended = Ended(run["id"], "worker", world.clock(), "succeeded", "", tables, {"status": "converged"})
-    assert writer.do_now(each(end_run), ended)
+    assert writer.do_now(END, ended)
     return run["id"]
 
 

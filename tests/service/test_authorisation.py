@@ -20,16 +20,17 @@ MAY = {
     PUBLIC: {"feeders:read", "markets:read", "prices:read"},
     AGGREGATOR: {
         *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "bids:write", "awards:read"),
-        "statements:read",
+        *("statements:read", "meter:read"),
     },
     AUDITOR: {
         *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "awards:read"),
-        *("statements:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
+        *("statements:read", "meter:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
     },
     OPERATOR: {
         *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "awards:read"),
-        *("statements:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
+        *("statements:read", "meter:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
         *("participants:write", "keys:write", "feeders:write", "resources:write", "markets:write", "runs:write"),
+        "meter:write",
     },
 }
 """What each role may do, written down a second time: an auditor writes nothing, and only participants bid."""
@@ -65,7 +66,10 @@ ROUTES = {
     "POST /v1/markets/{market_id}/open": Route("markets:write", "market"),
     "POST /v1/markets/{market_id}/close": Route("markets:write", "market"),
     "POST /v1/markets/{market_id}/publish": Route("markets:write", "market"),
-    "POST /v1/markets/{market_id}/settle": Route("markets:write", "market"),
+    "POST /v1/markets/{market_id}/settle": Route("markets:write", "market", body={}),
+    "POST /v1/markets/{market_id}/readings": Route("meter:write", "market", body={}),
+    "POST /v1/markets/{market_id}/readings/csv": Route("meter:write", "market", body=b"no table"),
+    "GET /v1/markets/{market_id}/readings": Route("meter:read", "market"),
     "POST /v1/markets/{market_id}/runs": Route("runs:write", "market", body={"limits": 1}),
     "GET /v1/markets/{market_id}/runs": Route("runs:read", "market"),
     "GET /v1/runs/{run_id}": Route("runs:read", "run"),
@@ -132,6 +136,8 @@ def ask(world, name, who, target=None):
         etag = world.get(f"/v1/bids/{bid_id}", "auditor").headers.get("etag", '"x-1"')
         headers = {"Idempotency-Key": f"key {next(world.numbers)}", "If-Match": etag}
     content = {} if route.body is None else {"json": world.bid(side="none") if route.body == "bid" else route.body}
+    if isinstance(route.body, bytes):
+        headers, content = {"Content-Type": "text/csv"}, {"content": route.body}
     return world.request(name.split()[0], path, who, headers, **content)
 
 

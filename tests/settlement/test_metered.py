@@ -19,7 +19,6 @@ def read(frame: pd.DataFrame, *, deem_missing: bool = False) -> Metered:
     return metered_energy(frame, NAMES, HORIZON, AWARDED, deem_missing=deem_missing)
 
 
-
 def table(**change: object) -> pd.DataFrame:
     columns = {
         "resource": ["ev", "pv", "pv", "ev"],
