@@ -20,7 +20,7 @@ from dlmp.casefolder import read_case
 from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.dispatch import PassReport
 from dlmp.errors import DlmpError, InfeasibleError, InputError
-from dlmp.output import write_results
+from dlmp.output import finite, write_results
 from dlmp.settings import Settings
 from dlmp.settlement import settle
 
@@ -30,6 +30,17 @@ METERED, REAL_TIME, REAL_TIME_SETTINGS = (SETTLING + name for name in ("metered.
 """What stands in the case of a run that settles with what was metered."""
 REAL_TIME_PRICES = "real_time_prices"
 """Name of the table of the real-time prices that deviations were settled at."""
+PRICE_SHARES, CALLS = "price_shares", "calls"
+"""Names of the tables of what makes each price, and of whom the calls in it name."""
+LEAST_SHARE_USD_PER_MWH = 0.01
+"""Shares of a price below this are told together, as its rest [currency/MWh], [currency/MVArh]."""
+PRICE_COLUMNS = {"lmp_usd_per_mwh": "price_usd_per_mwh", "lmp_q_usd_per_mvarh": "q_price_usd_per_mvarh"}
+SHARE_COLUMNS = {
+    "phase_of_bus": "phase",
+    "phase": "element_phase",
+    "end": "element_end",
+    "share_q_usd_per_mvarh": "q_share_usd_per_mvarh",
+}
 REFUSED, NOT_CONVERGED_CODE = 2, 4
 
 
@@ -62,8 +73,19 @@ def _clear(folder: Path) -> None:
     _say(text="checking and writing the results", passes=len(clearing.passes))
     wall_seconds = time.perf_counter() - began
     write_results(clearing, folder / RESULTS, parquet=True, settlement=settlement, wall_seconds=wall_seconds)
+    for name, table in ((PRICE_SHARES, _price_shares(clearing)), (CALLS, clearing.calls())):
+        table.to_parquet(folder / RESULTS / f"{name}.parquet", index=False)
     if real_time is not None:
         real_time.prices.table().to_parquet(folder / RESULTS / f"{REAL_TIME_PRICES}.parquet", index=False)
+
+
+def _price_shares(clearing: Clearing) -> pd.DataFrame:
+    """What makes each price, beside it: rows add up to the prices."""
+    keys = ["interval_start", "interval", "bus", "phase"]
+    shares = clearing.price_shares(LEAST_SHARE_USD_PER_MWH, with_rest=True).rename(columns=SHARE_COLUMNS)
+    prices = clearing.prices.table().rename(columns=PRICE_COLUMNS)[[*keys, *PRICE_COLUMNS.values()]]
+    shares = finite(PRICE_SHARES, shares.merge(prices, on=keys, how="left", validate="many_to_one"))
+    return shares.sort_values(["interval", "bus", "phase"], kind="stable")
 
 
 def _cleared(folder: Path, settings: Path) -> Clearing:

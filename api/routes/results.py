@@ -12,6 +12,7 @@ from sqlalchemy import Connection, and_, select
 from starlette.responses import StreamingResponse
 
 from api.auth import Principal
+from api.child import CALLS, PRICE_COLUMNS, PRICE_SHARES
 from api.clock import rfc3339
 from api.errors import NotFound
 from api.frames import TIME_FORMAT, chosen, csv_chunks, page, parquet_bytes, result_table
@@ -31,7 +32,7 @@ from api.routes.common import (
 )
 from api.schemas.common import Id, Time
 from api.schemas.objects import Page
-from api.schemas.results import PricePage
+from api.schemas.results import PricePage, PriceSharePage
 from api.service import Service
 from api.store.rows import row_of
 from api.store.tables import markets, resources, versions
@@ -52,7 +53,6 @@ PriceFormat = Annotated[
 IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
 UNCHANGED: Responses = {304: {"description": "What you have is current."}}
 FORMS: Responses = {200: {"content": {kind: {} for kind in ("text/csv", "application/vnd.apache.parquet")}}}
-PRICE_COLUMNS = {"lmp_usd_per_mwh": "price_usd_per_mwh", "lmp_q_usd_per_mvarh": "q_price_usd_per_mvarh"}
 CACHE = "private, no-cache"
 STATEMENT_KEYS = ("participant", "resource", "product", "unit")
 DELTA = pa.schema(
@@ -194,6 +194,30 @@ def read_prices(
 
 
 @router.get(
+    "/markets/{market_id}/price-shares",
+    tags=["prices"],
+    summary="Read what makes each price",
+    response_model=PriceSharePage,
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
+)
+def read_price_shares(
+    reading: Reading,
+    who: Annotated[Principal, Depends(requires("prices:read"))],
+    interval_start: Interval = None,
+    bus: Bus = None,
+    form: Format = "json",
+) -> Response:
+    """Read the share of the substation, of losses and of each binding limit in each price; they add up to it."""
+    begins = None if interval_start is None else interval_start.strftime(TIME_FORMAT)
+
+    def shares(connection: Connection, published: _Published) -> pa.Table:
+        table = result_table(connection, published.version.run_id, PRICE_SHARES)
+        return _masked(connection, who, published, chosen(table, {"interval_start": begins, "bus": bus}))
+
+    return reading.answer(shares, form)
+
+
+@router.get(
     "/markets/{market_id}/limits",
     tags=["prices"],
     summary="Read binding limits",
@@ -203,10 +227,14 @@ def read_prices(
 def read_limits(
     reading: Reading, who: Annotated[Principal, Depends(requires("prices:read"))], form: Format = "json"
 ) -> Response:
-    """Read the limits that bind and so make congestion and voltage parts of prices."""
+    """Read the limits that bind and so make congestion and voltage parts of prices.
+
+    Which resource is called in the state in which a limit binds is told to its owner, an auditor and an operator.
+    """
 
     def limits(connection: Connection, published: _Published) -> pa.Table:
-        return result_table(connection, published.version.run_id, "binding_limits")
+        table = result_table(connection, published.version.run_id, "binding_limits")
+        return _masked(connection, who, published, table)
 
     return reading.answer(limits, form)
 
@@ -227,9 +255,8 @@ def read_awards(
         table = result_table(connection, published.version.run_id, "awards")
         if who.sees_all:
             return table
-        owned = and_(resources.c.participant_id == who.participant_id, resources.c.feeder == published.market.feeder)
-        own = list(connection.execute(select(resources.c.name).where(owned)).scalars())
-        return table.filter(pc.is_in(table["resource"], pa.array(own, pa.string())))
+        own = pa.array(_own_resources(connection, who, published), pa.string())
+        return table.filter(pc.is_in(table["resource"], own))
 
     return reading.answer(awards, form)
 
@@ -280,6 +307,23 @@ def _published(connection: Connection, market_id: str, number: int | None) -> _P
     if not 1 <= wanted <= len(known):
         raise NotFound("published version")
     return _Published(market, known[wanted - 1], known[wanted - 2] if wanted > 1 else None, len(known))
+
+
+def _own_resources(connection: Connection, who: Principal, published: _Published) -> list[str]:
+    """Names of the resources of who asks on the feeder of a market."""
+    owned = and_(resources.c.participant_id == who.participant_id, resources.c.feeder == published.market.feeder)
+    return list(connection.execute(select(resources.c.name).where(owned)).scalars())
+
+
+def _masked(connection: Connection, who: Principal, published: _Published, table: pa.Table) -> pa.Table:
+    """Rows of `table` whose ``called`` names no resource of others."""
+    if who.sees_all:
+        return table
+    own = set(_own_resources(connection, who, published))
+    calls = result_table(connection, published.version.run_id, CALLS).to_pylist()
+    hidden = {row["called"]: row["anonymous"] for row in calls if row["resource"] not in own}
+    masked = [hidden.get(called, called) for called in table["called"].to_pylist()]
+    return table.set_column(table.column_names.index("called"), "called", pa.array(masked, pa.string()))
 
 
 def _statement(connection: Connection, who: Principal, run_id: str) -> pa.Table:

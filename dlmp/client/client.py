@@ -238,6 +238,13 @@ class Client:
         """Limits that bind."""
         return self._table(f"/v1/markets/{market_id}/limits", price_version=version)
 
+    def price_shares(
+        self, market_id: str, version: int | None = None, bus: str | None = None, interval_start: str | None = None
+    ) -> pd.DataFrame:
+        """What makes each price: the share of each binding element, which add up to it."""
+        path = f"/v1/markets/{market_id}/price-shares"
+        return self._table(path, price_version=version, bus=bus, interval_start=interval_start)
+
     def awards(self, market_id: str, version: int | None = None) -> pd.DataFrame:
         """What your resources were awarded, or for an operator all."""
         return self._table(f"/v1/markets/{market_id}/awards", price_version=version)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from publishing import publish_invented, run_invented, settle_invented
+from publishing import ANONYMOUS, publish_invented, run_invented, settle_invented
 from worlds import furnish, pages, running
 
 from api.runner import Runner
@@ -18,7 +18,7 @@ from api.store.writer import each
 
 LINES = [("sunny", "solar", "10.01"), ("sunny", "battery", "-3.50"), ("windy", "wind", "0.07")]
 CORRECTED = [("sunny", "solar", "10.02"), ("windy", "wind", "0.07"), ("windy", "wind too", "99.99")]
-NAMES = ("prices", "awards", "statements", "limits")
+NAMES = ("prices", "awards", "statements", "limits", "price-shares")
 
 
 def path(world, name, market=None):
@@ -212,6 +212,38 @@ def test_prices_are_filtered_by_bus_and_interval_in_every_form(corrected):
             answer = corrected.get(f"{path(corrected, 'prices')}?{empty}&format={form}", None)
             assert answer.status_code == 200
         assert corrected.get(f"{path(corrected, 'prices')}?{empty}", None).json()["items"] == []
+
+
+def test_price_shares_are_filtered_as_prices_are(corrected):
+    where = path(corrected, "price-shares")
+    for query, count in (("bus=A", 6), ("bus=Z", 0), ("interval_start=2026-07-01T07:00:00Z", 12), ("bus=B&limit=2", 2)):
+        assert len(corrected.get(f"{where}?{query}", None).json()["items"]) == count, query
+
+
+SEEN = {
+    None: set(ANONYMOUS.values()),
+    "sunny": {"capacity_up of solar", *ANONYMOUS.values()},
+    "windy": {"var_up of wind since interval 3", "capacity_up of a called resource"},
+    "auditor": set(ANONYMOUS),
+    "operator": set(ANONYMOUS),
+}
+
+
+@pytest.mark.parametrize("who", SEEN)
+@pytest.mark.parametrize("name", ["limits", "price-shares"])
+def test_a_called_resource_is_named_to_its_owner_only(corrected, name, who):
+    """That it is called tells that it was awarded; a service that is called as a whole names nobody."""
+    for form in ("json", "csv", "parquet"):
+        answer = corrected.get(f"{path(corrected, name)}?format={form}", who)
+        if form == "json":
+            items = answer.json()["items"]
+        elif form == "csv":
+            items = list(csv.DictReader(io.StringIO(answer.text)))
+        else:
+            items = pq.read_table(io.BytesIO(answer.content)).to_pylist()
+        assert {item["called"] for item in items} == SEEN[who] | {"-", "capacity_up"}
+        for other in {None: ("solar", "wind"), "sunny": ("wind",), "windy": ("solar",)}.get(who, ()):
+            assert other.encode() not in answer.content
 
 
 def test_parts_of_a_price_add_up_to_it(corrected):

@@ -103,6 +103,7 @@ def test_a_market_is_settled_twice_by_hand(loop, tmp_path_factory):
         for market in (ahead, real_time):
             cleared(world, market, {})
         first = world.get(path(ahead, "statements?format=csv")).content
+        check_price_shares(world, ahead)
         assert total(statement(world, "sunny", ahead)) == Decimal("72.00")
         world.clock.step(days=2)
         world.ask("POST", path(ahead, "readings"), {"readings": [reading(world, 0, 80), reading(world, 1, 110)]})
@@ -133,6 +134,24 @@ def test_a_market_is_settled_twice_by_hand(loop, tmp_path_factory):
         assert statement(world, "sunny", ahead, "/delta")["sun", "energy"] == pytest.approx((0, Decimal("24.00")))
         assert total(statement(world, "sunny", ahead)) == Decimal("84.75"), "the meters stay settled"
         assert world.ask("GET", "/v1/audit/verify")["is_whole"]
+
+
+def check_price_shares(world, market):
+    shares, prices = (
+        world.ask("GET", path(market, f"{name}?interval_start={z(DAY_BEGINS)}"))["items"]
+        for name in ("price-shares", "prices")
+    )
+    assert {(share["component"], share["element"]) for share in shares} == {
+        *(("energy", "substation price"), ("loss", "network losses")),
+    }
+    for price in prices:
+        own = [share for share in shares if share["bus"] == price["bus"]]
+        assert own and all(share["price_usd_per_mwh"] == price["price_usd_per_mwh"] for share in own)
+        for share, whole in (
+            ("share_usd_per_mwh", "price_usd_per_mwh"),
+            ("q_share_usd_per_mvarh", "q_price_usd_per_mvarh"),
+        ):
+            assert sum(one[share] for one in own) == pytest.approx(price[whole], abs=1e-8)
 
 
 def all_statements(world, market):
