@@ -20,6 +20,8 @@ from api.store.rows import row_of
 from api.store.tables import LIVE, bids, markets, readings, resources
 from api.store.vouching import vouch
 
+MOST_TOLD = 1_000
+"""Most problems that are told at once."""
 Faults = dict[int, list[Fault]]
 """What is wrong with each reading, by its place among those that were sent."""
 
@@ -64,7 +66,7 @@ def add_readings(connection: Connection, chain: Chain, posted: Posted) -> list[d
         raise Conflict("gate_not_closed", f"The market is {state}: nothing has been traded that could be metered.")
     placed, faults = _placed(connection, market, posted)
     if faults:
-        raise Unprocessable([fault for number in sorted(faults) for fault in _told(posted, number, faults[number])])
+        raise _refusal(posted, faults)
     newest = {row.resource_id: row for row in newest_readings(connection, market.id)}
     items, rows = [], []
     for resource_id, values in placed.items():
@@ -167,6 +169,12 @@ def _wrong_times(item: Reading, market: Row[Any], posted: Posted) -> list[Fault]
     if item.interval_end > posted.received_at:
         return [Fault("/interval_end", "not_over", "The interval is not over: nothing can have been metered.")]
     return []
+
+
+def _refusal(posted: Posted, faults: Faults) -> Unprocessable:
+    found = [fault for number in sorted(faults) for fault in _told(posted, number, faults[number])]
+    more = f"{len(found)} problems in the body, of which the first {MOST_TOLD} are told."
+    return Unprocessable(found[:MOST_TOLD], detail=more if len(found) > MOST_TOLD else "")
 
 
 def _told(posted: Posted, number: int, faults: Sequence[Fault]) -> list[Fault]:

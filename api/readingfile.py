@@ -11,7 +11,7 @@ from typing import Any
 from api.errors import BadRequest, Fault, Unprocessable
 from api.schemas.readings import COLUMNS, MOST_READINGS
 
-NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,18})?")
+NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?")
 NUMBERS = ("net_injection_kwh", "q_kvarh")
 OPTIONAL = ("q_kvarh",)
 
