@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from api.http import Edge, handle_errors
-from api.routes import bids, markets, objects, operations, results
+from api.routes import bids, markets, objects, operations, readings, results
 from api.routes.documentation import document
 from api.runner import Runner
 from api.service import Service
@@ -34,7 +34,14 @@ def new_app(service: Service) -> FastAPI:
         title="dlmp", summary=SUMMARY, version=version("dlmp"), lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for routes in (bids, objects, markets, results, operations):  # looked through in this order for every request
+    for routes in (
+        bids,
+        objects,
+        markets,
+        readings,
+        results,
+        operations,
+    ):  # looked through in this order for every request
         app.include_router(routes.router)
     document(app)
     handle_errors(app)

@@ -28,7 +28,9 @@ def unpack_into(blob: bytes, folder: Path) -> None:
     """Write the files of an archive that `pack` made into a new `folder`."""
     folder.mkdir(parents=True)
     for name, content in unpack(blob).items():
-        (folder / name).write_bytes(content)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def content_sha256(files: Mapping[str, bytes]) -> str:

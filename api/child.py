@@ -2,6 +2,9 @@
 
 It leaves its tables in ``FOLDER/results`` and what they come to in ``FOLDER/summary.json``.
 
+Where the case has a folder ``settling``, its statements are those of two settlements, with the readings there: awards
+at the prices of the case, and deviations from them at the prices of the real-time market, or else of the case again.
+
 It says what it is doing in lines of JSON on its standard output, and ends when its standard input does: so it never
 outlives the worker that waits for it.
 """
@@ -13,14 +16,37 @@ import threading
 import time
 from pathlib import Path
 
-from api.runfolder import CASE, RESULTS, SETTINGS, SUMMARY
+import pandas as pd
+
+from api.runfolder import (
+    CALLS,
+    CASE,
+    METERED,
+    PRICE_COLUMNS,
+    PRICE_SHARES,
+    REAL_TIME,
+    REAL_TIME_PRICES,
+    REAL_TIME_SETTINGS,
+    RESULTS,
+    SETTINGS,
+    SUMMARY,
+)
 from dlmp import output
 from dlmp.casefolder import read_case
-from dlmp.clearing import CONVERGED, clear
+from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.dispatch import PassReport
 from dlmp.errors import DlmpError, InfeasibleError, InputError
 from dlmp.settings import Settings
+from dlmp.settlement import settle
 
+LEAST_SHARE_USD_PER_MWH = 0.01
+"""Shares of a price below this are told together, as its rest [currency/MWh], [currency/MVArh]."""
+SHARE_COLUMNS = {
+    "phase_of_bus": "phase",
+    "phase": "element_phase",
+    "end": "element_end",
+    "share_q_usd_per_mvarh": "q_share_usd_per_mvarh",
+}
 REFUSED, NOT_CONVERGED_CODE = 2, 4
 
 
@@ -37,17 +63,48 @@ def main() -> None:
 
 def _clear(folder: Path) -> None:
     began = time.perf_counter()
-    settings = Settings(**json.loads((folder / SETTINGS).read_text("utf-8")))
+    clearing = _cleared(folder / CASE, folder / SETTINGS)
+    settlement, real_time = None, None
+    if (folder / CASE / METERED).exists():
+        if (folder / CASE / REAL_TIME_SETTINGS).exists():
+            real_time = _cleared(folder / CASE / REAL_TIME, folder / CASE / REAL_TIME_SETTINGS)
+        metered = pd.read_csv(
+            folder / CASE / METERED,
+            dtype={"resource": str},
+            keep_default_na=False,
+            na_values={"q_kvarh": [""]},
+            float_precision="round_trip",
+        )
+        settlement = settle(clearing, real_time=real_time or clearing, metered=metered, deem_missing=True)
+    _say(text="checking and writing the results", passes=len(clearing.passes))
+    wall_seconds = time.perf_counter() - began
+    output.write_results(clearing, folder / RESULTS, parquet=True, settlement=settlement, wall_seconds=wall_seconds)
+    (folder / RESULTS / output.SUMMARY).rename(folder / SUMMARY)
+    for name, table in ((PRICE_SHARES, _price_shares(clearing)), (CALLS, clearing.calls())):
+        table.to_parquet(folder / RESULTS / f"{name}.parquet", index=False)
+    if real_time is not None:
+        real_time.prices.table().to_parquet(folder / RESULTS / f"{REAL_TIME_PRICES}.parquet", index=False)
+
+
+def _price_shares(clearing: Clearing) -> pd.DataFrame:
+    """What makes each price, beside it: rows add up to the prices."""
+    keys = ["interval_start", "interval", "bus", "phase"]
+    shares = clearing.price_shares(LEAST_SHARE_USD_PER_MWH, with_rest=True).rename(columns=SHARE_COLUMNS)
+    prices = clearing.prices.table().rename(columns=PRICE_COLUMNS)[[*keys, *PRICE_COLUMNS.values()]]
+    shares = output.finite(PRICE_SHARES, shares.merge(prices, on=keys, how="left", validate="many_to_one"))
+    return shares.sort_values(["interval", "bus", "phase"], kind="stable")
+
+
+def _cleared(folder: Path, settings: Path) -> Clearing:
+    """Clear the case of a folder; the process ends here where it does not converge."""
     _say(text="reading the case", passes=0)
-    case = read_case(folder / CASE)
+    case = read_case(folder)
     _say(text="clearing", passes=0)
-    clearing = clear(case, settings, _show_pass)
+    clearing = clear(case, Settings(**json.loads(settings.read_text("utf-8"))), _show_pass)
     if clearing.status != CONVERGED:
         _say(reason=f"not converged in {len(clearing.passes)} passes")
         raise SystemExit(NOT_CONVERGED_CODE)
-    _say(text="checking and writing the results", passes=len(clearing.passes))
-    output.write_results(clearing, folder / RESULTS, parquet=True, wall_seconds=time.perf_counter() - began)
-    (folder / RESULTS / output.SUMMARY).rename(folder / SUMMARY)
+    return clearing
 
 
 def _show_pass(report: PassReport) -> None:

@@ -27,7 +27,7 @@ def result_table(connection: Connection, run_id: str, name: str) -> pa.Table:
     table = _CACHE.get(sha256)
     if table is None:
         content = connection.execute(select(results.c.content).where(own)).scalar_one()
-        table = _read(bytes(content))
+        table = read_table(bytes(content))
         _CACHE.put(sha256, table)
     return table
 
@@ -51,7 +51,7 @@ class _Recent:
 _CACHE = _Recent()
 
 
-def _read(content: bytes) -> pa.Table:
+def read_table(content: bytes) -> pa.Table:
     """Read a table; times become text, RFC 3339."""
     table = pq.read_table(io.BytesIO(content))
     for number, column in enumerate(table.schema):

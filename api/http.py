@@ -25,6 +25,7 @@ from api.identity import new_id
 from api.schemas.bids import PRODUCTS
 from api.strictjson import strict_loads
 
+JSON = "application/json"
 REQUEST_ID = "x-request-id"
 LARGE_BODY = 64 * 1024
 """A body of more bytes is parsed beside the event loop, where others are served meanwhile."""
@@ -58,8 +59,9 @@ class StrictRoute(APIRoute):
         async def strict(request: Request) -> Response:
             for admit in admissions:
                 await admit(request)
-            if self.body_field is not None and not _is_json(request.headers):
-                raise UnsupportedMedia("not_json", "The body must be JSON, and its Content-Type application/json.")
+            wanted = getattr(self.body_field.field_info, "media_type", JSON) if self.body_field is not None else None
+            if wanted is not None and not _is_of(wanted, request.headers):
+                raise UnsupportedMedia("not_json", f"The body must be {wanted}, and its Content-Type say so.")
             try:
                 return await handler(_StrictRequest(request.scope, request.receive))
             except StarletteHTTPException as error:
@@ -70,12 +72,12 @@ class StrictRoute(APIRoute):
         return strict
 
 
-def _is_json(headers: Headers) -> bool:
-    """Whether a body is JSON by its header; one that is empty is missing instead."""
+def _is_of(wanted: str, headers: Headers) -> bool:
+    """Whether a body is of a media type by its header; one that is empty is missing instead."""
     kind = headers.get("content-type")
     if kind is None:
         return headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
-    return kind.partition(";")[0].strip().lower() == "application/json"
+    return kind.partition(";")[0].strip().lower() == wanted
 
 
 def problem(request: Request, refusal: Refusal) -> Response:

@@ -20,6 +20,7 @@ from api.store.tables import (
     keys,
     markets,
     participants,
+    readings,
     resources,
     results,
     runs,
@@ -28,7 +29,7 @@ from api.store.tables import (
 )
 from api.store.vouching import ENDED, kept_rows, row_name, row_sha256
 
-VOUCHED = (participants, keys, feeders, resources, markets, submissions, bids, runs, results, versions)
+VOUCHED = (participants, keys, feeders, resources, markets, submissions, bids, runs, results, versions, readings)
 NOT_WRITTEN = "is not what was written"
 
 

@@ -10,11 +10,21 @@ from api.errors import Conflict
 from api.gate import Step, state_at
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
-from api.store.tables import CLEARED, PUBLISHED, SETTLED, SUCCEEDED, markets, runs, versions
+from api.store.tables import (
+    CLEARED,
+    MARKET_STATES,
+    PUBLISHED,
+    SETTLED,
+    SETTLEMENT,
+    SUCCEEDED,
+    markets,
+    runs,
+    versions,
+)
 from api.store.vouching import vouch, vouch_again
 
 PRELIMINARY, FINAL, CORRECTED = "preliminary", "final", "corrected"
-FIRST_REASON = "first publication"
+FIRST_REASON, SETTLED_REASON = "first publication", "settlement"
 
 
 def publish(connection: Connection, chain: Chain, step: Step) -> int:
@@ -40,15 +50,26 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
         "price_version": version,
         "run_id": run.id,
         "published_at": _next_moment(connection, step.at),
-        "reason": run.correction_reason or FIRST_REASON,
+        "status": _status(run, market.stage),
+        "reason": run.correction_reason or (SETTLED_REASON if run.kind == SETTLEMENT else FIRST_REASON),
     }
     connection.execute(insert(versions).values(published))
-    if market.stage == CLEARED:
-        connection.execute(update(markets).where(markets.c.id == market.id).values(stage=PUBLISHED))
-    after = {"price_version": version, "run_id": run.id, "reason": published["reason"]}
+    stage = SETTLED if run.kind == SETTLEMENT else max(market.stage, PUBLISHED, key=MARKET_STATES.index)
+    if stage != market.stage:
+        connection.execute(update(markets).where(markets.c.id == market.id).values(stage=stage))
+    after = {name: published[name] for name in ("price_version", "run_id", "status", "reason")} | {"stage": stage}
+    before = {"stage": market.stage}
     rows = vouch(versions, published) | vouch_again(connection, markets, markets.c.id == market.id)
-    chain.append(connection, [Entry(step.at, step.actor, "market.publish", market.id, after, rows=rows)])
+    action = "market.settle" if run.kind == SETTLEMENT else "market.publish"
+    chain.append(connection, [Entry(step.at, step.actor, action, market.id, after, before, rows)])
     return version
+
+
+def _status(run: Row[Any], stage: str) -> str:
+    """Status of the version that a run becomes of a market at `stage`; it stays."""
+    if run.kind == SETTLEMENT:
+        return CORRECTED if stage == SETTLED else FINAL
+    return PRELIMINARY if stage == CLEARED else CORRECTED
 
 
 def _next_moment(connection: Connection, now: datetime) -> datetime:
@@ -57,25 +78,7 @@ def _next_moment(connection: Connection, now: datetime) -> datetime:
     return now if last is None else max(now, last + timedelta(microseconds=1))
 
 
-def settle(connection: Connection, chain: Chain, step: Step) -> None:
-    """Make the statements of a published market final; raises `NotFound` and `Conflict`."""
-    market = row_of(connection, markets, step.market_id)
-    if market.stage != PUBLISHED:
-        raise Conflict("not_published", f"The market is {state_at(market, step.at)}: only a published one is settled.")
-    connection.execute(update(markets).where(markets.c.id == market.id).values(stage=SETTLED))
-    rows = vouch_again(connection, markets, markets.c.id == market.id)
-    entry = Entry(step.at, step.actor, "market.settle", market.id, {"stage": SETTLED}, {"stage": PUBLISHED}, rows)
-    chain.append(connection, [entry])
-
-
 def published_versions(connection: Connection, market_id: str) -> Sequence[Row[Any]]:
     """Every version of a market, the first one first."""
     own = select(versions).where(versions.c.market_id == market_id).order_by(versions.c.price_version)
     return connection.execute(own).all()
-
-
-def status_of(version: int, stage: str) -> str:
-    """Status of the prices of a version of a market at `stage`."""
-    if version > 1:
-        return CORRECTED
-    return FINAL if stage == SETTLED else PRELIMINARY

@@ -16,27 +16,34 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 import pyarrow.parquet as pq
 import structlog
+from sqlalchemy import Connection
 
 from api.archive import unpack_into
 from api.errors import Unavailable
+from api.frames import read_table, result_table
+from api.gate import Step
 from api.identity import new_id
-from api.runfolder import CASE, RESULTS, SETTINGS, SUMMARY
+from api.publication import publish
+from api.runfolder import CASE, REAL_TIME_PRICES, RESULTS, SETTINGS, SUMMARY
 from api.runs import CANCEL, GO_ON, LOST, Beat, Claim, Ended, Release, beat, claim_run, end_run, release_run
 from api.service import Service
-from api.store.tables import CANCELLED, FAILED, SUCCEEDED
+from api.store.audit import Chain
+from api.store.rows import row_of
+from api.store.tables import CANCELLED, FAILED, SETTLEMENT, SUCCEEDED, runs
 from api.store.writer import each
 
 POLL_S, WATCH_S, RETRY_S = 0.25, 0.1, 0.5
-CLAIM, BEAT, END, RELEASE = each(claim_run), each(beat), each(end_run), each(release_run)
+CLAIM, BEAT, RELEASE = each(claim_run), each(beat), each(release_run)
 MIB = 1024 * 1024
 MOST_REASON = 2_000
+REMEDY = "this version of dlmp clears otherwise; publish a correction of that market, and settle then"
 MOST_LINE, MOST_LINES = 64 * 1024, 1_000
 """Longest line of a child that is read whole [bytes], and how many may wait: beyond, the child has to."""
 CHILD = (sys.executable, "-m", "api.child")
@@ -45,6 +52,19 @@ log = structlog.get_logger("dlmp.runner")
 
 
 Said = queue.Queue[bytes]
+
+
+def end_and_publish(connection: Connection, chain: Chain, ended: Ended) -> bool:
+    """End a run, and publish at once a settlement that has succeeded; False when it is no longer this worker's."""
+    is_own = end_run(connection, chain, ended)
+    if is_own and ended.state == SUCCEEDED:
+        run = row_of(connection, runs, ended.run_id)
+        if run.kind == SETTLEMENT:
+            publish(connection, chain, Step(run.market_id, run.requested_by, ended.at))
+    return is_own
+
+
+END = each(end_and_publish)
 
 
 class Runner:
@@ -168,8 +188,24 @@ class Runner:
                 tables = {}
             if not tables:
                 return self._ended(run, FAILED, "the solver process left no results that can be read")
+            differing = self._not_as_published(run, tables)
+            if differing:
+                return self._ended(run, FAILED, differing)
             return self._ended(run, SUCCEEDED, "", tables=tables, summary=summary)
         return self._ended(run, FAILED, reason[:MOST_REASON] or _why(code, folder / "stderr"))
+
+    def _not_as_published(self, run: Any, tables: Mapping[str, tuple[bytes, str, int]]) -> str:
+        """Say what a settlement, which clears its markets once more, has not found as it was published; else blank."""
+        settling = run.settling or {}
+        wanted = [(settling.get("settled_run_id"), name, name) for name in ("prices", "awards")]
+        wanted.append((settling.get("real_time_run_id"), "prices", REAL_TIME_PRICES))
+        with self._service.engine.connect() as connection:
+            for run_id, name, found in wanted:
+                if run_id is not None and not read_table(tables[found][0]).equals(
+                    result_table(connection, run_id, name)
+                ):
+                    return f"{found} are not those that {run_id} has published: {REMEDY}"
+        return ""
 
     def _ended(self, run: Any, state: str, reason: str, **results: Any) -> Ended:
         return Ended(run.id, self._name, self._service.clock(), state, reason, **results)

@@ -1,7 +1,7 @@
 """Runs: asked for, claimed by a worker, and ended; a run that has ended stays as it is.
 
-A run's input is frozen when it is asked for: the case folder of its market, hashed.  One run of a market is under way
-at a time, which the database itself sees to.
+A run's input is frozen when it is asked for: the case folder of its market, hashed, and with it what was metered where
+the market is settled.  One run of a market is under way at a time, which the database itself sees to.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,17 +16,20 @@ from api.casefiles import case_files
 from api.errors import Conflict, Unprocessable
 from api.gate import CLOSED, Seen, latch, over_intervals, state_at
 from api.identity import RUN, new_id
+from api.settling import case_of, newest_run, settling_files
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
 from api.store.tables import (
     CANCELLED,
     CLEARED,
+    CLEARING,
     FAILED,
     LIVE,
     PUBLISHED,
     QUEUED,
     RUNNING,
     SETTLED,
+    SETTLEMENT,
     SUCCEEDED,
     bids,
     feeders,
@@ -71,6 +74,21 @@ class RunRequest:
 
 
 @dataclass(frozen=True)
+class SettlementRequest:
+    """A settlement that is asked for: as `RunRequest`, and at whose prices deviations are settled.
+
+    Without `real_time_market_id` it is that of the settlement before, else the market itself.
+    """
+
+    market_id: str
+    requested_by: str
+    asked_at: datetime
+    time_limit_s: float
+    real_time_market_id: str | None = None
+    correction_reason: str = ""
+
+
+@dataclass(frozen=True)
 class Claim:
     """A worker that looks for a run."""
 
@@ -103,8 +121,7 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
     """
     market = row_of(connection, markets, asked.market_id)
     inputs = _corrected(market, asked.inputs)
-    is_under_way = and_(runs.c.market_id == market.id, runs.c.state.in_((QUEUED, RUNNING)))
-    under_way = connection.execute(select(runs.c.id).where(is_under_way)).scalar_one_or_none()
+    under_way = _under_way(connection, market.id, CLEARING)
     if under_way is not None:
         return under_way, False
     state = state_at(market, asked.asked_at)
@@ -117,15 +134,78 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
         raise Conflict("nothing_to_correct", "The market is not published: there is nothing to correct.")
     latch(connection, chain, Seen({market.id: state}, asked.asked_at))
     files = _snapshot(connection, market, inputs)
-    numbers = select(func.coalesce(func.max(runs.c.number), 0)).where(runs.c.market_id == market.id)
+    settling = None
+    if state == SETTLED:
+        more, settling = settling_files(connection, market, _real_time_of(newest_run(connection, market.id)))
+        files |= more
+    return _queued(connection, chain, asked, CLEARING, files, asked.settings, settling), True
+
+
+def request_settlement(connection: Connection, chain: Chain, asked: SettlementRequest) -> tuple[str, bool]:
+    """Queue the settlement of a published market, or find the one under way; return its name and whether it is new.
+
+    Its input is that of the published run, whose prices it is to find once more, with the readings that there are by
+    now.  When it has succeeded it is published at once.
+
+    Raises
+    ------
+    NotFound, Conflict, Unprocessable
+        When there is no such market, or it is not published; when the real-time market does not fit.
+    """
+    market = row_of(connection, markets, asked.market_id)
+    under_way = _under_way(connection, market.id, SETTLEMENT)
+    if under_way is not None:
+        return under_way, False
+    published = newest_run(connection, market.id)
+    if published is None:
+        state = state_at(market, asked.asked_at)
+        raise Conflict("not_published", f"The market is {state}: only a published one is settled.")
+    if market.stage == SETTLED and not asked.correction_reason:
+        raise Conflict("reason_needed", "The market is settled: to settle it again is a correction, with a reason.")
+    if market.stage != SETTLED and asked.correction_reason:
+        raise Conflict("nothing_to_correct", "The market is not settled: there is nothing to correct.")
+    real_time = asked.real_time_market_id or _real_time_of(published)
+    more, settling = settling_files(connection, market, real_time)
+    files, settling = case_of(published) | more, settling | {"settled_run_id": published.id}
+    return _queued(connection, chain, asked, SETTLEMENT, files, published.settings, settling), True
+
+
+def _under_way(connection: Connection, market_id: str, kind: str) -> str | None:
+    """Name of the run of a market that is under way; one of another kind than `kind` is a conflict."""
+    is_under_way = and_(runs.c.market_id == market_id, runs.c.state.in_((QUEUED, RUNNING)))
+    run = connection.execute(select(runs.c.id, runs.c.kind).where(is_under_way)).one_or_none()
+    if run is not None and run.kind != kind:
+        raise Conflict("run_under_way", f"The {run.kind} {run.id} of this market is under way: wait for its end.")
+    return None if run is None else str(run.id)
+
+
+def _real_time_of(run: Row[Any] | None) -> str | None:
+    """Real-time market that a run was settled against."""
+    return None if run is None or run.settling is None else run.settling["real_time_market_id"]
+
+
+def _queued(
+    connection: Connection,
+    chain: Chain,
+    asked: RunRequest | SettlementRequest,
+    kind: str,
+    files: Mapping[str, bytes],
+    settings: Mapping[str, Any],
+    settling: Mapping[str, Any] | None,
+) -> str:
+    """Queue a run with its input; return its name."""
+    market_id = asked.market_id
+    numbers = select(func.coalesce(func.max(runs.c.number), 0)).where(runs.c.market_id == market_id)
     run = {
         "id": new_id(RUN),
-        "market_id": market.id,
+        "market_id": market_id,
         "number": connection.execute(numbers).scalar_one() + 1,
+        "kind": kind,
         "state": QUEUED,
         "reason": "",
         "correction_reason": asked.correction_reason,
-        "settings": dict(asked.settings),
+        "settings": dict(settings),
+        "settling": settling,
         "snapshot": pack(files),
         "snapshot_sha256": content_sha256(files),
         "time_limit_s": asked.time_limit_s,
@@ -137,10 +217,10 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
         "progress": {"text": "waiting", "passes": 0},
     }
     connection.execute(insert(runs).values(run))
-    after = {"market_id": market.id, "snapshot_sha256": run["snapshot_sha256"], "settings": run["settings"]}
+    after = {name: run[name] for name in ("market_id", "kind", "snapshot_sha256", "settings", "settling")}
     entry = Entry(asked.asked_at, asked.requested_by, "run.request", str(run["id"]), after, rows=vouch(runs, run))
     chain.append(connection, [entry])
-    return str(run["id"]), True
+    return str(run["id"])
 
 
 def _corrected(market: Row[Any], series: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

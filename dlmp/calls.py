@@ -179,11 +179,13 @@ def call_name(
     called: CalledStates,
     state: int,
     among: npt.NDArray[np.bool_] | None = None,
+    *,
+    with_names: bool = True,
 ) -> str:
     """What is called in a `state` of `called`, for people.
 
     ``capacity_up of battery 7``, ``capacity_up`` for all of the (k,) offers `among`, and ``capacity_up since interval
-    3`` where the award is one of an earlier interval.
+    3`` where the award is one of an earlier interval; without names ``capacity_up of a called resource``.
     """
     names = []
     calls, begun = called.calls[state], called.interval[state] - called.lag[state]
@@ -193,7 +195,8 @@ def call_name(
         chosen = calls & whole
         if chosen.any():
             some = resources.name[offers.resource[chosen]].tolist()
-            name = service if (calls >= whole).all() else f"{service} of {', '.join(some)}"
+            shown = ", ".join(some) if with_names else "a called resource"
+            name = service if (calls >= whole).all() else f"{service} of {shown}"
             starts = np.unique(begun[chosen]).tolist()
             is_now = starts == [int(called.interval[state])]
             plural = "intervals" if len(starts) > 1 else "interval"

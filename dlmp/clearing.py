@@ -123,13 +123,15 @@ class Clearing:
             )
         return self._explainer.at_node(self.case.network.node(bus, phase), interval)
 
-    def price_shares(self, least_usd_per_mwh: float = 0.005) -> pd.DataFrame:
+    def price_shares(self, least_usd_per_mwh: float = 0.005, *, with_rest: bool = False) -> pd.DataFrame:
         """List what makes the prices of all nodes: `explain` of every priced node and interval.
 
         Parameters
         ----------
         least_usd_per_mwh
             Shares below this, of both prices, are left out [currency/MWh], [currency/MVArh].
+        with_rest
+            Add what is left out of a price as a row of its own, the component ``rest``, so that rows add up to it.
 
         Returns
         -------
@@ -137,7 +139,8 @@ class Clearing:
         """
         horizon, ports = self.case.horizon, self.prices.ports
         by_interval = [
-            self._explainer.at_nodes(ports, interval, least_usd_per_mwh) for interval in range(horizon.intervals)
+            self._explainer.at_nodes(ports, interval, least_usd_per_mwh, with_rest=with_rest)
+            for interval in range(horizon.intervals)
         ]
         table = pd.concat(by_interval, ignore_index=True)
         table.insert(0, "interval_start", pd.DatetimeIndex(horizon.starts)[table.interval.to_numpy(dtype=int)])
@@ -211,6 +214,23 @@ class Clearing:
         starts = pd.DatetimeIndex(self.case.horizon.starts)
         frame.insert(0, "interval_start", starts[frame.interval.to_numpy(dtype=int)])
         return frame.reset_index(drop=True)
+
+    def calls(self) -> pd.DataFrame:
+        """List whom the texts ``called`` of other tables name: awards are their owners' alone to know.
+
+        Returns
+        -------
+        Rows ``called, anonymous, resource``, one for each resource that a text names; `anonymous` is the same text
+        without names.
+        """
+        market, rows = self._dispatch.market, []
+        resource = self.case.resources.name[self.case.service_offers.resource]
+        for state in np.unique(self._dispatch.weights.limits.tocoo().row).tolist():
+            called, anonymous = market.call_name(state), market.call_name(state, with_names=False)
+            if called != anonymous:
+                calls = market.called.calls[state - market.intervals]
+                rows += [(called, anonymous, name) for name in dict.fromkeys(resource[calls].tolist())]
+        return pd.DataFrame(rows, columns=["called", "anonymous", "resource"], dtype=object).drop_duplicates()
 
     @property
     def market(self) -> MarketLp:

@@ -19,6 +19,9 @@ from dlmp.scarcity import Scarcity
 SHARES = ["share_usd_per_mwh", "share_q_usd_per_mvarh"]
 LABELS = ["component", "element", "phase", "end", "called", "limit", "unit"]
 NOWHERE = "-"
+REST = "rest"
+NOISE = 1e-9
+"""A rest of less is none [currency/MWh]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +78,24 @@ class Explainer:
         rows = [(*share.labels, share.real[0], share.reactive[0]) for share in shares]
         return pd.DataFrame(rows, columns=LABELS + SHARES)
 
-    def at_nodes(self, ports: IntArray, interval: int, least: float) -> pd.DataFrame:
+    def at_nodes(self, ports: IntArray, interval: int, least: float, *, with_rest: bool) -> pd.DataFrame:
         """Explain the prices at `ports`: rows of a share of at least `least` [currency/MWh], [currency/MVArh].
+
+        With the rest, what is left out at a port is a row of its own, the component `REST`.
 
         Returns
         -------
         Rows ``interval, bus, phase_of_bus`` and the columns `LABELS` and `SHARES`.
         """
         network, parts = self.case.network, []
-        for share in self.shares(ports, interval):
-            shown = np.flatnonzero((np.abs(share.real) >= least) | (np.abs(share.reactive) >= least))
+        rest = Share(REST, "smaller shares", np.zeros(len(ports)), np.zeros(len(ports)))
+        for share in (*self.shares(ports, interval), *([rest] if with_rest else [])):
+            smallest = NOISE if share is rest else least
+            is_shown = (np.abs(share.real) >= smallest) | (np.abs(share.reactive) >= smallest)
+            shown = np.flatnonzero(is_shown)
+            if share is not rest:
+                rest.real[~is_shown] += share.real[~is_shown]
+                rest.reactive[~is_shown] += share.reactive[~is_shown]
             frame = pd.DataFrame(
                 {
                     "interval": interval,

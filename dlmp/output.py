@@ -71,6 +71,7 @@ def write_results(
     parquet: bool = False,
     with_certificate: bool = True,
     settling: TapClearing | None = None,
+    settlement: Settlement | None = None,
     wall_seconds: float,
 ) -> None:
     """Write all tables and the summary of `clearing`, and where it has converged its settlement, into `folder`.
@@ -87,6 +88,8 @@ def write_results(
         Put the certificate into the summary; without it ``certificate`` is null there.
     settling
         How `clearing` came to its taps, for the summary (`dlmp.taps`); default: they were not settled.
+    settlement
+        Its settlement; default: that of what it awarded.
     wall_seconds
         Time that the clearing took [s].
 
@@ -99,7 +102,8 @@ def write_results(
     """
     writers: dict[str, Writer] = {}
     tables = {name: finite(name, make(clearing)) for name, make in TABLES.items()}
-    settlement = settle(clearing) if clearing.status == CONVERGED else None
+    if settlement is None and clearing.status == CONVERGED:
+        settlement = settle(clearing)
     if settlement is not None:
         tables |= {name: finite(name, make(settlement)) for name, make in SETTLEMENT_TABLES.items()}
     for name, table in tables.items():

@@ -347,6 +347,19 @@ def test_small_shares_are_left_out_of_those_at_all_nodes():
     assert 0 < len(large) == (shares >= 1.0).sum() < len(every)
 
 
+def test_shares_and_their_rest_add_up_to_the_prices():
+    found = clearing("congestion_current_33")
+    table = found.price_shares(1.0, with_rest=True)
+    assert set(table.component) == {"energy", "loss", "congestion", "rest"}
+    sums = table.groupby(["interval", "bus"])[["share_usd_per_mwh", "share_q_usd_per_mvarh"]].sum()
+    prices = found.prices.table().set_index(["interval", "bus"]).loc[sums.index]
+    np.testing.assert_allclose(sums, prices[["lmp_usd_per_mwh", "lmp_q_usd_per_mvarh"]], atol=1e-8)
+    assert len(sums) == len(found.prices.table())
+    small = table[table.component == "rest"]
+    assert 0 < len(small) < len(sums)
+    assert (small[["share_usd_per_mwh", "share_q_usd_per_mvarh"]].abs().max(axis=1) > 0).all()
+
+
 def explained(found: Clearing, bus: str, interval: int = 0) -> pd.DataFrame:
     table = found.explain(bus, interval)
     node = found.case.network.node(bus)

@@ -309,6 +309,9 @@ def test_a_call_of_one_that_breaks_a_limit_is_found_where_the_call_of_all_breaks
     np.testing.assert_allclose(found.services.congestion, [[-4.0, -3.5, 0.0]], atol=2e-2)
     called = set(found.binding_limits().called)
     assert called == {"capacity_up of left", "capacity_up of right"}
+    assert found.calls().to_numpy().tolist() == [
+        [f"capacity_up of {name}", "capacity_up of a called resource", name] for name in ("left", "right")
+    ]
     assert not len(unsafe_calls(found._dispatch, found.settings))
     assert found.certificate.is_feasible
     assert found.certificate.is_supported

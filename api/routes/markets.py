@@ -28,9 +28,9 @@ from api.routes.common import (
     requires,
     text_position,
 )
-from api.runs import Cancel, RunRequest, cancel_run, request_run
+from api.runs import Cancel, RunRequest, SettlementRequest, cancel_run, request_run, request_settlement
 from api.schemas.common import Day, Id, Page
-from api.schemas.objects import MarketIn, MarketOut, RunIn, RunOut
+from api.schemas.objects import MarketIn, MarketOut, RunIn, RunOut, SettleIn
 from api.service import Service
 from api.store.rows import row_of
 from api.store.tables import QUEUED, RUNNING, markets, runs, versions
@@ -38,7 +38,7 @@ from api.store.writer import Handler, each
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 ADD, OPEN, CLOSE = each(registry.add_market), each(gate.open_market), each(gate.close_market)
-PUBLISH, SETTLE = each(publication.publish), each(publication.settle)
+PUBLISH, SETTLE = each(publication.publish), each(request_settlement)
 REQUEST, CANCEL, LATCH = each(request_run), each(cancel_run), each(latch)
 MarketId = Annotated[Id, Path(description="Name of the market.")]
 RunId = Annotated[Id, Path(description="Name of the run.")]
@@ -155,13 +155,26 @@ async def publish_market(market_id: MarketId, service: ServiceHere, who: CanWrit
 @router.post(
     "/markets/{market_id}/settle",
     tags=["markets"],
+    status_code=202,
     summary="Settle a market",
-    response_model=MarketOut,
-    responses=refusals(403, 404, 409, 422),
+    response_model=RunOut,
+    responses=refusals(400, 403, 404, 409, 413, 422),
 )
-async def settle_market(market_id: MarketId, service: ServiceHere, who: CanWrite) -> Response:
-    """Make the statements of a published market final; what changes later is a correction."""
-    return await _move(service, who, SETTLE, market_id)
+async def settle_market(market_id: MarketId, body: SettleIn, service: ServiceHere, who: CanWrite) -> Response:
+    """Queue final statements: awards at their prices, and what meters deviate from them at real-time prices.
+
+    They are published, and the market is settled, when the run has succeeded.
+    """
+    asked = SettlementRequest(
+        market_id=market_id,
+        requested_by=who.key_id,
+        asked_at=service.clock(),
+        time_limit_s=service.settings.run_time_limit_s,
+        real_time_market_id=body.real_time_market_id,
+        correction_reason=body.correction_reason or "",
+    )
+    name, _ = await service.writer.do(SETTLE, asked)
+    return answered(202, _run_of(service, name), {"Location": f"/v1/runs/{name}"})
 
 
 @router.post(
@@ -341,8 +354,8 @@ def _run_of(service: Service, run_id: str) -> dict[str, Any]:
 
 def _run(row: Any) -> dict[str, Any]:
     names = (
-        *("id", "market_id", "number", "state", "reason", "correction_reason", "settings", "snapshot_sha256"),
-        *("requested_by", "attempts", "progress", "summary"),
+        *("id", "market_id", "number", "kind", "state", "reason", "correction_reason", "settings", "settling"),
+        *("snapshot_sha256", "requested_by", "attempts", "progress", "summary"),
     )
     times = ("created_at", "started_at", "ended_at")
     return {name: getattr(row, name) for name in names} | {name: rfc3339_or_none(getattr(row, name)) for name in times}

@@ -17,7 +17,7 @@ from api.errors import NotFound
 from api.frames import TIME_FORMAT, chosen, csv_chunks, page, parquet_bytes, result_table
 from api.http import StrictRoute
 from api.oasis import oasis_table
-from api.publication import published_versions, status_of
+from api.publication import published_versions
 from api.routes.common import (
     Cursor,
     Limit,
@@ -29,8 +29,9 @@ from api.routes.common import (
     requires,
     row_position,
 )
+from api.runfolder import CALLS, PRICE_COLUMNS, PRICE_SHARES
 from api.schemas.common import Id, Page, Time
-from api.schemas.results import PricePage
+from api.schemas.results import PricePage, PriceSharePage
 from api.service import Service
 from api.store.rows import row_of
 from api.store.tables import markets, resources, versions
@@ -51,7 +52,6 @@ PriceFormat = Annotated[
 IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
 UNCHANGED: Responses = {304: {"description": "What you have is current."}}
 FORMS: Responses = {200: {"content": {kind: {} for kind in ("text/csv", "application/vnd.apache.parquet")}}}
-PRICE_COLUMNS = {"lmp_usd_per_mwh": "price_usd_per_mwh", "lmp_q_usd_per_mvarh": "q_price_usd_per_mvarh"}
 CACHE = "private, no-cache"
 STATEMENT_KEYS = ("participant", "resource", "product", "unit")
 DELTA = pa.schema(
@@ -77,7 +77,7 @@ class _Published:
             "market_id": self.market.id,
             "price_version": number,
             "is_current": number == self.newest,
-            "status": status_of(number, self.market.stage),
+            "status": self.version.status,
             "reason": self.version.reason,
             "published_at": rfc3339(self.version.published_at),
             "run_id": self.version.run_id,
@@ -86,7 +86,7 @@ class _Published:
     @property
     def etag(self) -> str:
         """Changes when what is said changes."""
-        return f'"{self.version.run_id}-{self.version.price_version}-{self.newest}-{self.market.stage}"'
+        return f'"{self.version.run_id}-{self.version.price_version}-{self.newest}"'
 
     def is_known(self, if_none_match: str | None) -> bool:
         """Whether an ``If-None-Match`` names what would be said (RFC 9110, weak comparison)."""
@@ -193,6 +193,30 @@ def read_prices(
 
 
 @router.get(
+    "/markets/{market_id}/price-shares",
+    tags=["prices"],
+    summary="Read what makes each price",
+    response_model=PriceSharePage,
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
+)
+def read_price_shares(
+    reading: Reading,
+    who: Annotated[Principal, Depends(requires("prices:read"))],
+    interval_start: Interval = None,
+    bus: Bus = None,
+    form: Format = "json",
+) -> Response:
+    """Read the share of the substation, of losses and of each binding limit in each price; they add up to it."""
+    begins = None if interval_start is None else interval_start.strftime(TIME_FORMAT)
+
+    def shares(connection: Connection, published: _Published) -> pa.Table:
+        table = result_table(connection, published.version.run_id, PRICE_SHARES)
+        return _masked(connection, who, published, chosen(table, {"interval_start": begins, "bus": bus}))
+
+    return reading.answer(shares, form)
+
+
+@router.get(
     "/markets/{market_id}/limits",
     tags=["prices"],
     summary="Read binding limits",
@@ -202,10 +226,14 @@ def read_prices(
 def read_limits(
     reading: Reading, who: Annotated[Principal, Depends(requires("prices:read"))], form: Format = "json"
 ) -> Response:
-    """Read the limits that bind and so make congestion and voltage parts of prices."""
+    """Read the limits that bind and so make congestion and voltage parts of prices.
+
+    Which resource is called in the state in which a limit binds is told to its owner, an auditor and an operator.
+    """
 
     def limits(connection: Connection, published: _Published) -> pa.Table:
-        return result_table(connection, published.version.run_id, "binding_limits")
+        table = result_table(connection, published.version.run_id, "binding_limits")
+        return _masked(connection, who, published, table)
 
     return reading.answer(limits, form)
 
@@ -226,9 +254,8 @@ def read_awards(
         table = result_table(connection, published.version.run_id, "awards")
         if who.sees_all:
             return table
-        owned = and_(resources.c.participant_id == who.participant_id, resources.c.feeder == published.market.feeder)
-        own = list(connection.execute(select(resources.c.name).where(owned)).scalars())
-        return table.filter(pc.is_in(table["resource"], pa.array(own, pa.string())))
+        own = pa.array(_own_resources(connection, who, published), pa.string())
+        return table.filter(pc.is_in(table["resource"], own))
 
     return reading.answer(awards, form)
 
@@ -279,6 +306,23 @@ def _published(connection: Connection, market_id: str, number: int | None) -> _P
     if not 1 <= wanted <= len(known):
         raise NotFound("published version")
     return _Published(market, known[wanted - 1], known[wanted - 2] if wanted > 1 else None, len(known))
+
+
+def _own_resources(connection: Connection, who: Principal, published: _Published) -> list[str]:
+    """Names of the resources of who asks on the feeder of a market."""
+    owned = and_(resources.c.participant_id == who.participant_id, resources.c.feeder == published.market.feeder)
+    return list(connection.execute(select(resources.c.name).where(owned)).scalars())
+
+
+def _masked(connection: Connection, who: Principal, published: _Published, table: pa.Table) -> pa.Table:
+    """Rows of `table` whose ``called`` names no resource of others."""
+    if who.sees_all:
+        return table
+    own = set(_own_resources(connection, who, published))
+    calls = result_table(connection, published.version.run_id, CALLS).to_pylist()
+    hidden = {row["called"]: row["anonymous"] for row in calls if row["resource"] not in own}
+    masked = [hidden.get(called, called) for called in table["called"].to_pylist()]
+    return table.set_column(table.column_names.index("called"), "called", pa.array(masked, pa.string()))
 
 
 def _statement(connection: Connection, who: Principal, run_id: str) -> pa.Table:

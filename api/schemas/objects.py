@@ -326,16 +326,40 @@ class RunIn(Body):
     """For a correction: the substation prices as they should have been."""
 
 
+class SettleIn(Body):
+    """A settlement; everything may be left out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"real_time_market_id": "mkt_0f1e2d3c4b5a69788796a5b4"},
+                {"correction_reason": "the meter of solar 13 was read again"},
+            ]
+        }
+    )
+
+    real_time_market_id: Id | None = None
+    """Published market at whose prices deviations are settled: of the same feeder, day, intervals and resources.
+
+    Left out: that of the settlement before, else the market's own prices.
+    """
+    correction_reason: Name | None = None
+    """Why a settled market is settled again."""
+
+
 class RunOut(Answer):
     """A run."""
 
     id: str
     market_id: str
     number: int
+    kind: Literal["clearing", "settlement"]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     reason: str
     correction_reason: str
     settings: dict[str, Any]
+    settling: dict[str, Any] | None
+    """What its statements are settled against: readings by version, and the real-time market; null: nothing."""
     snapshot_sha256: str
     requested_by: str
     created_at: str

@@ -1,7 +1,7 @@
 """The tables of the service.  What is in them is added to, not edited: a change is a further version.
 
-Only states move: of markets from scheduled to open, closed, cleared, published and settled, of runs from queued to
-running and an end, of bids from live to superseded or withdrawn, of keys to revoked.
+Only states move: of markets along `MARKET_STATES`, of runs from queued to running and an end, of bids from live to
+superseded or withdrawn, of keys to revoked.
 """
 
 from sqlalchemy import (
@@ -24,6 +24,9 @@ from sqlalchemy import (
 from api.store.columns import Document, UtcTime
 
 CLEARED, PUBLISHED, SETTLED = "cleared", "published", "settled"
+MARKET_STATES = ("scheduled", "open", "closed", CLEARED, PUBLISHED, SETTLED)
+CLEARING, SETTLEMENT = "clearing", "settlement"
+"""Kinds of runs: one finds prices, the other settles published ones with what was metered."""
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
 LIVE, SUPERSEDED, WITHDRAWN = "live", "superseded", "withdrawn"
 
@@ -160,10 +163,12 @@ runs = Table(
     Column("id", Text, primary_key=True),
     Column("market_id", Text, ForeignKey("markets.id"), nullable=False),
     Column("number", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("correction_reason", Text, nullable=False),
     Column("settings", Document, nullable=False),
+    Column("settling", Document),
     Column("snapshot", LargeBinary, nullable=False),
     Column("snapshot_sha256", Text, nullable=False),
     Column("time_limit_s", Float, nullable=False),
@@ -200,10 +205,25 @@ versions = Table(
     Column("price_version", Integer, nullable=False),
     Column("run_id", Text, ForeignKey("runs.id"), nullable=False, unique=True),
     Column("published_at", UtcTime, nullable=False),
+    Column("status", Text, nullable=False),
     Column("reason", Text, nullable=False),
     PrimaryKeyConstraint("market_id", "price_version"),
 )
 Index(None, versions.c.published_at)
+
+readings = Table(
+    "readings",
+    metadata,
+    Column("market_id", Text, ForeignKey("markets.id"), nullable=False),
+    Column("resource_id", Text, ForeignKey("resources.id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("net_injection_kwh", Document, nullable=False),
+    Column("q_kvarh", Document, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    PrimaryKeyConstraint("market_id", "resource_id", "version"),
+)
+"""What the meter of a resource has shown in each interval of a market, by the version: null where there is nothing."""
 
 audit = Table(
     "audit",

@@ -222,9 +222,13 @@ class Client:
         """Publish prices, awards and statements of the newest run."""
         return Market.of(self._post(f"/v1/markets/{market_id}/publish"))
 
-    def settle(self, market_id: str) -> Market:
-        """Make the statements of a published market final."""
-        return Market.of(self._post(f"/v1/markets/{market_id}/settle"))
+    def settle(self, market_id: str, show: Show | None = None, **terms: str) -> Run:
+        """Settle a published market, and wait for its final statements.
+
+        `terms` are those of the service: ``real_time_market_id``, ``correction_reason``.  The state of the run that is
+        returned says whether the market is settled.
+        """
+        return self.follow(Run.of(self._post(f"/v1/markets/{market_id}/settle", terms)), show)
 
     def prices(self, market_id: str, version: int | None = None, bus: str | None = None) -> pd.DataFrame:
         """Prices of all nodes and intervals with their parts; the newest version, or `version`."""
@@ -233,6 +237,13 @@ class Client:
     def limits(self, market_id: str, version: int | None = None) -> pd.DataFrame:
         """Limits that bind."""
         return self._table(f"/v1/markets/{market_id}/limits", price_version=version)
+
+    def price_shares(
+        self, market_id: str, version: int | None = None, bus: str | None = None, interval_start: str | None = None
+    ) -> pd.DataFrame:
+        """What makes each price: the share of each binding element, which add up to it."""
+        path = f"/v1/markets/{market_id}/price-shares"
+        return self._table(path, price_version=version, bus=bus, interval_start=interval_start)
 
     def awards(self, market_id: str, version: int | None = None) -> pd.DataFrame:
         """What your resources were awarded, or for an operator all."""

@@ -84,11 +84,12 @@ class MarketLp:
         """Injections of all resources in every state at dispatch `x`, (states, 2, r)."""
         return np.asarray(self.by_column @ x).reshape(len(self.state_interval), 2, len(self.case.resources))
 
-    def call_name(self, state: int) -> str:
+    def call_name(self, state: int, *, with_names: bool = True) -> str:
         """What is called in `state`, for people; ``-`` for a state as scheduled."""
         if state < self.intervals:
             return "-"
-        return call_name(self.case.resources, self.case.service_offers, self.called, state - self.intervals)
+        case, number = self.case, state - self.intervals
+        return call_name(case.resources, case.service_offers, self.called, number, with_names=with_names)
 
     def states_of(self, intervals: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """(states,) True for the states of the (t,) `intervals`."""

@@ -18,7 +18,13 @@ from dlmp.settlement.statement import Settlement
 from dlmp.settlement.surplus import split_surplus
 
 
-def settle(clearing: Clearing, *, real_time: Clearing | None = None, metered: pd.DataFrame | None = None) -> Settlement:
+def settle(
+    clearing: Clearing,
+    *,
+    real_time: Clearing | None = None,
+    metered: pd.DataFrame | None = None,
+    deem_missing: bool = False,
+) -> Settlement:
     """Settle a cleared market at its nodal prices.
 
     With `real_time` there are two settlements: the positions that `clearing` awarded at its own prices, then what
@@ -35,6 +41,9 @@ def settle(clearing: Clearing, *, real_time: Clearing | None = None, metered: pd
     metered
         What resources injected: rows ``resource, interval`` (or ``interval_start``), ``net_injection_kwh`` and, where
         metered, ``q_kvarh``; default: what they were awarded last.  Loads and import are those of the last clearing.
+    deem_missing
+        Where `metered` has no reading, what was awarded last stands for it, and the statements say so; otherwise each
+        resource needs a reading in every interval.
 
     Returns
     -------
@@ -49,9 +58,11 @@ def settle(clearing: Clearing, *, real_time: Clearing | None = None, metered: pd
     last = clearing if real_time is None else real_time
     names = clearing.case.resources.name
     delivered = _cleared(last, names)
+    is_deemed = np.zeros(delivered.injected.shape, dtype=bool)
     if metered is not None:
-        readings = metered_energy(metered, names, clearing.case.horizon, delivered.injected.imag)
-        delivered = replace(delivered, injected=readings)
+        horizon = clearing.case.horizon
+        readings = metered_energy(metered, names, horizon, delivered.injected, deem_missing=deem_missing)
+        delivered, is_deemed = replace(delivered, injected=readings.energy), readings.is_deemed
     stages = [delivered]
     if real_time is not None:
         position = _cleared(clearing, names)
@@ -60,7 +71,7 @@ def settle(clearing: Clearing, *, real_time: Clearing | None = None, metered: pd
     raw = [lines for stage in stages for product in PRODUCTS for lines in product(stage)]
     lines = settled_lines(raw, clearing.case.horizon.currency)
     surplus = split_surplus(stages, lines, clearing.case.horizon)
-    return Settlement(clearing.case, lines, surplus, delivered.injected, holds_ready.held)
+    return Settlement(clearing.case, lines, surplus, delivered.injected, holds_ready.held, is_deemed)
 
 
 def _cleared(clearing: Clearing, names: TextArray) -> Stage:

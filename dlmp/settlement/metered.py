@@ -1,10 +1,14 @@
 """A table of meter readings to the energy of every resource in every interval.
 
 Columns: ``resource``, ``interval`` or ``interval_start`` (or both), ``net_injection_kwh`` [kWh over the interval,
-positive into the grid] and, where reactive energy is metered too, ``q_kvarh``.
+positive into the grid] and, where reactive energy is metered too, ``q_kvarh``.  What has no reading may be deemed as
+awarded.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dlmp.errors import Problems
@@ -19,19 +23,40 @@ LARGEST = 1e12
 """A reading beyond this is a mistake [kWh, kvarh]."""
 
 
-def metered_energy(table: pd.DataFrame, names: TextArray, horizon: Horizon, reactive_kvarh: FloatArray) -> ComplexArray:
-    """Energy of every resource, (t, r) [kWh + j kvarh].
+@dataclass(frozen=True, eq=False)
+class Metered:
+    """What resources injected, each (t, r).
+
+    Parameters
+    ----------
+    energy
+        Energy, real + j reactive [kWh + j kvarh].
+    is_deemed
+        True where there is no reading, and what was awarded stands for it.
+    """
+
+    energy: ComplexArray
+    is_deemed: npt.NDArray[np.bool_]
+
+
+def metered_energy(
+    table: pd.DataFrame, names: TextArray, horizon: Horizon, awarded: ComplexArray, *, deem_missing: bool
+) -> Metered:
+    """Energy of every resource in every interval.
 
     Parameters
     ----------
     table
         One row per resource and interval.
     names
-        (r,) Resources; each needs a reading in every interval of `horizon`.
+        (r,) Resources.
     horizon
         The intervals.
-    reactive_kvarh
-        (t, r) What holds where `table` has no column of reactive energy.
+    awarded
+        (t, r) Energy that was awarded [kWh + j kvarh]; its reactive part holds where none is metered.
+    deem_missing
+        What has no reading is deemed as awarded, and a blank ``q_kvarh`` too; otherwise each resource needs a reading
+        in every interval.
 
     Raises
     ------
@@ -51,21 +76,24 @@ def metered_energy(table: pd.DataFrame, names: TextArray, horizon: Horizon, reac
         message = f"is no resource of the market; known: {some_of(names)}"
         problems.add(f"metered row {row}", "resource", str(table.resource.iloc[row]), message)
     energy = _numbers(table, ENERGY, problems)
-    reactive = _numbers(table, REACTIVE, problems) if REACTIVE in table else None
+    reactive = np.full(len(table), np.nan)
+    if REACTIVE in table:
+        is_metered = table[REACTIVE].notna().to_numpy() | (not deem_missing)
+        reactive[is_metered] = _numbers(table, REACTIVE, problems, is_metered)[is_metered]
     placed = np.flatnonzero((resource >= 0) & (interval >= 0))
     count = np.zeros((horizon.intervals, len(names)), dtype=np.int64)
     np.add.at(count, (interval[placed], resource[placed]), 1)
     for at, index in np.argwhere(count > 1):
         message = "stands more than once; a resource has one reading per interval"
         problems.add(f"metered resource {names[index]}", "interval", int(at), message)
-    _note_missing(count == 0, names, problems)
+    if not deem_missing:
+        _note_missing(count == 0, names, problems)
     problems.raise_if_any()
-    real = np.zeros(count.shape)
+    real, imaginary = np.array(awarded.real), np.array(awarded.imag)
     real[interval, resource] = energy
-    imaginary = np.array(reactive_kvarh)
-    if reactive is not None:
-        imaginary[interval, resource] = reactive
-    return np.asarray(real + 1j * imaginary)
+    read = np.isfinite(reactive)
+    imaginary[interval[read], resource[read]] = reactive[read]
+    return Metered(np.asarray(real + 1j * imaginary), count == 0)
 
 
 def _check_columns(table: pd.DataFrame, problems: Problems) -> None:
@@ -104,9 +132,12 @@ def _intervals(table: pd.DataFrame, horizon: Horizon, problems: Problems) -> np.
     return np.minimum(found[0], found[-1])
 
 
-def _numbers(table: pd.DataFrame, name: str, problems: Problems) -> FloatArray:
+def _numbers(
+    table: pd.DataFrame, name: str, problems: Problems, wanted: npt.NDArray[np.bool_] | bool = True
+) -> FloatArray:
+    """(k,) Numbers of a column; those that are not wanted may be missing."""
     values = pd.to_numeric(table[name], errors="coerce").to_numpy(float, na_value=np.nan)
-    for row in np.flatnonzero(~(np.abs(values) <= LARGEST)):
+    for row in np.flatnonzero(~(np.abs(values) <= LARGEST) & wanted):
         value = table[name].iloc[row]
         problems.add(f"metered row {row}", name, value, f"must be a finite number of at most {LARGEST:g} either way")
     return values

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dlmp.bids import LOAD, OPERATOR, SUBSTATION
@@ -24,6 +26,8 @@ from dlmp.settlement.stage import Held
 from dlmp.settlement.surplus import Surplus
 
 ROUNDING = "rounding"
+DEEMED = "deemed_as_awarded"
+"""Says of a resource in how many intervals its meter has no reading."""
 NOTHING = "-"
 """In place of a resource or a unit where there is none."""
 
@@ -63,6 +67,8 @@ class Settlement:
         (t, r) Energy of each resource that is settled in all [kWh + j kvarh].
     held
         Power held ready, and the awards beside it.
+    is_deemed
+        (t, r) True where no meter was read, and what was awarded stands for it.
     """
 
     case: MarketCase = field(repr=False)
@@ -70,6 +76,7 @@ class Settlement:
     rents: Surplus = field(repr=False)
     injected: ComplexArray = field(repr=False)
     held: Held = field(repr=False)
+    is_deemed: npt.NDArray[np.bool_] = field(repr=False)
 
     @property
     def currency(self) -> str:
@@ -87,6 +94,8 @@ class Settlement:
 
     def statements(self) -> pd.DataFrame:
         """Per participant one row per resource and product, and what its total was rounded by.
+
+        A resource whose meter has gaps has a row `DEEMED`: in so many intervals its award stands for a reading.
 
         Returns
         -------
@@ -120,6 +129,10 @@ class Settlement:
         rows: dict[str, list[_Row]] = {name: [] for name in accounts}
         for (participant, *_), row in sums.items():
             rows[participant].append(row)
+        resources, deemed = self.case.resources, self.is_deemed.sum(axis=0)
+        for number in np.flatnonzero(deemed):
+            row = _Row(str(resources.name[number]), DEEMED, float(deemed[number]), "interval", ZERO)
+            rows[str(resources.participant[number])].append(row)
         rows = {name: own for name, own in rows.items() if own}
         rows[OPERATOR] = [
             _Row(NOTHING, component, 0.0, NOTHING, total(column))

@@ -124,7 +124,10 @@ def simulate_day(url: str, key: str, feeder: str, aggregators: int, seed: int, s
         with clock.stage("publish") as told:
             told.append(f"price version {operator.publish(found.market.id).price_version}")
         with clock.stage("settle") as told:
-            market = operator.settle(found.market.id)
+            run = operator.settle(found.market.id)
+            if run.state != "succeeded":
+                raise SolverError(f"the settlement {run.state}: {run.reason}")
+            market = operator.market(found.market.id)
             told.append(f"market {market.state}")
         with clock.stage("read") as told:
             tables = operator.prices(market.id), operator.awards(market.id), operator.statements(market.id)

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from worlds import DAY_BEGINS
 
-from api.runs import Claim, Ended, claim_run, end_run
+from api.runner import END
+from api.runs import Claim, Ended, claim_run
 from api.store.writer import each
 
 PRICES = ("lmp_usd_per_mwh", "energy", "loss", "congestion", "voltage", "unbalance", "scarcity")
@@ -58,24 +59,71 @@ def award_table(lines):
     }
 
 
+CALLED = ("-", "capacity_up", "capacity_up of solar", "capacity_up of solar, wind", "var_up of wind since interval 3")
+"""What is called in the states in which invented limits bind: nothing, a service, and resources of either."""
+ANONYMOUS = {
+    "capacity_up of solar": "capacity_up of a called resource",
+    "capacity_up of solar, wind": "capacity_up of a called resource",
+    "var_up of wind since interval 3": "var_up of a called resource since interval 3",
+}
+
+
+def limit_table():
+    count = len(CALLED)
+    return {"element": [f"line {number}" for number in range(count)], "called": CALLED, "limit": [1.5] * count}
+
+
+def share_table():
+    """What makes the price of each of two nodes: the substation, and a limit for every call."""
+    rows = [(bus, called) for bus in ("A", "B") for called in ("-", *CALLED)]
+    begins = pa.array([DAY_BEGINS for _ in rows], pa.timestamp("s", "UTC"))
+    columns = {"interval_start": begins, "interval": [0] * len(rows), "bus": [bus for bus, _ in rows]}
+    columns |= {"phase": ["123"] * len(rows), "component": ["energy", *["congestion"] * len(CALLED)] * 2}
+    columns |= {"element": ["substation price", *(f"line {number}" for number in range(len(CALLED)))] * 2}
+    columns |= {name: ["-"] * len(rows) for name in ("element_phase", "element_end")}
+    columns |= {"called": [called for _, called in rows], "limit": [400.0] * len(rows), "unit": ["A"] * len(rows)}
+    numbers = ("share_usd_per_mwh", "q_share_usd_per_mvarh", "price_usd_per_mwh", "q_price_usd_per_mvarh")
+    return columns | {name: [2.5] * len(rows) for name in numbers}
+
+
+def call_table():
+    rows = [(called, name) for called in ANONYMOUS for name in ("solar", "wind") if name in called]
+    return {
+        "called": [called for called, _ in rows],
+        "anonymous": [ANONYMOUS[called] for called, _ in rows],
+        "resource": [name for _, name in rows],
+    }
+
+
 def run_invented(world, lines, market=None, reason=None, nodes=("S", "A", "B")):
     """Run a market, with invented results; return the run's name."""
     market = market or world["market"]
-    writer = world.service.writer
     if world.ask("GET", f"/v1/markets/{market}")["state"] == "open":
         world.ask("POST", f"/v1/markets/{market}/close")
-    body = {} if reason is None else {"correction_reason": reason}
-    run = world.ask("POST", f"/v1/markets/{market}/runs", body)
+    return end_invented(world, lines, f"/v1/markets/{market}/runs", reason, nodes)
+
+
+def settle_invented(world, lines, market=None, reason=None):
+    """Settle a published market with invented results; return the run's name."""
+    return end_invented(world, lines, f"/v1/markets/{market or world['market']}/settle", reason)
+
+
+def end_invented(world, lines, path, reason, nodes=("S", "A", "B")):
+    """Ask for a run at `path`, and end it with invented results; return its name."""
+    writer = world.service.writer
+    run = world.ask("POST", path, {} if reason is None else {"correction_reason": reason})
     claimed = writer.do_now(each(claim_run), Claim("worker", world.clock(), 10.0, 3))
     assert claimed.id == run["id"]
     tables = {
         "prices": parquet(price_table(nodes)),
         "statements": parquet(statement_table(world, lines)),
         "awards": parquet(award_table(lines)),
-        "binding_limits": parquet({"element": ["line 1"], "price_usd_per_mwh": [1.5]}),
+        "binding_limits": parquet(limit_table()),
+        "price_shares": parquet(share_table()),
+        "calls": parquet(call_table()),
     }
     ended = Ended(run["id"], "worker", world.clock(), "succeeded", "", tables, {"status": "converged"})
-    assert writer.do_now(each(end_run), ended)
+    assert writer.do_now(END, ended)
     return run["id"]
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from publishing import publish_invented
+from publishing import publish_invented, settle_invented
 from sqlalchemy import Boolean, Float, Integer, LargeBinary, inspect, text
 from sqlalchemy.exc import DBAPIError
 from worlds import DAY_BEGINS, NOW, z
@@ -40,7 +40,13 @@ def busy(new_world):
         world.delete(f"/v1/resources/{world['battery']}")
         publish_invented(world, [("sunny", "solar", "10.01")])
         publish_invented(world, [("sunny", "solar", "10.02")], reason="a meter was read again")
-        world.ask("POST", f"/v1/markets/{world['market']}/settle")
+        settle_invented(world, [("sunny", "solar", "10.03")])
+        world.clock.step(days=2)
+        times = {"interval_start": z(DAY_BEGINS), "interval_end": z(DAY_BEGINS + timedelta(hours=1))}
+        for kwh in (1.5, 2.5):
+            readings = [{"resource_id": world["solar"], "net_injection_kwh": kwh, "q_kvarh": 0.5} | times]
+            world.ask("POST", f"/v1/markets/{world['market']}/readings", {"readings": readings})
+        world.clock.step(days=-2)
         other = world.ask("POST", "/v1/markets", world.market())["id"]
         for path in ("close", "runs"):
             world.ask("POST", f"/v1/markets/{other}/{path}", {})
@@ -102,7 +108,17 @@ def is_vouched(table, row, column):
     """Whether the chain vouches for this value: all but what a run that is under way says of itself."""
     under_way = table.name == "runs" and row["state"] in ("queued", "running")
     return not under_way or column.name in {
-        *("id", "market_id", "number", "correction_reason", "settings", "snapshot", "snapshot_sha256"),
+        *(
+            "id",
+            "market_id",
+            "number",
+            "kind",
+            "correction_reason",
+            "settings",
+            "settling",
+            "snapshot",
+            "snapshot_sha256",
+        ),
         *("time_limit_s", "requested_by", "created_at"),
     }
 
@@ -194,7 +210,11 @@ def test_the_chain_says_who_did_what_when_and_what_was_before(busy):
     by_action = {entry["action"]: entry for entry in entries}
     settle = by_action["market.settle"]
     assert settle["target"] == busy["market"]
-    assert (settle["before"], settle["after"]) == ({"stage": "published"}, {"stage": "settled"})
+    after = {"stage": "settled", "price_version": 3, "status": "final", "reason": "settlement"}
+    assert (settle["before"], settle["after"]) == (
+        {"stage": "published"},
+        after | {"run_id": settle["after"]["run_id"]},
+    )
     assert settle["at"] == z(busy.clock()).replace(".000000", "")
     keys = {key["id"]: key["name"] for key in busy.ask("GET", "/v1/keys")["items"]}
     assert (keys[settle["actor"]], keys[by_action["bids.submit"]["actor"]]) == ("operator", "sunny")

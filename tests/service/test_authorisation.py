@@ -20,16 +20,17 @@ MAY = {
     PUBLIC: {"feeders:read", "markets:read", "prices:read"},
     AGGREGATOR: {
         *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "bids:write", "awards:read"),
-        "statements:read",
+        *("statements:read", "meter:read"),
     },
     AUDITOR: {
         *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "awards:read"),
-        *("statements:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
+        *("statements:read", "meter:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
     },
     OPERATOR: {
         *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "awards:read"),
-        *("statements:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
+        *("statements:read", "meter:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
         *("participants:write", "keys:write", "feeders:write", "resources:write", "markets:write", "runs:write"),
+        "meter:write",
     },
 }
 """What each role may do, written down a second time: an auditor writes nothing, and only participants bid."""
@@ -65,7 +66,10 @@ ROUTES = {
     "POST /v1/markets/{market_id}/open": Route("markets:write", "market"),
     "POST /v1/markets/{market_id}/close": Route("markets:write", "market"),
     "POST /v1/markets/{market_id}/publish": Route("markets:write", "market"),
-    "POST /v1/markets/{market_id}/settle": Route("markets:write", "market"),
+    "POST /v1/markets/{market_id}/settle": Route("markets:write", "market", body={}),
+    "POST /v1/markets/{market_id}/readings": Route("meter:write", "market", body={}),
+    "POST /v1/markets/{market_id}/readings/csv": Route("meter:write", "market", body=b"no table"),
+    "GET /v1/markets/{market_id}/readings": Route("meter:read", "market"),
     "POST /v1/markets/{market_id}/runs": Route("runs:write", "market", body={"limits": 1}),
     "GET /v1/markets/{market_id}/runs": Route("runs:read", "market"),
     "GET /v1/runs/{run_id}": Route("runs:read", "run"),
@@ -81,6 +85,7 @@ ROUTES = {
     "GET /v1/bids/{bid_id}/history": Route("bids:read", "bid", is_own=True),
     "GET /v1/prices": Route("prices:read"),
     "GET /v1/markets/{market_id}/prices": Route("prices:read", "market"),
+    "GET /v1/markets/{market_id}/price-shares": Route("prices:read", "market"),
     "GET /v1/markets/{market_id}/limits": Route("prices:read", "market"),
     "GET /v1/markets/{market_id}/awards": Route("awards:read", "market"),
     "GET /v1/markets/{market_id}/statements": Route("statements:read", "market"),
@@ -132,6 +137,8 @@ def ask(world, name, who, target=None):
         etag = world.get(f"/v1/bids/{bid_id}", "auditor").headers.get("etag", '"x-1"')
         headers = {"Idempotency-Key": f"key {next(world.numbers)}", "If-Match": etag}
     content = {} if route.body is None else {"json": world.bid(side="none") if route.body == "bid" else route.body}
+    if isinstance(route.body, bytes):
+        headers, content = {"Content-Type": "text/csv"}, {"content": route.body}
     return world.request(name.split()[0], path, who, headers, **content)
 
 
@@ -274,7 +281,17 @@ def session(world, bids_of_the_other):
             answers.append(world.post("/v1/bids", body, "sunny", headers=headers))
         for path in ("/v1/bids", "/v1/bids?limit=1", "/v1/resources", "/v1/markets", "/v1/prices", "/healthz"):
             answers.append(world.get(path, "sunny"))
-        for name in ("", "/prices", "/awards", "/statements", "/statements/delta", "/limits", "/runs"):
+        for name in (
+            "",
+            "/prices",
+            "/awards",
+            "/statements",
+            "/statements/delta",
+            "/limits",
+            "/price-shares",
+            "/readings",
+            "/runs",
+        ):
             for who in ("sunny", None):
                 answers.append(world.get(f"/v1/markets/{world['market']}{name}", who))
         for path in ("/metrics", "/v1/audit", "/v1/keys", "/v1/participants", "/readyz"):

@@ -68,7 +68,13 @@ def put_names_in(case, names, data):
             if known and data.draw(st.booleans()):
                 case.path_parameters[name] = data.draw(st.sampled_from(known))
     bodies = case.body if isinstance(case.body, list) else [case.body]
-    bodies += [bid for body in bodies if isinstance(body, dict) for bid in _list(body.get("bids"))]
+    bodies += [
+        one
+        for body in bodies
+        if isinstance(body, dict)
+        for name in ("bids", "readings")
+        for one in _list(body.get(name))
+    ]
     for body in bodies:
         for name in names.keys() & body.keys() if isinstance(body, dict) else ():
             if data.draw(st.booleans()):

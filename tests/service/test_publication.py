@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from publishing import publish_invented, run_invented
+from publishing import ANONYMOUS, publish_invented, run_invented, settle_invented
 from worlds import furnish, pages, running
 
 from api.runner import Runner
@@ -18,7 +18,7 @@ from api.store.writer import each
 
 LINES = [("sunny", "solar", "10.01"), ("sunny", "battery", "-3.50"), ("windy", "wind", "0.07")]
 CORRECTED = [("sunny", "solar", "10.02"), ("windy", "wind", "0.07"), ("windy", "wind too", "99.99")]
-NAMES = ("prices", "awards", "statements", "limits")
+NAMES = ("prices", "awards", "statements", "limits", "price-shares")
 
 
 def path(world, name, market=None):
@@ -59,7 +59,7 @@ def test_nothing_is_published_before_it_is_published(world):
     for name in (*NAMES, "statements/delta"):
         assert world.get(path(world, name)).status_code == 404
     for move in ("publish", "settle"):
-        assert world.post(path(world, move)).status_code == 409
+        assert world.post(path(world, move), {}).status_code == 409
     run_invented(world, LINES)
     assert world.get(f"/v1/markets/{world['market']}").json()["state"] == "cleared"
     assert world.get(path(world, "prices")).status_code == 404
@@ -82,12 +82,36 @@ def test_a_version_says_whether_it_is_current_its_status_and_its_reason(correcte
     assert corrected.get(f"{path(corrected, 'prices')}?price_version=3", None).status_code == 404
 
 
-def test_prices_are_final_when_their_market_is_settled(world):
+def heads(world):
+    """Status and reason of every version, the first one first."""
+    newest = world.get(path(world, "prices")).json()["price_version"]
+    pages = [world.get(f"{path(world, 'prices')}?price_version={number}").json() for number in range(1, newest + 1)]
+    return [(page["status"], page["reason"]) for page in pages]
+
+
+def test_a_settlement_is_a_final_version_and_a_later_one_corrects_it(world):
     publish_invented(world, LINES)
-    assert world.get(path(world, "prices")).json()["status"] == "preliminary"
-    assert world.ask("POST", path(world, "settle"))["state"] == "settled"
-    assert world.get(path(world, "prices")).json()["status"] == "final"
-    assert world.post(path(world, "settle")).status_code == 409
+    early = world.post(path(world, "settle"), {"correction_reason": "too early"})
+    assert (early.status_code, early.json()["code"]) == (409, "nothing_to_correct")
+    settle_invented(world, CORRECTED)
+    assert world.get(f"/v1/markets/{world['market']}").json()["state"] == "settled"
+    silent = world.post(path(world, "settle"), {})
+    assert (silent.status_code, silent.json()["code"]) == (409, "reason_needed")
+    settle_invented(world, LINES, reason="read again")
+    publish_invented(world, CORRECTED, reason="wrong prices")
+    assert heads(world) == [
+        *(("preliminary", "first publication"), ("final", "settlement")),
+        *(("corrected", "read again"), ("corrected", "wrong prices")),
+    ]
+
+
+def test_a_settlement_and_a_clearing_are_not_under_way_together(world):
+    publish_invented(world, LINES)
+    settlement = world.ask("POST", path(world, "settle"), {})
+    assert settlement["kind"] == "settlement"
+    assert world.ask("POST", path(world, "settle"), {})["id"] == settlement["id"]
+    clearing = world.post(path(world, "runs"), {"correction_reason": "x"})
+    assert (clearing.status_code, clearing.json()["code"]) == (409, "run_under_way")
 
 
 def test_a_run_is_published_once(world):
@@ -124,7 +148,7 @@ def test_an_etag_changes_with_what_is_said(world):
     tags = []
     for change in (None, "settle", "correct"):
         if change == "settle":
-            world.ask("POST", path(world, "settle"))
+            settle_invented(world, LINES)
         elif change == "correct":
             publish_invented(world, CORRECTED, reason="x")
         tag = world.get(f"{prices}?price_version=1").headers["etag"]
@@ -188,6 +212,38 @@ def test_prices_are_filtered_by_bus_and_interval_in_every_form(corrected):
             answer = corrected.get(f"{path(corrected, 'prices')}?{empty}&format={form}", None)
             assert answer.status_code == 200
         assert corrected.get(f"{path(corrected, 'prices')}?{empty}", None).json()["items"] == []
+
+
+def test_price_shares_are_filtered_as_prices_are(corrected):
+    where = path(corrected, "price-shares")
+    for query, count in (("bus=A", 6), ("bus=Z", 0), ("interval_start=2026-07-01T07:00:00Z", 12), ("bus=B&limit=2", 2)):
+        assert len(corrected.get(f"{where}?{query}", None).json()["items"]) == count, query
+
+
+SEEN = {
+    None: set(ANONYMOUS.values()),
+    "sunny": {"capacity_up of solar", *ANONYMOUS.values()},
+    "windy": {"var_up of wind since interval 3", "capacity_up of a called resource"},
+    "auditor": set(ANONYMOUS),
+    "operator": set(ANONYMOUS),
+}
+
+
+@pytest.mark.parametrize("who", SEEN)
+@pytest.mark.parametrize("name", ["limits", "price-shares"])
+def test_a_called_resource_is_named_to_its_owner_only(corrected, name, who):
+    """That it is called tells that it was awarded; a service that is called as a whole names nobody."""
+    for form in ("json", "csv", "parquet"):
+        answer = corrected.get(f"{path(corrected, name)}?format={form}", who)
+        if form == "json":
+            items = answer.json()["items"]
+        elif form == "csv":
+            items = list(csv.DictReader(io.StringIO(answer.text)))
+        else:
+            items = pq.read_table(io.BytesIO(answer.content)).to_pylist()
+        assert {item["called"] for item in items} == SEEN[who] | {"-", "capacity_up"}
+        for other in {None: ("solar", "wind"), "sunny": ("wind",), "windy": ("solar",)}.get(who, ()):
+            assert other.encode() not in answer.content
 
 
 def test_parts_of_a_price_add_up_to_it(corrected):

@@ -81,6 +81,20 @@ def test_a_participant_gets_one_statement_for_all_its_resources():
     assert own["product"].tolist() == ["energy", "energy", "rounding"]
 
 
+def test_a_meter_with_gaps_is_deemed_as_awarded_and_the_statement_says_so():
+    """Two hours of 40 kW at 50, of which the second is read as 30 kWh; the first stands as awarded."""
+    clearing = clear(two_buses(chp(), price=[40.0, 40.0]))
+    metered = readings(clearing)[1:].assign(net_injection_kwh=30.0)
+    settlement = settle(clearing, real_time=clearing, metered=metered, deem_missing=True)
+    rows = settlement.statements().set_index(["participant", "product"])
+    assert rows.loc[("chp", "deemed_as_awarded"), ["resource", "quantity", "unit", "amount"]].tolist() == [
+        *("chp", 1.0, "interval", Decimal(0)),
+    ]
+    assert cents(settlement.totals())["chp"] == "3.50", "4.00 day-ahead less 10 kWh at 50"
+    whole = settle(clearing, real_time=clearing, metered=readings(clearing)).statements()
+    assert "deemed_as_awarded" not in set(whole["product"])
+
+
 def test_metered_energy_is_paid_at_the_price_and_what_is_missing_is_the_operator_s():
     """30 kWh in place of 40: 0.50 less for the generator, which the operator has neither sold nor bought."""
     metered = readings(by_hand()).assign(net_injection_kwh=30.0)

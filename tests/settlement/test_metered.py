@@ -8,11 +8,15 @@ import pytest
 
 from dlmp.errors import InputError
 from dlmp.market import Horizon
-from dlmp.settlement.metered import metered_energy
+from dlmp.settlement.metered import Metered, metered_energy
 
 NAMES = np.array(["pv", "ev"])
 HORIZON = Horizon(datetime(2026, 7, 1, 7, tzinfo=UTC), 15, 2)
-AWARDED_KVARH = np.array([[1.0, 2.0], [3.0, 4.0]])
+AWARDED = np.array([[7 + 1j, 7 + 2j], [7 + 3j, 7 + 4j]])
+
+
+def read(frame: pd.DataFrame, *, deem_missing: bool = False) -> Metered:
+    return metered_energy(frame, NAMES, HORIZON, AWARDED, deem_missing=deem_missing)
 
 
 def table(**change: object) -> pd.DataFrame:
@@ -26,19 +30,29 @@ def table(**change: object) -> pd.DataFrame:
 
 def problems(frame: pd.DataFrame) -> list[tuple[str, str, object]]:
     with pytest.raises(InputError) as caught:
-        metered_energy(frame, NAMES, HORIZON, AWARDED_KVARH)
+        read(frame)
     return [(problem.element, problem.field, problem.value) for problem in caught.value.problems]
 
 
 def test_readings_stand_in_any_order():
-    energy = metered_energy(table(), NAMES, HORIZON, AWARDED_KVARH)
-    assert energy.real.tolist() == [[10, -5], [12, -6]]
-    assert energy.imag.tolist() == AWARDED_KVARH.tolist()
+    metered = read(table())
+    assert metered.energy.real.tolist() == [[10, -5], [12, -6]]
+    assert metered.energy.imag.tolist() == AWARDED.imag.tolist()
+    assert not metered.is_deemed.any()
+
+
+def test_what_has_no_reading_is_deemed_as_awarded_where_that_is_asked_for():
+    """A reading of real energy alone stands, with the reactive energy that was awarded."""
+    metered = read(table(q_kvarh=[5, None, 7, 8])[:3], deem_missing=True)
+    assert metered.energy.tolist() == [[10 + 1j, -5 + 5j], [12 + 7j, 7 + 4j]]
+    assert metered.is_deemed.tolist() == [[False, False], [False, True]]
+    nothing = read(table()[:0], deem_missing=True)
+    assert nothing.energy.tolist() == AWARDED.tolist()
+    assert nothing.is_deemed.all()
 
 
 def test_reactive_energy_is_taken_where_it_is_metered():
-    energy = metered_energy(table(q_kvarh=[5, 6, 7, 8]), NAMES, HORIZON, AWARDED_KVARH)
-    assert energy.imag.tolist() == [[6, 5], [7, 8]]
+    assert read(table(q_kvarh=[5, 6, 7, 8])).energy.imag.tolist() == [[6, 5], [7, 8]]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +61,7 @@ def test_reactive_energy_is_taken_where_it_is_metered():
 def test_intervals_may_be_told_by_their_start(start: list[object]):
     frame = table(interval_start=start)
     for one in (frame, frame.drop(columns="interval")):
-        assert metered_energy(one, NAMES, HORIZON, AWARDED_KVARH).real.tolist() == [[10, -5], [12, -6]]
+        assert read(one).energy.real.tolist() == [[10, -5], [12, -6]]
 
 
 def test_everything_that_is_wrong_is_told_at_once():
@@ -95,5 +109,5 @@ def test_missing_and_unknown_columns_are_named():
 def test_many_missing_readings_are_counted():
     horizon = Horizon(HORIZON.start, 15, 40)
     with pytest.raises(InputError, match="= 56: more readings are missing") as caught:
-        metered_energy(table(), NAMES, horizon, np.zeros((40, 2)))
+        metered_energy(table(), NAMES, horizon, np.zeros((40, 2), complex), deem_missing=False)
     assert len(caught.value.problems) == 21

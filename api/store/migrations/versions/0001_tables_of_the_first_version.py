@@ -167,10 +167,12 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("market_id", sa.Text(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("correction_reason", sa.Text(), nullable=False),
         sa.Column("settings", sa.Text(), nullable=False),
+        sa.Column("settling", sa.Text(), nullable=True),
         sa.Column("snapshot", sa.LargeBinary(), nullable=False),
         sa.Column("snapshot_sha256", sa.Text(), nullable=False),
         sa.Column("time_limit_s", sa.Float(), nullable=False),
@@ -212,6 +214,7 @@ def upgrade() -> None:
         sa.Column("price_version", sa.Integer(), nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("published_at", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["market_id"], ["markets.id"], name=op.f("fk_versions_market_id")),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_versions_run_id")),
@@ -219,4 +222,17 @@ def upgrade() -> None:
         sa.UniqueConstraint("run_id", name=op.f("uq_versions_run_id")),
     )
     op.create_index(op.f("ix_versions_published_at"), "versions", ["published_at"], unique=False)
+    op.create_table(
+        "readings",
+        sa.Column("market_id", sa.Text(), nullable=False),
+        sa.Column("resource_id", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("net_injection_kwh", sa.Text(), nullable=False),
+        sa.Column("q_kvarh", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("received_at", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["market_id"], ["markets.id"], name=op.f("fk_readings_market_id")),
+        sa.ForeignKeyConstraint(["resource_id"], ["resources.id"], name=op.f("fk_readings_resource_id")),
+        sa.PrimaryKeyConstraint("market_id", "resource_id", "version", name=op.f("pk_readings")),
+    )
     op.execute(f"INSERT INTO chain (id, sequence, hash, submissions) VALUES (1, 0, '{GENESIS}', 0)")
