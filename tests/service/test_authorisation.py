@@ -82,6 +82,7 @@ ROUTES = {
     "GET /v1/prices": Route("prices:read"),
     "GET /v1/markets/{market_id}/prices": Route("prices:read", "market"),
     "GET /v1/markets/{market_id}/limits": Route("prices:read", "market"),
+    "GET /v1/markets/{market_id}/bids": Route("prices:read", "market"),
     "GET /v1/markets/{market_id}/awards": Route("awards:read", "market"),
     "GET /v1/markets/{market_id}/statements": Route("statements:read", "market"),
     "GET /v1/markets/{market_id}/statements/delta": Route("statements:read", "market"),
@@ -274,7 +275,7 @@ def session(world, bids_of_the_other):
             answers.append(world.post("/v1/bids", body, "sunny", headers=headers))
         for path in ("/v1/bids", "/v1/bids?limit=1", "/v1/resources", "/v1/markets", "/v1/prices", "/healthz"):
             answers.append(world.get(path, "sunny"))
-        for name in ("", "/prices", "/awards", "/statements", "/statements/delta", "/limits", "/runs"):
+        for name in ("", "/prices", "/awards", "/statements", "/statements/delta", "/limits", "/runs", "/bids"):
             for who in ("sunny", None):
                 answers.append(world.get(f"/v1/markets/{world['market']}{name}", who))
         for path in ("/metrics", "/v1/audit", "/v1/keys", "/v1/participants", "/readyz"):
