@@ -7,13 +7,11 @@ market and another in every other one, so that nobody is followed from market to
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from api.clock import rfc3339
 from api.gate import interval_start
-from api.store.columns import canonical_json
 from api.store.tables import PUBLISHED, SETTLED
 
 DIGITS = 16
@@ -37,13 +35,9 @@ def are_bids_public(market: Any, now: datetime) -> bool:
     return market.stage in (PUBLISHED, SETTLED) and public_at is not None and now >= public_at
 
 
-def masked_bids(market: Any, bids: Sequence[Any]) -> list[dict[str, Any]]:
-    """Bids of a market, rows of ``bids``, without names and in an order that says nothing of when they came."""
-    masked = [_masked(market, bid) for bid in bids]
-    return sorted(masked, key=canonical_json)
+def masked(market: Any, bid: Any) -> dict[str, Any]:
+    """Return a bid of a market, a row of ``bids``, without names."""
 
-
-def _masked(market: Any, bid: Any) -> dict[str, Any]:
     def pseudonym(kind: str, name: str) -> str:
         mac = hmac.new(bytes.fromhex(market.mask_key), f"{kind} {name}".encode(), hashlib.sha256)
         return f"{kind}_{mac.hexdigest()[:DIGITS]}"

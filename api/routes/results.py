@@ -16,7 +16,7 @@ from api.clock import rfc3339
 from api.errors import NotFound
 from api.frames import TIME_FORMAT, chosen, csv_chunks, page, parquet_bytes, result_table
 from api.http import StrictRoute
-from api.masking import are_bids_public, masked_bids
+from api.masking import are_bids_public, masked
 from api.oasis import oasis_table
 from api.publication import published_versions, status_of
 from api.routes.common import (
@@ -233,16 +233,19 @@ def read_masked_bids(
     cursor: Cursor = None,
     limit: Limit = 1_000,
 ) -> Response:
-    """Read all bids of a market as they stood at its gate, under pseudonyms, from its `bids_public_at` on."""
+    """Read all bids of a market as they stood at its gate, under pseudonyms, from its `bids_public_at` on.
+
+    They come in the order of their names, which are random and are not told.
+    """
     now, first = service.clock(), row_position(cursor)
     with service.engine.connect() as connection:
         market = row_of(connection, markets, market_id)
         if not are_bids_public(market, now):
             raise NotFound("public list of bids")
-        standing = connection.execute(select(bids).where(bids.c.market_id == market.id, bids.c.state == LIVE)).all()
-    items = masked_bids(market, standing)
-    following = cursor_of(first + limit) if len(items) > first + limit else None
-    return answered(200, {"items": items[first : first + limit], "next_cursor": following})
+        standing = select(bids).where(bids.c.market_id == market.id, bids.c.state == LIVE).order_by(bids.c.id)
+        rows = connection.execute(standing.offset(first).limit(limit + 1)).all()
+    following = cursor_of(first + limit) if len(rows) > limit else None
+    return answered(200, {"items": [masked(market, row) for row in rows[:limit]], "next_cursor": following})
 
 
 @router.get(
