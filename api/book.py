@@ -18,6 +18,7 @@ from api.offers import (
     INTO,
     REACTIVE,
     REAL,
+    REAL_POWER,
     Standing,
     Terms,
     prices_of,
@@ -186,12 +187,14 @@ class Book:
         if span is None:
             return None, faults
         bid = Standing("", market.id, resource.id, *span, terms.product, terms.offer)
-        standing = list(self._standing.get((market.id, resource.id), {}).values())
-        faults += _not_alone(bid, standing)
+        standing = self._standing.get((market.id, resource.id), {}).values()
         if bid.product in COUPLED:
-            return bid, faults + coupled_faults(bid, market, resource.limits)
-        faults += _beside_others(resource, bid, [other for other in standing if _meet(bid, other)])
-        return bid, faults
+            return bid, faults + _not_alone(bid, standing) + coupled_faults(bid, market, resource.limits)
+        first, last = span
+        others = [
+            other for other in standing if (other.first <= last and first <= other.last) or other.product in COUPLED
+        ]
+        return bid, faults + _not_alone(bid, others) + _beside_others(resource, bid, others)
 
 
 def feeder_nodes(connection: Connection, feeder_id: str) -> frozenset[tuple[str, str]]:
@@ -250,23 +253,18 @@ def _beside_blocks(market: Any, terms: Terms) -> list[Fault]:
     ]
 
 
-def _not_alone(bid: Standing, standing: Sequence[Standing]) -> list[Fault]:
+def _not_alone(bid: Standing, others: Iterable[Standing]) -> list[Fault]:
     """What a bid of real power meets that a coupled bid of its resource excludes, or that excludes it."""
-    if bid.product not in (*REAL, BLOCK, *COUPLED):
-        return []
-    for other in standing:
-        if other.product in COUPLED or (bid.product in COUPLED and other.product in (*REAL, BLOCK)):
+    excluded = REAL_POWER if bid.product in COUPLED else COUPLED if bid.product in REAL_POWER else ()
+    for other in others:
+        if other.product in excluded:
             message = "A store, deadline load or energy band is alone with the real power of its resource in a market"
             return [Fault("/product", "not_alone", f"{message}: see your bid {other.id}.")]
     return []
 
 
-def _meet(one: Standing, other: Standing) -> bool:
-    return one.first <= other.last and other.first <= one.last
-
-
 def _beside_others(resource: Any, bid: Standing, others: Sequence[Standing]) -> list[Fault]:
-    """What is wrong with a bid beside those of the same resource that share an interval with it."""
+    """What is wrong with a bid beside those of the same resource that share an interval with it, or are coupled."""
     twins = [other for other in others if (other.product, other.side) == (bid.product, bid.side)]
     faults = []
     if twins and bid.product != BLOCK:

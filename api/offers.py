@@ -13,6 +13,7 @@ REAL = (ENERGY, SELF_SCHEDULE)
 STORE, DEADLINE_LOAD, ENERGY_BAND = "store", "deadline_load", "energy_band"
 COUPLED = (STORE, DEADLINE_LOAD, ENERGY_BAND)
 """Products that are stores to the engine: each is alone with the real power of its resource."""
+REAL_POWER = (*REAL, BLOCK, *COUPLED)
 SERVICES = ("capacity_up", "capacity_down", "var_up", "var_down")
 QUANTITIES = ("quantity_kw", "quantity_kvar", "quantity")
 SEGMENT_PRICES = (

@@ -1,13 +1,18 @@
 """Bids of stores, blocks, reactive power, deadline loads and energy bands, from their bodies to their awards."""
 
 import time
+from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
 from worlds import DAY_BEGINS, faults, pages, z
 
+from api.archive import unpack_into
 from api.runner import Runner
+from dlmp.casefolder import read_case
 
 CHEAP, DEAR = 20.0, 60.0
 HOURS = range(24)
@@ -290,6 +295,101 @@ def test_reactive_bids_do_not_overlap_nor_cross(world):
     absorb = {"side": "absorb", "segments": [{"quantity_kvar": 100, "price_usd_per_mvarh": 2.00001}]}
     assert faults(world.place(sound(world, "reactive", **absorb))) == {("/segments", "crosses_own_bid")}
     placed(world, sound(world, "reactive", **absorb | span(8, 24)))
+
+
+NUMBER, PRICE, SHARE = st.integers(1, 400), st.integers(-50, 500), st.sampled_from([0.01, 0.5, 0.9, 1.0])
+ENERGY, COST, HOUR = st.integers(300, 2_000), st.integers(1, 500), st.integers(0, 23)
+
+
+def lists(values):
+    return st.one_of(st.lists(values, min_size=1, max_size=1), st.lists(values, min_size=24, max_size=24))
+
+
+def segments(quantity, price):
+    part = st.fixed_dictionaries({quantity: NUMBER, price: PRICE})
+    return st.lists(part, min_size=1, max_size=2).map(lambda parts: sorted(parts, key=lambda part: part[price]))
+
+
+TERMS = {
+    "energy": {"side": st.sampled_from(["supply", "demand"]), "segments": segments("quantity_kw", "price_usd_per_mwh")},
+    "self_schedule": {"side": st.sampled_from(["supply", "demand"]), "quantity_kw": NUMBER},
+    "reactive": {
+        "side": st.sampled_from(["inject", "absorb"]),
+        "segments": segments("quantity_kvar", "price_usd_per_mvarh"),
+    },
+    "block": {
+        "side": st.sampled_from(["supply", "demand"]),
+        "quantity_kw": NUMBER,
+        "price_usd_per_mwh": PRICE,
+        "min_acceptance_ratio": SHARE,
+        "exclusive_group": st.sampled_from([None, "a, b", '"quoted"', "c"]),
+    },
+    "store": {
+        "charge_max_kw": lists(NUMBER),
+        "discharge_max_kw": lists(NUMBER),
+        "energy_min_kwh": lists(st.integers(0, 100)),
+        "energy_max_kwh": lists(ENERGY),
+        "initial_kwh": st.integers(0, 500),
+        "final_min_kwh": st.integers(0, 500),
+        "charge_efficiency": SHARE,
+        "discharge_efficiency": SHARE,
+        "retention": SHARE,
+        "drain_kw": lists(st.integers(-5, 5)),
+        "cycling_usd_per_mwh": COST,
+        "shortfall_usd_per_mwh": st.none() | COST,
+        "final_usd_per_mwh": PRICE,
+    },
+    "deadline_load": {
+        "charge_max_kw": NUMBER,
+        "energy_kwh": st.integers(1, 2_000),
+        "charge_efficiency": SHARE,
+        "shortfall_usd_per_mwh": st.none() | COST,
+    },
+    "energy_band": {
+        "charge_max_kw": lists(NUMBER),
+        "energy_min_kwh": lists(st.integers(0, 100)),
+        "energy_max_kwh": lists(ENERGY),
+        "shortfall_usd_per_mwh": st.none() | COST,
+    },
+    "capacity_up": {"quantity": NUMBER, "price_usd_per_mw_h": st.integers(0, 500)},
+    "var_down": {"quantity": NUMBER, "price_usd_per_mw_h": st.integers(0, 500)},
+}
+OFFER = st.sampled_from(sorted(TERMS)).flatmap(
+    lambda product: st.fixed_dictionaries(TERMS[product] | {"product": st.just(product)})
+)
+
+
+@pytest.mark.parametrize("cases", [15, pytest.param(300, marks=pytest.mark.nightly)])
+def test_whatever_is_accepted_makes_a_case_that_can_be_read(world, tmp_path, cases):
+    """One participant's bids must not fail the run of all."""
+    limits = {"p_min_kw": -400, "p_max_kw": 400, "q_min_kvar": -400, "q_max_kvar": 400, "s_max_kva": 450}
+    for number in range(4):
+        resource(world, f"any {number}", **limits)
+    counts = Counter()
+
+    @seed(cases)
+    @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(offers=st.lists(st.tuples(st.integers(0, 3), HOUR, HOUR, OFFER), min_size=1, max_size=12))
+    def check(offers):
+        market = world.names.ids["day"] = world.ask("POST", "/v1/markets", world.market(takes_blocks=True))["id"]
+        bids = []
+        for number, one, other, terms in offers:
+            is_whole = terms["product"] == "store" or one == other or any(isinstance(v, list) for v in terms.values())
+            first, end = (0, 24) if is_whole else sorted((one, other))
+            bids.append(body(world, "", f"any {number}", "day", first, end) | terms)
+        items = world.place_all(bids, "per_item").json().get("items", [])
+        taken = Counter(bid["product"] for bid, item in zip(bids, items, strict=False) if item["status"] == "accepted")
+        counts.update(taken)
+        world.ask("POST", f"/v1/markets/{market}/close")
+        run = world.ask("POST", f"/v1/markets/{market}/runs", {})["id"]
+        folder = tmp_path / market
+        unpack_into(world.get(f"/v1/runs/{run}/snapshot").content, folder)
+        case = read_case(folder)
+        assert len(case.blocks) == taken["block"]
+        assert len(case.stores) == taken["store"] + taken["deadline_load"] + taken["energy_band"]
+
+    check()
+    assert set(counts) == set(TERMS)
 
 
 @pytest.fixture(scope="module")
