@@ -13,11 +13,12 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, tuple_, update
 
-from api.book import GATE_FAULTS, Book, Standing, Terms
+from api.book import GATE_FAULTS, Book
 from api.clock import rfc3339
 from api.errors import Conflict, Fault, NotFound, PreconditionFailed, Refusal, Unprocessable
 from api.gate import gate_of, latch
 from api.identity import BID, SUBMISSION, new_id
+from api.offers import Standing, Terms
 from api.store.audit import Chain, Entry
 from api.store.columns import canonical_json
 from api.store.tables import LIVE, SUPERSEDED, WITHDRAWN, bids, participants, submissions
@@ -113,9 +114,9 @@ class _Version:
         return self.previous_state == WITHDRAWN
 
 
-def submission_handler(most_bids: int) -> Handler:
-    """Make the writer's handler of submissions; a participant may have `most_bids` in a market."""
-    return partial(accept, book=Book(most_bids))
+def submission_handler(most_bids: int, most_blocks: int) -> Handler:
+    """Make the writer's handler of submissions; a participant may have `most_bids`, and `most_blocks`, in a market."""
+    return partial(accept, book=Book(most_bids, most_blocks))
 
 
 def accept(connection: Connection, chain: Chain, group: Sequence[Submission], *, book: Book) -> list[Reply | Refusal]:
@@ -253,12 +254,12 @@ class _Ledger:
         if not version.is_withdrawal:
             self._book.add(version.bid)
         more = {None: 1, SUPERSEDED: 0, WITHDRAWN: -1}[version.previous_state]
-        self._book.count(version.participant_id, version.bid.market_id, more)
+        self._book.count(version.participant_id, version.bid, more)
 
     def _undo(self, version: _Version) -> None:
         """Take a placed bid out again: amendments come one by one, so that they are never undone."""
         self._book.remove(version.bid.market_id, version.bid.resource_id, version.bid.id)
-        self._book.count(version.participant_id, version.bid.market_id, -1)
+        self._book.count(version.participant_id, version.bid, -1)
 
     def _accepted(
         self, one: Submission, chain: Chain, accepted: Sequence[_Version], items: Sequence[dict[str, Any]]

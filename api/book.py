@@ -1,95 +1,37 @@
 """What a bid is checked against: its market, its resource, and what else that resource offers there."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, func, select
+from sqlalchemy import BindParameter, Connection, bindparam, case, func, select
 
 from api.clock import rfc3339
+from api.coupled import coupled_faults
 from api.errors import Fault
 from api.gate import CLOSED, LATCHES, OPEN, SCHEDULED, Seen, interval_of, interval_start, is_new, state_at
+from api.offers import (
+    BLOCK,
+    COUPLED,
+    ENERGY,
+    INTO,
+    REACTIVE,
+    REAL,
+    REAL_POWER,
+    Standing,
+    Terms,
+    prices_of,
+    quantity_name,
+    segments_of,
+)
 from api.schemas.bids import MOST_SEGMENTS
 from api.schemas.common import POWER_DECIMALS
 from api.store.tables import LIVE, bids, feeders, markets, resources
 
-SUPPLY, DEMAND = "supply", "demand"
-ENERGY, SELF_SCHEDULE = "energy", "self_schedule"
-REAL = (ENERGY, SELF_SCHEDULE)
 MOST_KEPT = 20_000
 """Most resources in markets whose standing bids are kept in memory."""
 GATE_FAULTS = {SCHEDULED: "gate_not_open", CLOSED: "gate_closed"}
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a bid offers, sound by itself.
-
-    Parameters
-    ----------
-    market_id, resource_id
-        Where, and who.
-    starts_at, ends_at
-        Its intervals, half-open.
-    product
-        What is offered.
-    offer
-        The rest, as a document: side, segments, quantity, price.
-    """
-
-    market_id: str
-    resource_id: str
-    starts_at: datetime
-    ends_at: datetime
-    product: str
-    offer: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A bid that stands, from interval `first` to `last`, both included."""
-
-    id: str
-    market_id: str
-    resource_id: str
-    first: int
-    last: int
-    product: str
-    offer: Mapping[str, Any]
-
-    @property
-    def side(self) -> str:
-        """``supply``, ``demand``, or blank."""
-        return str(self.offer.get("side", ""))
-
-    @property
-    def quantity(self) -> float:
-        """All that it offers [kW], [kvar]."""
-        return quantity_of(self.offer)
-
-
-def quantity_of(offer: Mapping[str, Any]) -> float:
-    """Return all that is offered [kW], [kvar]."""
-    if "segments" in offer:
-        return float(sum(part["quantity_kw"] for part in offer["segments"]))
-    return float(offer["quantity_kw"] if "quantity_kw" in offer else offer["quantity"])
-
-
-def segments_of(offer: Mapping[str, Any]) -> int:
-    """Return how many segments of a curve are offered; all of a self-schedule is one."""
-    return len(offer.get("segments", (offer,)))
-
-
-def prices_of(offer: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Every price of an offer, with its pointer."""
-    for number, part in enumerate(offer.get("segments", ())):
-        for name in ("price_usd_per_mwh", "price_end_usd_per_mwh"):
-            if part.get(name) is not None:
-                yield f"/segments/{number}/{name}", part[name]
-    if "price_usd_per_mw_h" in offer:
-        yield "/price_usd_per_mw_h", offer["price_usd_per_mw_h"]
 
 
 def _any_of(name: str) -> BindParameter[Any]:
@@ -103,7 +45,7 @@ STANDING = select(
     *(bids.c.product, bids.c.terms),
 ).where(bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.resource_id.in_(_any_of("resources")))
 COUNTS = (
-    select(bids.c.participant_id, bids.c.market_id, func.count())
+    select(bids.c.participant_id, bids.c.market_id, func.count(), func.sum(case((bids.c.product == BLOCK, 1), else_=0)))
     .where(bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.participant_id.in_(_any_of("owners")))
     .group_by(bids.c.participant_id, bids.c.market_id)
 )
@@ -116,8 +58,8 @@ class Book:
     a book that finds the head where it left it goes on with what it knows, and forgets everything otherwise.
     """
 
-    def __init__(self, most_bids: int):
-        self._most_bids = most_bids
+    def __init__(self, most_bids: int, most_blocks: int):
+        self._most_bids, self._most_blocks = most_bids, most_blocks
         self._forget()
 
     def _forget(self) -> None:
@@ -128,7 +70,7 @@ class Book:
         self._resources: dict[str, Any] = {}
         self._nodes: dict[str, frozenset[tuple[str, str]]] = {}
         self._standing: dict[tuple[str, str], dict[str, Standing]] = {}
-        self._count: dict[tuple[str, str], int] = {}
+        self._count: dict[tuple[str, str], tuple[int, int]] = {}
 
     def open(self, connection: Connection, head: str, terms: Iterable[Terms], owners: Iterable[str]) -> None:
         """Read what `terms` and `owners` need and the book does not know at the `head` of the chain."""
@@ -173,10 +115,10 @@ class Book:
     def _read_counts(self, pairs: set[tuple[str, str]], connection: Connection) -> None:
         if not pairs:
             return
-        self._count |= dict.fromkeys(pairs, 0)
+        self._count |= dict.fromkeys(pairs, (0, 0))
         names = {"owners": list({one for one, _ in pairs}), "markets": list({one for _, one in pairs})}
-        for owner, market, number in connection.execute(COUNTS, names):
-            self._count[owner, market] = int(number)
+        for owner, market, number, blocks in connection.execute(COUNTS, names):
+            self._count[owner, market] = int(number), int(blocks)
 
     def add(self, bid: Standing) -> None:
         """Let `bid` stand."""
@@ -186,10 +128,22 @@ class Book:
         """Take a bid out; return it."""
         return self._standing.get((market_id, resource_id), {}).pop(bid_id, None)
 
-    def count(self, participant_id: str, market_id: str, more: int) -> None:
-        """Count `more` bids of a participant in a market."""
-        key = participant_id, market_id
-        self._count[key] = self._count.get(key, 0) + more
+    def count(self, participant_id: str, bid: Standing, more: int) -> None:
+        """Count `more` bids such as `bid` of a participant in its market."""
+        key = participant_id, bid.market_id
+        number, blocks = self._count.get(key, (0, 0))
+        self._count[key] = number + more, blocks + more * (bid.product == BLOCK)
+
+    def _too_many(self, participant_id: str, terms: Terms) -> list[Fault]:
+        number, blocks = self._count.get((participant_id, terms.market_id), (0, 0))
+        faults = []
+        if number >= self._most_bids:
+            message = f"You have {self._most_bids} bids in this market, which is the most."
+            faults.append(Fault("", "too_many_bids", message))
+        if terms.product == BLOCK and blocks >= self._most_blocks:
+            message = f"You have {self._most_blocks} blocks in this market, which is the most."
+            faults.append(Fault("", "too_many_blocks", message))
+        return faults
 
     def gate_faults(self, market_id: str, received_at: datetime) -> list[Fault]:
         """What a change of a bid meets at the gate."""
@@ -220,9 +174,9 @@ class Book:
         span, wrong = _intervals(market, terms)
         faults += wrong
         faults += _beyond_prices(market, terms)
-        if is_new and self._count.get((participant_id, market.id), 0) >= self._most_bids:
-            message = f"You have {self._most_bids} bids in this market, which is the most."
-            faults.append(Fault("", "too_many_bids", message))
+        faults += _beside_blocks(market, terms)
+        if is_new:
+            faults += self._too_many(participant_id, terms)
         if resource is None:
             return None, faults
         if resource.feeder != market.feeder:
@@ -233,9 +187,14 @@ class Book:
         if span is None:
             return None, faults
         bid = Standing("", market.id, resource.id, *span, terms.product, terms.offer)
-        others = self._standing.get((market.id, resource.id), {}).values()
-        faults += _beside_others(market, resource, bid, [other for other in others if _meet(bid, other)])
-        return bid, faults
+        standing = self._standing.get((market.id, resource.id), {}).values()
+        if bid.product in COUPLED:
+            return bid, faults + _not_alone(bid, standing) + coupled_faults(bid, market, resource.limits)
+        first, last = span
+        others = [
+            other for other in standing if (other.first <= last and first <= other.last) or other.product in COUPLED
+        ]
+        return bid, faults + _not_alone(bid, others) + _beside_others(resource, bid, others)
 
 
 def feeder_nodes(connection: Connection, feeder_id: str) -> frozenset[tuple[str, str]]:
@@ -280,35 +239,53 @@ def _beyond_prices(market: Any, terms: Terms) -> list[Fault]:
     ]
 
 
-def _meet(one: Standing, other: Standing) -> bool:
-    return one.first <= other.last and other.first <= one.last
+def _beside_blocks(market: Any, terms: Terms) -> list[Fault]:
+    """What a market's taking block bids, or not, forbids: beside them prices do not rise along a segment of energy."""
+    if terms.product == BLOCK and not market.takes_blocks:
+        return [Fault("/product", "blocks_not_taken", "This market takes no block bids.")]
+    if terms.product != ENERGY or not market.takes_blocks:
+        return []
+    message = "Must be the price at the beginning, or be left out: this market takes block bids."
+    return [
+        Fault(f"/segments/{number}/price_end_usd_per_mwh", "sloped_beside_blocks", message)
+        for number, part in enumerate(terms.offer["segments"])
+        if part["price_end_usd_per_mwh"] not in (None, part["price_usd_per_mwh"])
+    ]
 
 
-def _place(bid: Standing) -> str:
-    return "/" + next(name for name in ("segments", "quantity_kw", "quantity") if name in bid.offer)
+def _not_alone(bid: Standing, others: Iterable[Standing]) -> list[Fault]:
+    """What a bid of real power meets that a coupled bid of its resource excludes, or that excludes it."""
+    excluded = REAL_POWER if bid.product in COUPLED else COUPLED if bid.product in REAL_POWER else ()
+    for other in others:
+        if other.product in excluded:
+            message = "A store, deadline load or energy band is alone with the real power of its resource in a market"
+            return [Fault("/product", "not_alone", f"{message}: see your bid {other.id}.")]
+    return []
 
 
-def _beside_others(market: Any, resource: Any, bid: Standing, others: Sequence[Standing]) -> list[Fault]:
-    """What is wrong with a bid beside those of the same resource that share an interval with it."""
+def _beside_others(resource: Any, bid: Standing, others: Sequence[Standing]) -> list[Fault]:
+    """What is wrong with a bid beside those of the same resource that share an interval with it, or are coupled."""
     twins = [other for other in others if (other.product, other.side) == (bid.product, bid.side)]
     faults = []
-    if twins:
+    if twins and bid.product != BLOCK:
         message = f"Your bid {twins[0].id} offers the same in some of these intervals: amend it."
         faults.append(Fault("/interval_start", "overlaps", message))
+    place = f"/{quantity_name(bid.offer)}"
     most, unit = _registered(resource, bid)
     real = [other for other in others if other.side == bid.side and other.product in REAL and bid.product in REAL]
     beside = [other for other in real if other not in twins]
     taken = max((_sum_at(beside, number) for number in range(bid.first, bid.last + 1)), default=0.0)
     if round(bid.quantity + taken - most, POWER_DECIMALS) > 0:
         message = f"Together with your other bids must be at most the registered {most:g} {unit}."
-        faults.append(Fault(_place(bid), "beyond_registered", message))
+        faults.append(Fault(place, "beyond_registered", message))
     if any(segments_of(bid.offer) + segments_of(other.offer) > MOST_SEGMENTS for other in beside):
         message = f"A curve and a self-schedule have together at most {MOST_SEGMENTS} segments, of which it is one."
-        faults.append(Fault(_place(bid), "too_many_segments", message))
-    if bid.product == ENERGY:
-        crossing = [other for other in others if other.product == ENERGY and other.side != bid.side]
+        faults.append(Fault(place, "too_many_segments", message))
+    if bid.product in (ENERGY, REACTIVE):
+        crossing = [other for other in others if other.product == bid.product and other.side != bid.side]
+        message = "What you buy must not be dearer than what you sell"
         faults += [
-            Fault("/segments", "crosses_own_bid", f"Demand must not be dearer than supply: see your bid {other.id}.")
+            Fault("/segments", "crosses_own_bid", f"{message}: see your bid {other.id}.")
             for other in crossing
             if _cross(bid, other)
         ]
@@ -322,15 +299,17 @@ def _sum_at(standing: Sequence[Standing], interval: int) -> float:
 def _registered(resource: Any, bid: Standing) -> tuple[float, str]:
     """Return the most that the registered limits of a resource allow of a bid, and its unit."""
     limits = resource.limits
-    if bid.product in REAL:
-        return (limits["p_max_kw"] if bid.side == SUPPLY else -limits["p_min_kw"]), "kW"
+    if bid.product in (*REAL, BLOCK):
+        return (limits["p_max_kw"] if bid.side in INTO else -limits["p_min_kw"]), "kW"
+    if bid.product == REACTIVE:
+        return (limits["q_max_kvar"] if bid.side in INTO else -limits["q_min_kvar"]), "kvar"
     if bid.product.startswith("var"):
         return limits["q_max_kvar"] - limits["q_min_kvar"], "kvar"
     return limits["p_max_kw"] - limits["p_min_kw"], "kW"
 
 
 def _cross(one: Standing, other: Standing) -> bool:
-    """Return whether the dearest demand of two curves is above the cheapest supply."""
-    supply, demand = (one, other) if one.side == SUPPLY else (other, one)
+    """Return whether the dearest demand of two curves is above the cheapest supply, of real or of reactive power."""
+    supply, demand = (one, other) if one.side in INTO else (other, one)
     cheapest = min(price for _, price in prices_of(supply.offer))
     return max(price for _, price in prices_of(demand.offer)) > cheapest

@@ -47,7 +47,7 @@ MOST_FAULTS = 100
 
 
 def faults_of(errors: Iterable[Mapping[str, Any]], tags: Sequence[str] = ()) -> list[Fault]:
-    """Turn pydantic's errors into faults; `tags` name the members of unions, which are no part of a pointer."""
+    """Turn pydantic's errors into faults; a place that begins with one of `tags` begins with a member of a union."""
     found = list(errors)
     faults = [_fault(error, tags) for error in found[:MOST_FAULTS]]
     if len(found) > MOST_FAULTS:
@@ -56,7 +56,9 @@ def faults_of(errors: Iterable[Mapping[str, Any]], tags: Sequence[str] = ()) -> 
 
 
 def _fault(error: Mapping[str, Any], tags: Sequence[str]) -> Fault:
-    kind, where = str(error["type"]), [part for part in error["loc"] if part not in tags]
+    kind, where = str(error["type"]), list(error["loc"])
+    if where and where[0] in tags:
+        del where[0]
     if kind.startswith("union_tag"):
         where.append(DISCRIMINATOR)
     context = error.get("ctx", {})

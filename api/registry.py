@@ -15,6 +15,7 @@ from api.errors import Conflict, Fault, Unprocessable
 from api.feeders import FeederContent
 from api.gate import over_intervals, trade_day
 from api.identity import FEEDER, MARKET, PARTICIPANT, RESOURCE, new_id
+from api.masking import new_mask_key
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
 from api.store.tables import feeders, keys, markets, participants, resources
@@ -213,10 +214,14 @@ def add_market(connection: Connection, chain: Chain, asked: Asked) -> str:
         "price_floor": content["price_floor_usd_per_mwh"],
         "price_cap": content["price_cap_usd_per_mwh"],
         "inputs": {**series, "import_limits": limits, "requirements": content["requirements"]},
+        "takes_blocks": content["takes_blocks"],
+        "bids_public_after_days": content["bids_public_after_days"],
+        "mask_key": new_mask_key(),
         "created_at": asked.at,
     }
     connection.execute(insert(markets).values(row))
-    after = {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in row.items()}
+    told = {name: value for name, value in row.items() if name != "mask_key"}
+    after = {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in told.items()}
     entry = Entry(asked.at, asked.actor, "market.add", str(row["id"]), after, rows=vouch(markets, row))
     chain.append(connection, [entry])
     return str(row["id"])

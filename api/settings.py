@@ -20,6 +20,7 @@ class ServiceSettings(BaseSettings):
     )
     max_body_bytes: int = Field(5 * MIB, gt=0, description="Largest body of a request [bytes].")
     max_bids_per_market: int = Field(10_000, gt=0, description="Most bids of a participant in a market.")
+    max_blocks_per_market: int = Field(50, gt=0, description="Most block bids of a participant in a market.")
     rate_per_second: float = Field(2_000.0, gt=0, description="Requests of a key, on average [1/s].")
     rate_burst: float = Field(4_000.0, ge=1, description="Requests of a key at once.")
     run_time_limit_s: float = Field(600.0, gt=0, description="Longest time that a run may take [s].")

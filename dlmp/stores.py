@@ -168,23 +168,46 @@ def _check_energy(stores: Stores, index: int, element: str, problems: Problems) 
 
 def _check_reach(stores: Stores, index: int, hours: float, element: str, problems: Problems) -> None:
     """Check that power enough to keep the band of energy can flow, whatever else the market does."""
+    broken = out_of_reach(stores, index, hours)
+    if broken is None:
+        return
+    where = f"{element}, interval {broken.interval}"
+    if broken.field == "energy_min_kwh":
+        remedy = f"cannot be reached: at most {broken.reached_kwh:g} kWh can be there; lower it, raise charge_max_kw"
+        problems.add(where, broken.field, broken.bound_kwh, f"{remedy} or give a shortfall_usd_per_mwh")
+    else:
+        remedy = f"cannot be kept: at least {broken.reached_kwh:g} kWh will be there; raise it or discharge_max_kw"
+        problems.add(where, broken.field, broken.bound_kwh, remedy)
+
+
+@dataclass(frozen=True)
+class OutOfReach:
+    """An end of the band of energy, ``energy_min_kwh`` or ``energy_max_kwh``, that no dispatch keeps.
+
+    `reached_kwh` is the energy [kWh] that comes nearest to its `bound_kwh` at the end of `interval`.
+    """
+
+    interval: int
+    field: str
+    bound_kwh: float
+    reached_kwh: float
+
+
+def out_of_reach(stores: Stores, index: int, hours: float) -> OutOfReach | None:
+    """First end of the band of energy of a store that its powers cannot keep over intervals of so many `hours`."""
     kept = stores.retention[index] ** hours
-    low = high = stores.initial_kwh[index]
+    low = high = float(stores.initial_kwh[index])
     is_firm = np.isinf(stores.shortfall_usd_per_mwh[index])
     for interval in range(len(stores.drain_kw)):
         rest = hours * stores.drain_kw[interval, index]
         gained = hours * stores.charge_efficiency[index] * stores.charge_max_kw[interval, index]
         given = hours * stores.discharge_max_kw[interval, index] / stores.discharge_efficiency[index]
         low, high = kept * low - rest - given, kept * high - rest + gained
-        least = stores.energy_min_kwh[interval, index] if is_firm else 0.0
-        most = stores.energy_max_kwh[interval, index]
-        where = f"{element}, interval {interval}"
+        least = float(stores.energy_min_kwh[interval, index]) if is_firm else 0.0
+        most = float(stores.energy_max_kwh[interval, index])
         if high < least - ENERGY_SLACK_KWH:
-            remedy = f"cannot be reached: at most {high:g} kWh can be there; lower it, raise charge_max_kw or give a"
-            problems.add(where, "energy_min_kwh", float(least), f"{remedy} shortfall_usd_per_mwh")
-            return
+            return OutOfReach(interval, "energy_min_kwh", least, high)
         if low > most + ENERGY_SLACK_KWH:
-            remedy = f"cannot be kept: at least {low:g} kWh will be there; raise it or discharge_max_kw"
-            problems.add(where, "energy_max_kwh", float(most), remedy)
-            return
+            return OutOfReach(interval, "energy_max_kwh", most, low)
         low, high = max(low, least), min(high, most)
+    return None

@@ -10,12 +10,12 @@ from sqlalchemy import and_, select
 
 from api.auth import Principal
 from api.bidding import Amend, Place, Reply, Submission
-from api.book import Terms
 from api.clock import rfc3339
 from api.errors import BadRequest, Forbidden, NotFound, PreconditionFailed
 from api.faults import checked
 from api.gate import interval_start
 from api.http import StrictRoute
+from api.offers import Terms
 from api.routes.common import (
     Cursor,
     Limit,

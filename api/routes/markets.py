@@ -16,6 +16,7 @@ from api.auth import Principal
 from api.clock import rfc3339, rfc3339_or_none
 from api.gate import Seen, Step, interval_start, is_new, latch, state_at
 from api.http import StrictRoute
+from api.masking import bids_public_at
 from api.registry import Asked
 from api.routes.common import (
     Cursor,
@@ -321,6 +322,7 @@ def _latch(service: Service, rows: Sequence[Any], now: datetime) -> None:
 
 def _market(connection: Connection, row: Any, now: datetime) -> dict[str, Any]:
     newest = select(func.max(versions.c.price_version)).where(versions.c.market_id == row.id)
+    public_at = bids_public_at(row)
     return {
         "id": row.id,
         "name": row.name,
@@ -339,6 +341,8 @@ def _market(connection: Connection, row: Any, now: datetime) -> dict[str, Any]:
         "price_floor_usd_per_mwh": row.price_floor,
         "price_cap_usd_per_mwh": row.price_cap,
         "inputs": row.inputs,
+        "takes_blocks": row.takes_blocks,
+        "bids_public_at": None if public_at is None else rfc3339(public_at),
         "price_version": connection.execute(newest).scalar_one(),
         "created_at": rfc3339(row.created_at),
     }

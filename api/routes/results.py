@@ -16,6 +16,7 @@ from api.clock import rfc3339
 from api.errors import NotFound
 from api.frames import TIME_FORMAT, chosen, csv_chunks, page, parquet_bytes, result_table
 from api.http import StrictRoute
+from api.masking import are_bids_public, masked
 from api.oasis import oasis_table
 from api.publication import published_versions
 from api.routes.common import (
@@ -34,7 +35,7 @@ from api.schemas.common import Id, Page, Time
 from api.schemas.results import PricePage, PriceSharePage
 from api.service import Service
 from api.store.rows import row_of
-from api.store.tables import markets, resources, versions
+from api.store.tables import LIVE, bids, markets, resources, versions
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 MarketId = Annotated[Id, Path(description="Name of the market.")]
@@ -49,9 +50,16 @@ PriceFormat = Annotated[
     Literal["json", "csv", "parquet", "oasis"],
     Query(alias="format", description="JSON pages, or all rows as CSV, Parquet, or CSV with CAISO OASIS's columns."),
 ]
+AwardsOf = Annotated[
+    Literal["resources", "segments", "reactive_segments", "blocks", "stores", "services"],
+    Query(description="Net injection of each resource, or what was accepted of each part of its bids."),
+]
 IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
 UNCHANGED: Responses = {304: {"description": "What you have is current."}}
 FORMS: Responses = {200: {"content": {kind: {} for kind in ("text/csv", "application/vnd.apache.parquet")}}}
+AWARD_TABLES = {"resources": "awards"} | {
+    name: name for name in ("segments", "reactive_segments", "blocks", "stores", "services")
+}
 CACHE = "private, no-cache"
 STATEMENT_KEYS = ("participant", "resource", "product", "unit")
 DELTA = pa.schema(
@@ -239,6 +247,35 @@ def read_limits(
 
 
 @router.get(
+    "/markets/{market_id}/bids",
+    tags=["bids"],
+    summary="Read the bids of a market",
+    response_model=Page,
+    responses=refusals(400, 403, 404, 422),
+)
+def read_masked_bids(
+    service: ServiceHere,
+    market_id: MarketId,
+    who: Annotated[Principal, Depends(requires("prices:read"))],
+    cursor: Cursor = None,
+    limit: Limit = 1_000,
+) -> Response:
+    """Read all bids of a market as they stood at its gate, under pseudonyms, from its `bids_public_at` on.
+
+    They come in the order of their names, which are random and are not told.
+    """
+    now, first = service.clock(), row_position(cursor)
+    with service.engine.connect() as connection:
+        market = row_of(connection, markets, market_id)
+        if not are_bids_public(market, now):
+            raise NotFound("public list of bids")
+        standing = select(bids).where(bids.c.market_id == market.id, bids.c.state == LIVE).order_by(bids.c.id)
+        rows = connection.execute(standing.offset(first).limit(limit + 1)).all()
+    following = cursor_of(first + limit) if len(rows) > limit else None
+    return answered(200, {"items": [masked(market, row) for row in rows[:limit]], "next_cursor": following})
+
+
+@router.get(
     "/markets/{market_id}/awards",
     tags=["awards"],
     summary="Read awards",
@@ -246,12 +283,15 @@ def read_limits(
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_awards(
-    reading: Reading, who: Annotated[Principal, Depends(requires("awards:read"))], form: Format = "json"
+    reading: Reading,
+    who: Annotated[Principal, Depends(requires("awards:read"))],
+    of: AwardsOf = "resources",
+    form: Format = "json",
 ) -> Response:
     """Read what your resources were awarded; an auditor and an operator see all."""
 
     def awards(connection: Connection, published: _Published) -> pa.Table:
-        table = result_table(connection, published.version.run_id, "awards")
+        table = result_table(connection, published.version.run_id, AWARD_TABLES[of])
         if who.sees_all:
             return table
         own = pa.array(_own_resources(connection, who, published), pa.string())

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?Z")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-PRICE_DECIMALS, POWER_DECIMALS = 5, 3
+PRICE_DECIMALS, POWER_DECIMALS, SHARE_DECIMALS = 5, 3, 5
 LARGEST_NUMBER = 1e9
 ID_PATTERN = r"^[a-z]{2,4}_[0-9a-f]{24}$"
 Item = TypeVar("Item")
@@ -84,5 +84,7 @@ TimeZone = Annotated[str, AfterValidator(_timezone)]
 Price = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER), _decimals(PRICE_DECIMALS)]
 Power = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER), _decimals(POWER_DECIMALS)]
 Quantity = Annotated[float, Field(gt=0, le=LARGEST_NUMBER), _decimals(POWER_DECIMALS)]
+Amount = Annotated[float, Field(ge=0, le=LARGEST_NUMBER), _decimals(POWER_DECIMALS)]
+Share = Annotated[float, Field(ge=0.01, le=1), _decimals(SHARE_DECIMALS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_printable)]
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]

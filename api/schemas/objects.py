@@ -271,6 +271,10 @@ class MarketIn(Body):
     """Factor on the feeder's loads in each interval, or one for all; left out: the feeder's own profiles."""
     import_limits: ImportLimits = ImportLimits()
     requirements: Annotated[list[Requirement], Field(max_length=100)] = Field(default_factory=list)
+    takes_blocks: bool = False
+    """Take block bids; prices of energy then do not rise along a segment."""
+    bids_public_after_days: Annotated[int, Field(ge=0, le=36_500)] | None = 90
+    """Days after the trade date from which on all bids are public under pseudonyms; null: never."""
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
@@ -301,6 +305,9 @@ class MarketOut(Answer):
     price_floor_usd_per_mwh: float
     price_cap_usd_per_mwh: float
     inputs: dict[str, Any]
+    takes_blocks: bool
+    bids_public_at: str | None
+    """From when on the bids of a published market are public under pseudonyms; null: never."""
     price_version: int | None
     created_at: str
 

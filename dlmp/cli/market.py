@@ -33,7 +33,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 @app.command("submit")
 def submit_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Bids, as in bids.csv of a case folder.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Bids, blocks or stores as in a case folder.")],
     market: Annotated[
         str | None, typer.Option(metavar="MARKET", help="Market; left out: the only one that is open.")
     ] = None,

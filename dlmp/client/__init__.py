@@ -6,6 +6,7 @@
 ...     receipt = client.submit(Bid(market.id, resource.id, "supply", [(500, 10.0)]))
 """
 
+from dlmp.client.bids import Bid, Block, DeadlineLoad, EnergyBand, Store
 from dlmp.client.client import Client
 from dlmp.client.errors import (
     BusyError,
@@ -23,11 +24,11 @@ from dlmp.client.errors import (
 )
 from dlmp.client.outbox import Outbox
 from dlmp.client.records import (
-    Bid,
     BidVersion,
     Feeder,
     Key,
     Market,
+    MaskedBid,
     Outcome,
     Participant,
     Receipt,
@@ -39,14 +40,18 @@ from dlmp.client.records import (
 __all__ = [
     "Bid",
     "BidVersion",
+    "Block",
     "BusyError",
     "Client",
     "ConflictError",
     "ContentError",
+    "DeadlineLoad",
+    "EnergyBand",
     "Fault",
     "Feeder",
     "Key",
     "Market",
+    "MaskedBid",
     "NoAnswerError",
     "NotAllowedError",
     "NotAuthenticatedError",
@@ -62,4 +67,5 @@ __all__ = [
     "Run",
     "ServerError",
     "ServiceError",
+    "Store",
 ]

@@ -1,20 +1,31 @@
-"""A table of bids, as ``bids.csv`` of a case folder, to bids of a market; what is wrong with them back to its lines."""
+"""A table of bids of a case folder to bids of a market; what is wrong with them back to its lines.
 
-from collections.abc import Iterable, Sequence
+The header tells which table it is: ``bids.csv``, ``reactive_bids.csv``, ``blocks.csv`` or ``stores.csv``, beside which
+there may be a ``store_profile.csv``.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from dlmp.casefolder.blocks import BLOCK_COLUMNS
+from dlmp.casefolder.reactive import REACTIVE_COLUMNS
+from dlmp.casefolder.rows import ALL_INTERVALS, once
+from dlmp.casefolder.stores import PROFILE_COLUMNS, STORE_COLUMNS
+from dlmp.client.bids import CURVES, ENERGY, REACTIVE, SELF_SCHEDULE, AnyBid, Bid, Block, Store
 from dlmp.client.errors import Fault
-from dlmp.client.records import ENERGY, SELF_SCHEDULE, Bid, Market, Resource
+from dlmp.client.records import Market, Resource
 from dlmp.csvfile import Column, Table, read_csv
 from dlmp.errors import Problems
 
-COLUMNS = (
+BID_COLUMNS = (
     Column("resource", "text"),
-    Column("interval", "integer", required=False, default=-1),
+    Column("interval", "integer", required=False, default=ALL_INTERVALS),
     Column("side", "text"),
     Column("segment", "integer", required=False, default=0),
     Column("quantity_kw", "number"),
@@ -22,7 +33,12 @@ COLUMNS = (
     Column("price_end_usd_per_mwh", "number", required=False),
     Column("is_self_scheduled", "integer", required=False, default=0),
 )
+PROFILE_FILE = "store_profile.csv"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+Found = list[tuple[AnyBid, tuple[int, ...]]]
+"""Bids, each with its lines."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,7 @@ class BidFile:
     """Bids of a file; `lines` has the line of each segment of each of them."""
 
     name: str
-    bids: tuple[Bid, ...]
+    bids: tuple[AnyBid, ...]
     lines: tuple[tuple[int, ...], ...]
 
     def told(self, number: int, faults: Iterable[Fault]) -> list[str]:
@@ -39,9 +55,9 @@ class BidFile:
 
     def _told(self, number: int, fault: Fault) -> str:
         parts = fault.pointer.strip("/").split("/")
-        lines, column = self.lines[number], parts[-1]
-        if parts[0] == "segments" and len(parts) > 1 and parts[1].isdecimal() and int(parts[1]) < len(lines):
-            lines = lines[int(parts[1]) :][:1]
+        lines, column = self.lines[number], parts[0]
+        if column == "segments" and len(parts) > 1 and parts[1].isdecimal() and int(parts[1]) < len(lines):
+            lines, column = lines[int(parts[1]) :][:1], parts[-1]
         where = f"line {lines[0]}" if len(lines) == 1 else f"lines {lines[0]} to {lines[-1]}"
         return f"{self.name} {where}, {column or 'bid'}: {fault.detail} ({fault.code})"
 
@@ -55,48 +71,133 @@ def read_bids(path: Path, market: Market, resources: Sequence[Resource]) -> BidF
         With everything that is wrong in the file by itself.
     """
     problems = Problems()
-    table = read_csv(path, COLUMNS, problems)
+    columns, bids_of = _kind_of(path)
+    table = read_csv(path, columns, problems)
     known = {resource.name: resource.id for resource in resources}
-    found = [] if table is None else _bids(table, market, known, problems)
+    found: Found = []
+    if table is not None:
+        is_known = table.rows.resource.isin(known)
+        message = f"is none of yours on {market.feeder}: {', '.join(known) or 'none'}"
+        _require(table, "resource", is_known, message, problems)
+        found = bids_of(table, path, market, known, problems)
     if table is not None and not found and not problems.found:
         problems.add(path.name, "file", str(path), "has no bids")
     problems.raise_if_any()
     return BidFile(path.name, tuple(bid for bid, _ in found), tuple(lines for _, lines in found))
 
 
-def _bids(table: Table, market: Market, known: dict[str, str], problems: Problems) -> list[tuple[Bid, tuple[int, ...]]]:
+def _kind_of(path: Path) -> tuple[Sequence[Column], Callable[..., Found]]:
+    """Columns of a table and what makes bids of it, by a column that no other table has."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = {name.strip() for name in file.readline().split(",")}
+    except (OSError, UnicodeDecodeError):
+        header = set()
+    for name, kind in KINDS.items():
+        if name in header:
+            return kind
+    return BID_COLUMNS, _energy_bids
+
+
+def _require(table: Table, column: str, good: pd.Series, message: str, problems: Problems) -> None:
+    for line, value in table.rows.loc[~good, column].items():
+        problems.add(table.line(line), column, value, message)
+
+
+def _require_interval(table: Table, column: str, market: Market, problems: Problems) -> None:
+    values, most = table.rows[column], market.intervals - 1
+    good = values.between(0, most) | (values == ALL_INTERVALS)
+    _require(table, column, good, f"must be 0 to {most}, or blank", problems)
+
+
+def _energy_bids(table: Table, path: Path, market: Market, known: dict[str, str], problems: Problems) -> Found:
     rows = table.rows
-    for column, good, message in (
-        ("resource", rows.resource.isin(known), f"is none of yours on {market.feeder}: {', '.join(known) or 'none'}"),
-        ("interval", rows.interval.between(-1, market.intervals - 1), f"must be 0 to {market.intervals - 1}, or blank"),
-        ("price_usd_per_mwh", rows.price_usd_per_mwh.notna() | (rows.is_self_scheduled == 1), "must not be blank"),
-    ):
-        for line, value in rows.loc[~good, column].items():
-            problems.add(table.line(line), column, value, message)
-    problems.raise_if_any()
+    has_price = rows.price_usd_per_mwh.notna() | (rows.is_self_scheduled == 1)
+    _require(table, "price_usd_per_mwh", has_price, "must not be blank", problems)
     rows = rows.assign(product=rows.is_self_scheduled.map({1: SELF_SCHEDULE}).fillna(ENERGY))
-    bids = []
+    return _curves(table, rows, market, known, problems)
+
+
+def _reactive_bids(table: Table, path: Path, market: Market, known: dict[str, str], problems: Problems) -> Found:
+    return _curves(table, table.rows.assign(product=REACTIVE), market, known, problems)
+
+
+def _curves(table: Table, rows: pd.DataFrame, market: Market, known: dict[str, str], problems: Problems) -> Found:
+    _require_interval(table, "interval", market, problems)
+    problems.raise_if_any()
+    bids: Found = []
     for _, own in rows.groupby(["resource", "interval", "side", "product"], sort=False):
         curve = own.sort_values("segment", kind="stable")
         first = curve.iloc[0]
-        begins, ends = _times(market, int(first.interval))
-        bid = Bid(market.id, known[first.resource], first.side, _segments(curve), begins, ends, first["product"])
+        product = first["product"]
+        begins, ends = _times(market, int(first.interval), int(first.interval))
+        names = list(CURVES.get(product, CURVES[ENERGY]))
+        bid = Bid(market.id, known[first.resource], first.side, _segments(curve[names]), begins, ends, product)
         bids.append((bid, tuple(curve.index.tolist())))
     return bids
 
 
 def _segments(curve: pd.DataFrame) -> list[tuple[float | None, ...]]:
-    names = ["quantity_kw", "price_usd_per_mwh", "price_end_usd_per_mwh"]
     return [
         tuple(None if pd.isna(value) else float(value) for value in row)
-        for row in curve[names].itertuples(index=False, name=None)
+        for row in curve.itertuples(index=False, name=None)
     ]
 
 
-def _times(market: Market, interval: int) -> tuple[str, str]:
-    """Start and end of an interval; of the whole day for a blank one."""
-    if interval < 0:
-        return market.starts_at, market.ends_at
-    step = timedelta(minutes=market.interval_minutes)
-    begins = datetime.fromisoformat(market.starts_at) + interval * step
-    return begins.strftime(TIME_FORMAT), (begins + step).strftime(TIME_FORMAT)
+def _blocks(table: Table, path: Path, market: Market, known: dict[str, str], problems: Problems) -> Found:
+    for column in ("first_interval", "last_interval"):
+        _require_interval(table, column, market, problems)
+    problems.raise_if_any()
+    bids: Found = []
+    for line, row in _rows(table):
+        begins, ends = _times(market, row.pop("first_interval"), row.pop("last_interval"))
+        terms = row | {"exclusive_group": row["exclusive_group"] or None}
+        del terms["block"], terms["resource"]
+        place: dict[str, Any] = {"resource_id": known[row["resource"]], "interval_start": begins, "interval_end": ends}
+        bids.append((Block(market_id=market.id, **place, **terms), (line,)))
+    return bids
+
+
+def _rows(table: Table) -> list[tuple[int, dict[str, Any]]]:
+    """Rows of a table with their lines."""
+    records = [{str(name): value for name, value in record.items()} for record in table.rows.to_dict("records")]
+    return list(zip(table.rows.index.tolist(), records, strict=True))
+
+
+def _stores(table: Table, path: Path, market: Market, known: dict[str, str], problems: Problems) -> Found:
+    profile_path = path.with_name(PROFILE_FILE)
+    profile = read_csv(profile_path, PROFILE_COLUMNS, problems) if profile_path.exists() else None
+    given = pd.DataFrame(columns=[column.name for column in PROFILE_COLUMNS])
+    if profile is not None:
+        _require_interval(profile, "interval", market, problems)
+        _require(profile, "resource", profile.rows.resource.isin(table.rows.resource), "is no store here", problems)
+        given = once(profile, profile.rows, ["resource", "interval"], problems)
+    problems.raise_if_any()
+    begins, ends = _times(market)
+    bids: Found = []
+    for line, terms in _rows(table):
+        name = terms.pop("resource")
+        own = given[given.resource == name].set_index("interval").reindex(range(market.intervals))
+        for column in Store.profiles:
+            if own[column].notna().any():
+                terms[column] = own[column].fillna(terms[column]).tolist()
+        if np.isinf(terms["shortfall_usd_per_mwh"]):
+            del terms["shortfall_usd_per_mwh"]
+        place: dict[str, Any] = {"resource_id": known[name], "interval_start": begins, "interval_end": ends}
+        bids.append((Store(market_id=market.id, **place, **terms), (line,)))
+    return bids
+
+
+KINDS: dict[str, tuple[Sequence[Column], Callable[..., Found]]] = {
+    "block": (BLOCK_COLUMNS, _blocks),
+    "quantity_kvar": (REACTIVE_COLUMNS, _reactive_bids),
+    "energy_max_kwh": (STORE_COLUMNS, _stores),
+}
+
+
+def _times(market: Market, first: int = ALL_INTERVALS, last: int = ALL_INTERVALS) -> tuple[str, str]:
+    """Start of the interval `first` and end of the `last` one; of the whole day for blank ones."""
+    step, start = timedelta(minutes=market.interval_minutes), datetime.fromisoformat(market.starts_at)
+    begins = market.starts_at if first == ALL_INTERVALS else (start + first * step).strftime(TIME_FORMAT)
+    ends = market.ends_at if last == ALL_INTERVALS else (start + (last + 1) * step).strftime(TIME_FORMAT)
+    return begins, ends

@@ -9,9 +9,21 @@ from typing import Any, Self
 import httpx
 import pandas as pd
 
+from dlmp.client.bids import AnyBid
 from dlmp.client.errors import ServiceError
 from dlmp.client.outbox import Outbox, Request
-from dlmp.client.records import Bid, BidVersion, Feeder, Key, Market, Participant, Receipt, Resent, Resource, Run
+from dlmp.client.records import (
+    BidVersion,
+    Feeder,
+    Key,
+    Market,
+    MaskedBid,
+    Participant,
+    Receipt,
+    Resent,
+    Resource,
+    Run,
+)
 from dlmp.client.tables import table_of, with_amounts
 from dlmp.client.transport import Transport, encoded
 
@@ -132,7 +144,9 @@ class Client:
         """Close a gate before its time."""
         return Market.of(self._post(f"/v1/markets/{market_id}/close"))
 
-    def submit(self, bids: Bid | Sequence[Bid], *, mode: str = ATOMIC, idempotency_key: str | None = None) -> Receipt:
+    def submit(
+        self, bids: AnyBid | Sequence[AnyBid], *, mode: str = ATOMIC, idempotency_key: str | None = None
+    ) -> Receipt:
         """Place a bid, or many of one market at once.
 
         Parameters
@@ -151,12 +165,12 @@ class Client:
         NoAnswerError, BusyError
             When it is not known whether the bids stand: `resend` finds out.
         """
-        if isinstance(bids, Bid):
+        if not isinstance(bids, Sequence):
             return self._once("POST", "/v1/bids", self._bodies([bids])[0], idempotency_key)
         body = {"mode": mode, "bids": self._bodies(bids)}
         return self._once("POST", "/v1/bids/batch", body, idempotency_key)
 
-    def amend(self, was: BidVersion, bid: Bid, *, idempotency_key: str | None = None) -> Receipt:
+    def amend(self, was: BidVersion, bid: AnyBid, *, idempotency_key: str | None = None) -> Receipt:
         """Put `bid` in place of `was`, the newest version; raises `OutOfDateError` when somebody was faster."""
         path, body = f"/v1/bids/{was.id}", self._bodies([bid])[0]
         return self._once("PUT", path, body, idempotency_key, {"If-Match": was.etag})
@@ -245,9 +259,17 @@ class Client:
         path = f"/v1/markets/{market_id}/price-shares"
         return self._table(path, price_version=version, bus=bus, interval_start=interval_start)
 
-    def awards(self, market_id: str, version: int | None = None) -> pd.DataFrame:
-        """What your resources were awarded, or for an operator all."""
-        return self._table(f"/v1/markets/{market_id}/awards", price_version=version)
+    def awards(self, market_id: str, version: int | None = None, of: str = "resources") -> pd.DataFrame:
+        """What your resources were awarded, or for an operator all.
+
+        `of` is ``resources``, whose net injection it is, or what of their bids: ``segments``, ``reactive_segments``,
+        ``blocks``, ``stores`` or ``services``.
+        """
+        return self._table(f"/v1/markets/{market_id}/awards", price_version=version, of=of)
+
+    def masked_bids(self, market_id: str) -> list[MaskedBid]:
+        """All bids of a market under pseudonyms, from its `bids_public_at` on; `NotFoundError` before."""
+        return [MaskedBid.of(item) for item in self._transport.items(f"/v1/markets/{market_id}/bids")]
 
     def statements(self, market_id: str, version: int | None = None) -> pd.DataFrame:
         """Your statement, or for an operator all; amounts are `decimal.Decimal` and add up to whole cents."""
@@ -277,7 +299,7 @@ class Client:
         content = b"" if body is None else encoded(body)
         return _receipt(self._transport.write_once(Request(name, method, path, headers or {}, content)))
 
-    def _bodies(self, bids: Sequence[Bid]) -> list[dict[str, Any]]:
+    def _bodies(self, bids: Sequence[AnyBid]) -> list[dict[str, Any]]:
         """Bodies of bids; those without times are of the whole day of their market."""
         wanted = {bid.market_id for bid in bids if bid.interval_start is None or bid.interval_end is None}
         days = {market_id: self.market(market_id) for market_id in wanted}

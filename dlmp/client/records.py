@@ -1,56 +1,10 @@
-"""What the client takes and gives: bids, receipts, and the things of the market; times are RFC 3339, UTC, as text."""
+"""What the client gives: receipts, and the things of the market; times are RFC 3339, UTC, as text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from dlmp.client.errors import Fault, ServiceError, faults_of
-
-ENERGY, SELF_SCHEDULE = "energy", "self_schedule"
-
-
-@dataclass(frozen=True)
-class Bid:
-    """A bid of one resource.
-
-    Parameters
-    ----------
-    market_id, resource_id
-        Where, and who.
-    side
-        ``supply`` injects, ``demand`` consumes; None for services.
-    segments
-        The curve of energy, or of a self-schedule or a service its one quantity [kW], [kvar]: pairs of quantity and
-        price [currency/MWh], or triples with the price where the segment ends; a self-schedule has no price.
-    interval_start, interval_end
-        First interval's start and last one's end; None is all of the market's day.
-    product
-        ``energy``, ``self_schedule``, or one of the four services.
-    """
-
-    market_id: str
-    resource_id: str
-    side: str | None
-    segments: Sequence[Sequence[float | None]]
-    interval_start: str | None = None
-    interval_end: str | None = None
-    product: str = ENERGY
-
-    def body(self) -> dict[str, Any]:
-        """Return the bid as the service takes it; both of its times must be given."""
-        head = {name: getattr(self, name) for name in ("market_id", "resource_id", "interval_start", "interval_end")}
-        head["product"] = self.product
-        if self.side is not None:
-            head["side"] = self.side
-        if self.product == ENERGY:
-            curve = ("quantity_kw", "price_usd_per_mwh", "price_end_usd_per_mwh")
-            return head | {"segments": [_filled(zip(curve, part, strict=False)) for part in self.segments]}
-        offer = ("quantity_kw",) if self.product == SELF_SCHEDULE else ("quantity", "price_usd_per_mw_h")
-        return head | _filled(zip(offer, self.segments[0], strict=False))
-
-
-def _filled(pairs: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in pairs if value is not None}
 
 
 @dataclass(frozen=True)
@@ -134,6 +88,8 @@ class Market(_Record):
     gate_closes_at: str
     price_floor_usd_per_mwh: float
     price_cap_usd_per_mwh: float
+    takes_blocks: bool
+    bids_public_at: str | None
     price_version: int | None
 
 
@@ -175,6 +131,18 @@ class BidVersion(_Record):
     sequence: int
     content_sha256: str
     etag: str = ""
+
+
+@dataclass(frozen=True)
+class MaskedBid(_Record):
+    """A bid of a market whose bids are public by now; `participant` and `resource` are pseudonyms within it."""
+
+    participant: str
+    resource: str
+    product: str
+    interval_start: str
+    interval_end: str
+    terms: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,27 @@ class Desk:
         return Bid(self.market.id, self.resources[resource].id, "supply", [(kw, price)], *times)
 
 
+def flexible(desk: Desk) -> tuple[Market, list[Resource]]:
+    """A market of a desk that takes blocks, and three resources of it that inject, consume and give reactive power."""
+    day, mark = desk.market, uuid4().hex[:8]
+    market = desk.operator.add_market(
+        f"blocks {mark}",
+        day.feeder_id,
+        day.trade_date,
+        market_timezone=day.market_timezone,
+        gate_opens_at=day.gate_opens_at,
+        gate_closes_at=day.gate_closes_at,
+        import_price_usd_per_mwh=[30.0],
+        takes_blocks=True,
+        bids_public_after_days=None,
+    )
+    limits = {"p_min_kw": -100.0, "p_max_kw": 100.0, "q_min_kvar": -50.0, "q_max_kvar": 50.0}
+    return market, [
+        desk.operator.add_resource(desk.participant.id, day.feeder, f"store {number} {mark}", "13", "storage", **limits)
+        for number in range(3)
+    ]
+
+
 def hours(market: Market, interval: int) -> tuple[str, str]:
     begins = datetime.fromisoformat(market.starts_at) + timedelta(hours=interval)
     return stamp(begins), stamp(begins + timedelta(hours=1))

@@ -6,14 +6,17 @@ import threading
 from decimal import Decimal
 
 import pytest
-from servers import Desk, Server, forwarded, hours, in_between, say
+from servers import Desk, Server, flexible, forwarded, hours, in_between, say
 
 from dlmp.client import (
     Bid,
+    Block,
     BusyError,
     Client,
     ConflictError,
     ContentError,
+    DeadlineLoad,
+    EnergyBand,
     NoAnswerError,
     NotAllowedError,
     NotAuthenticatedError,
@@ -21,6 +24,7 @@ from dlmp.client import (
     Outbox,
     OutOfDateError,
     ServerError,
+    Store,
     transport,
 )
 
@@ -76,6 +80,36 @@ def test_every_product_reaches_the_service_as_it_is_meant(desk: Desk):
     assert [part["price_end_usd_per_mwh"] for part in terms["energy"]["segments"]] == [20.0, None]
     assert terms["self_schedule"] == {"side": "supply", "quantity_kw": 70.0}
     assert terms["capacity_up"] == {"quantity": 80.0, "price_usd_per_mw_h": 4.0}
+
+
+def test_bids_of_other_kinds_reach_the_service_as_they_are_meant(desk: Desk):
+    market, (store, car, heater) = flexible(desk)
+    place = [{"market_id": market.id, "resource_id": resource.id} for resource in (store, car, heater)]
+    times = dict(zip(("interval_start", "interval_end"), hours(market, 3), strict=True))
+    sent = [
+        Bid(market.id, store.id, "absorb", [(20.0, 3.0, 2.0)], product="reactive"),
+        Store(**place[0], charge_max_kw=100, discharge_max_kw=[50.0] * 24, energy_max_kwh=400, final_min_kwh=10.0),
+        DeadlineLoad(**place[1], **times, charge_max_kw=11.0, energy_kwh=9.0),
+        EnergyBand(**place[2], **times, charge_max_kw=20, energy_min_kwh=5, energy_max_kwh=[20.0]),
+        Block(market_id=market.id, resource_id=desk.resources[0].id, side="supply", quantity_kw=7, price_usd_per_mwh=9),
+    ]
+    with desk.client() as client:
+        client.submit(sent)
+        found = {one.product: one for one in client.bids(market.id)}
+        with pytest.raises(NotFoundError):
+            client.masked_bids(market.id)
+    terms = {product: one.terms for product, one in found.items()}
+    assert terms["reactive"]["segments"] == [
+        {"quantity_kvar": 20.0, "price_usd_per_mvarh": 3.0, "price_end_usd_per_mvarh": 2.0}
+    ]
+    assert (terms["store"]["charge_max_kw"], terms["store"]["discharge_max_kw"]) == ([100.0], [50.0] * 24)
+    assert (terms["store"]["final_min_kwh"], terms["store"]["retention"]) == (10.0, 1.0)
+    assert terms["deadline_load"]["energy_kwh"] == 9.0
+    assert (terms["energy_band"]["energy_min_kwh"], terms["energy_band"]["energy_max_kwh"]) == ([5.0], [20.0])
+    assert terms["block"]["min_acceptance_ratio"] == 1.0
+    assert (found["store"].interval_start, found["block"].interval_end) == (market.starts_at, market.ends_at)
+    assert (found["deadline_load"].interval_start, found["deadline_load"].interval_end) == hours(market, 3)
+    assert (market.takes_blocks, market.bids_public_at) == (True, None)
 
 
 def test_a_refusal_names_every_fault_with_its_pointer_and_code(desk: Desk):
@@ -341,6 +375,8 @@ def test_prices_add_up_and_awards_are_what_was_offered_where_it_is_cheaper(publi
         assert public.prices(published.market.id, bus="13").bus.unique().tolist() == ["13"]
     with published.client() as client:
         awards = client.awards(published.market.id)
+        segments = client.awards(published.market.id, of="segments")
+    assert (segments.award_kw - 300.0).abs().max() < 1e-6
     assert awards.resource.unique().tolist() == ["solar 13"]
     assert (awards.net_injection_kw - 300.0).abs().max() < 1e-6
 

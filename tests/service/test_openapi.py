@@ -88,7 +88,8 @@ def test_every_body_has_examples(written, operations):
 @pytest.mark.parametrize(
     "model",
     [
-        *(bids.EnergyBid, bids.SelfSchedule, bids.ServiceOffer, bids.Batch, objects.KeyIn, objects.ParticipantIn),
+        *(bids.EnergyBid, bids.SelfSchedule, bids.ServiceOffer, bids.ReactiveBid, bids.BlockBid, bids.StoreBid),
+        *(bids.DeadlineLoad, bids.EnergyBand, bids.Batch, objects.KeyIn, objects.ParticipantIn),
         *(objects.FeederIn, objects.ResourceIn, objects.MarketIn, objects.RunIn, objects.SettleIn, readings.ReadingsIn),
     ],
 )

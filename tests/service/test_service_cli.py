@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from servers import Desk
+from servers import Desk, flexible
 
 from dlmp.cli import main
 from dlmp.client import Client
@@ -108,6 +108,47 @@ def test_a_file_of_bids_is_placed_with_a_receipt(bidding, desk: Desk, tmp_path: 
     assert [part["price_usd_per_mwh"] for part in whole.terms["segments"]] == [10.0, 20.0]
     assert (whole.interval_start, whole.interval_end) == (desk.market.starts_at, desk.market.ends_at)
     assert single.interval_start == desk.market.starts_at.replace("T00", "T07")
+
+
+def test_tables_of_other_bids_are_placed_and_their_wrong_lines_told(bidding, desk: Desk, tmp_path: Path):
+    market, resources = flexible(desk)
+    one, two, three = (resource.name for resource in resources)
+    texts = {
+        "blocks.csv": "block,resource,side,first_interval,last_interval,quantity_kw,price_usd_per_mwh,exclusive_group\n"
+        f"a,{one},supply,3,5,40,20,evening\nb,{one},supply,,,40,20,evening\nc,{one},demand,3,,500,20,\n",
+        "reactive_bids.csv": "resource,interval,side,segment,quantity_kvar,price_usd_per_mvarh\n"
+        f"{one},,inject,0,30,2\n{one},,inject,1,30,3\n{two},7,absorb,0,10,-1\n",
+        "stores.csv": "resource,charge_max_kw,energy_max_kwh,initial_kwh,charge_efficiency\n"
+        f"{two},90,300,20,0.9\n{three},90,300,,2\n",
+        "store_profile.csv": f"resource,interval,charge_max_kw,energy_min_kwh\n{two},5,0,\n{two},9,,200\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    for name, accepted, wrong in (
+        ("blocks.csv", "2 of 3", "blocks.csv line 4, quantity_kw: "),
+        ("reactive_bids.csv", "1 of 2", "reactive_bids.csv lines 2 to 3, segments: "),
+        ("stores.csv", "1 of 2", "stores.csv line 3, charge_efficiency: "),
+    ):
+        code, out, err = bidding("submit", tmp_path / name, "--market", market.id, "--per-item")
+        assert code == 2, err
+        assert f"accepted          {accepted} bids\n" in out
+        assert [line.startswith(f"  - {wrong}") for line in err.splitlines()[1:]] == [True], err
+    with desk.client() as client:
+        stands = client.bids(market.id)
+    short, whole, absorb, store = stands
+    assert (short.interval_start[10:16], short.interval_end[10:16]) == ("T03:00", "T06:00")
+    assert (whole.interval_start, whole.interval_end) == (market.starts_at, market.ends_at)
+    assert {short.terms["exclusive_group"], whole.terms["exclusive_group"]} == {"evening"}
+    assert (absorb.terms["side"], absorb.interval_start[10:16]) == ("absorb", "T07:00")
+    assert store.terms["charge_max_kw"] == [90.0] * 5 + [0.0] + [90.0] * 18
+    assert store.terms["energy_min_kwh"] == [0.0] * 9 + [200.0] + [0.0] * 14
+    assert (store.terms["initial_kwh"], store.terms["energy_max_kwh"]) == (20.0, [300.0])
+    (tmp_path / "store_profile.csv").write_text(f"resource,interval\n{two},24\nnobody,1\n{two},3\n{two},3\n")
+    code, out, err = bidding("submit", tmp_path / "stores.csv", "--market", market.id)
+    assert (code, out) == (2, "")
+    assert {line.partition(", ")[0] for line in err.splitlines()[1:]} == {
+        f"  - store_profile.csv line {number}" for number in (2, 3, 5)
+    }
 
 
 def test_every_line_that_the_service_refuses_is_told_and_nothing_is_placed(bidding, desk: Desk, tmp_path: Path):

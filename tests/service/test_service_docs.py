@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from servers import Server
+from worlds import World
 
 import api
 from api import errors
 from api.book import GATE_FAULTS
 from api.faults import CODES
 from api.http import TITLES
+from api.schemas.bids import PRODUCTS
 from api.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +68,22 @@ def test_every_setting_is_documented_with_its_default():
         shown = rows[name.upper()].strip("` ")
         default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
         assert shown in (default, default.lower())
+
+
+def test_every_product_is_documented_with_a_body_that_is_placed(world: World):
+    section = DOCUMENT.partition("### A bid")[2].partition("\n### ")[0]
+    market = world.ask("POST", "/v1/markets", world.market(takes_blocks=True))["id"]
+    found = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", section, re.DOTALL)]
+    limits = {"p_min_kw": -500, "p_max_kw": 500, "q_min_kvar": -100, "q_max_kvar": 100}
+    for number, example in enumerate(found):
+        resource = {"participant_id": world["sunny"], "feeder": "lane", "bus": "A", "kind": "other"} | limits
+        resource_id = world.ask("POST", "/v1/resources", resource | {"name": f"of example {number}"})["id"]
+        day = {name: world.bid()[name] for name in ("interval_start", "interval_end")}
+        answer = world.place(day | example | {"market_id": market, "resource_id": resource_id})
+        assert answer.status_code == 201, (example, answer.text)
+    named = set(re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"^\*\*(.*?)\*\*:", section, re.MULTILINE))))
+    assert named | {"energy"} == set(PRODUCTS)
+    assert {example["product"] for example in found} >= set(PRODUCTS) - {"capacity_down", "var_up", "var_down"}
 
 
 @pytest.fixture
