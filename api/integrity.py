@@ -25,10 +25,11 @@ from api.store.tables import (
     runs,
     submissions,
     versions,
+    webhooks,
 )
 from api.store.vouching import ENDED, kept_rows, row_name, row_sha256
 
-VOUCHED = (participants, keys, feeders, resources, markets, submissions, bids, runs, results, versions)
+VOUCHED = (participants, keys, feeders, resources, markets, submissions, bids, runs, results, versions, webhooks)
 NOT_WRITTEN = "is not what was written"
 
 

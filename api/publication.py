@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
 from api.errors import Conflict
 from api.gate import Step, state_at
+from api.outbox import EventName, announce
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
 from api.store.tables import CLEARED, PUBLISHED, SETTLED, SUCCEEDED, markets, runs, versions
@@ -35,11 +36,12 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
         raise Conflict("already_published", "The newest run is published already.")
     newest = select(func.coalesce(func.max(versions.c.price_version), 0)).where(versions.c.market_id == market.id)
     version = int(connection.execute(newest).scalar_one()) + 1
+    moment = _next_moment(connection, step.at)
     published = {
         "market_id": market.id,
         "price_version": version,
         "run_id": run.id,
-        "published_at": _next_moment(connection, step.at),
+        "published_at": moment,
         "reason": run.correction_reason or FIRST_REASON,
     }
     connection.execute(insert(versions).values(published))
@@ -48,6 +50,8 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
     after = {"price_version": version, "run_id": run.id, "reason": published["reason"]}
     rows = vouch(versions, published) | vouch_again(connection, markets, markets.c.id == market.id)
     chain.append(connection, [Entry(step.at, step.actor, "market.publish", market.id, after, rows=rows)])
+    event: EventName = "market.published" if version == 1 else "market.corrected"
+    announce(connection, event, market, step.at, moment, price_version=version)
     return version
 
 
@@ -66,6 +70,8 @@ def settle(connection: Connection, chain: Chain, step: Step) -> None:
     rows = vouch_again(connection, markets, markets.c.id == market.id)
     entry = Entry(step.at, step.actor, "market.settle", market.id, {"stage": SETTLED}, {"stage": PUBLISHED}, rows)
     chain.append(connection, [entry])
+    newest = published_versions(connection, market.id)[-1].price_version
+    announce(connection, "market.settled", market, step.at, price_version=newest)
 
 
 def published_versions(connection: Connection, market_id: str) -> Sequence[Row[Any]]:

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from starlette.routing import Route
 
-from api.schemas import bids, objects
+from api.schemas import bids, objects, webhooks
 
 METHODS = {"get", "post", "put", "delete", "patch"}
 
@@ -88,7 +88,7 @@ def test_every_body_has_examples(written, operations):
     "model",
     [
         *(bids.EnergyBid, bids.SelfSchedule, bids.ServiceOffer, bids.Batch, objects.KeyIn, objects.ParticipantIn),
-        *(objects.FeederIn, objects.ResourceIn, objects.MarketIn, objects.RunIn),
+        *(objects.FeederIn, objects.ResourceIn, objects.MarketIn, objects.RunIn, webhooks.WebhookIn),
     ],
 )
 def test_examples_are_sound(model):
