@@ -47,6 +47,7 @@ def new_app(service: Service) -> FastAPI:
         operations,
     ):  # looked through in this order for every request
         app.include_router(routes.router)
+    app.webhooks.include_router(webhooks.told)
     document(app)
     handle_errors(app)
     app.add_middleware(Edge, max_body_bytes=service.settings.max_body_bytes, metrics=service.metrics)

@@ -103,7 +103,8 @@ class Destinations(httpcore.AsyncNetworkBackend):
         except httpx.InvalidURL:
             raise _no_url() from None
         schemes = ("https", "http") if self._allow_http else ("https",)
-        if target.scheme not in schemes or not target.host or target.userinfo or target.fragment or target.port == 0:
+        is_port = target.port is None or 0 < target.port < 2**16
+        if target.scheme not in schemes or not target.raw_host or not is_port or target.userinfo or target.fragment:
             raise _no_url()
         return target
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
 
 from api.clock import rfc3339
 from api.errors import Conflict, Fault, NotFound, Unprocessable
@@ -32,6 +32,7 @@ PREFIX, SECRET_BYTES = "whsec_", 32
 FIRST_PAUSE_S, PAUSE_FACTOR, LONGEST_PAUSE_S = 5.0, 4.0, 3_600.0
 KEPT = timedelta(days=30)
 """How long a delivery that has ended is kept."""
+PING_PAUSE = timedelta(seconds=10)
 GONE = 410
 DELETED, DISABLED = "deleted", "disabled"
 LOST = "lost"
@@ -107,12 +108,15 @@ def ping(connection: Connection, chain: Chain, asked: Asked) -> str:
     Raises
     ------
     NotFound, Conflict
-        When there is no such webhook; when a ping waits already.
+        When there is no such webhook; when a ping is under way, or the last one is not `PING_PAUSE` old.
     """
     hook = webhook_of(connection, asked.content["id"], asked.content["participant_id"])
-    waits = and_(deliveries.c.webhook_id == hook.id, deliveries.c.state == PENDING, deliveries.c.event == PING)
-    if _is_known(connection, waits):
-        raise Conflict("ping_waits", "A ping of this webhook is under way.")
+    pings = and_(deliveries.c.webhook_id == hook.id, deliveries.c.event == PING)
+    is_new = or_(deliveries.c.state == PENDING, deliveries.c.created_at > asked.at - PING_PAUSE)
+    if _is_known(connection, and_(pings, is_new)):
+        pause = PING_PAUSE.seconds
+        detail = f"A ping of this webhook is under way, or was sent less than {pause} s ago."
+        raise Conflict("ping_waits", detail, headers={"Retry-After": str(pause)})
     row = waiting(hook.id, PING, asked.at, asked.at, {})
     connection.execute(insert(deliveries).values(row))
     return str(row["id"])

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Header, Path, Response
 from sqlalchemy import select
 
 from api import webhooks as hooks
@@ -23,7 +23,7 @@ from api.routes.common import (
     text_position,
 )
 from api.schemas.common import Id
-from api.schemas.webhooks import DeliveryOut, DeliveryPage, NewWebhookOut, WebhookIn, WebhookOut, WebhookPage
+from api.schemas.webhooks import DeliveryOut, DeliveryPage, NewWebhookOut, Notice, WebhookIn, WebhookOut, WebhookPage
 from api.store.rows import row_of
 from api.store.tables import deliveries, webhooks
 from api.store.writer import each
@@ -32,6 +32,7 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=StrictR
 ADD, DELETE, PING = each(hooks.add_webhook), each(hooks.delete_webhook), each(hooks.ping)
 CanRead = Annotated[Principal, Depends(requires("webhooks:read"))]
 CanWrite = Annotated[Principal, Depends(requires("webhooks:write"))]
+told = APIRouter(tags=["webhooks"])
 WebhookId = Annotated[Id, Path(description="Name of the webhook.")]
 
 
@@ -119,6 +120,22 @@ def list_deliveries(
         rows = connection.execute(query.order_by(deliveries.c.number.desc()).limit(limit + 1)).all()
     following = cursor_of(rows[limit - 1].number) if len(rows) > limit else None
     return answered(200, {"items": [_delivery(row) for row in rows[:limit]], "next_cursor": following})
+
+
+@told.post(
+    "event",
+    status_code=204,
+    summary="Be told of an event",
+    response_description="Taken; so is any other answer 2xx.",
+    responses={"default": {"description": "Not taken: it is sent again later."}},
+)
+def event(
+    body: Notice,
+    webhook_id: Annotated[str, Header(description="Name of the delivery, the same at every attempt.")],
+    webhook_timestamp: Annotated[int, Header(description="When it was sent: seconds since 1970.")],
+    webhook_signature: Annotated[str, Header(description="`v1,` and the HMAC-SHA256 of name, time and body.")],
+) -> None:
+    """What the receiver of a webhook is sent."""
 
 
 def _own(connection: Any, webhook_id: str, who: Principal) -> Any:
