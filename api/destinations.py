@@ -86,12 +86,12 @@ class Destinations(httpcore.AsyncNetworkBackend):
         httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError
             When there is no connection, or the answer is no HTTP.
         """
-        target = self._parsed(url)
+        target, tls = self._parsed(url), self._tls
         address = httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
         whole = [(b"Host", target.netloc), *((name.encode(), value.encode()) for name, value in headers.items())]
         async with (
             asyncio.timeout(self._timeout_s),
-            httpcore.AsyncConnectionPool(ssl_context=self._tls, network_backend=self) as pool,
+            httpcore.AsyncConnectionPool(ssl_context=tls, network_backend=self) as pool,
             pool.stream("POST", address, headers=whole, content=content) as response,
         ):
             return response.status

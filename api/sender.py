@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -79,7 +80,7 @@ class Sender:
         if time.monotonic() - self._dropped_at > DROP_S:
             self._dropped_at = time.monotonic()
             await writer.do(DROP, now)
-        gates, is_due = await asyncio.to_thread(self._seen)
+        gates, is_due = await asyncio.to_thread(self._seen, now)
         if gates:
             await writer.do(LATCH, Seen(gates, now))
         if most == 0 or not (gates or is_due):
@@ -88,9 +89,8 @@ class Sender:
         due: Sequence[Any] = await writer.do(CLAIM, Turn(self._name, now, lease_s, most))
         return due
 
-    def _seen(self) -> tuple[dict[str, str], bool]:
+    def _seen(self, now: datetime) -> tuple[dict[str, str], bool]:
         """Gates that nobody has seen move, and whether any delivery is due; without the writer, which others need."""
-        now = self._service.clock()
         is_due = and_(deliveries.c.state == PENDING, deliveries.c.next_attempt_at <= now)
         with self._service.engine.connect() as connection:
             is_told = connection.execute(select(webhooks.c.id).where(LISTENS).limit(1)).one_or_none() is not None

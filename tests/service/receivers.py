@@ -58,13 +58,18 @@ class Receiver:
         return self.got
 
 
-def until(is_so: Callable[[], Any], seconds: float = 20) -> Any:
+def until(is_so: Callable[[], Any], seconds: float = 60) -> Any:
     """Wait until something is so, and give it."""
     ends = time.monotonic() + seconds
     while not (found := is_so()):
         assert time.monotonic() < ends, "it does not come"
         time.sleep(0.02)
     return found
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
 
 
 @contextmanager
@@ -89,8 +94,7 @@ def receiving(host: str = "127.0.0.1", wrap: Callable[[Any], Any] | None = None,
         def log_message(self, *arguments: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer((host, 0), Handler)
-    server.daemon_threads = True
+    server = _Server((host, 0), Handler)
     if wrap is not None:
         server.socket = wrap(server.socket)
     receiver.port = server.server_address[1]
