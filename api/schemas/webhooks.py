@@ -8,6 +8,18 @@ from pydantic_core import PydanticCustomError
 from api.outbox import EVENTS, EventName
 from api.schemas.common import Answer, Body, Id, Name
 
+DeliveryError = Literal[
+    "",
+    "host_not_allowed",
+    "url_not_allowed",
+    "no_connection",
+    "timeout",
+    "no_http",
+    "deleted",
+    "disabled",
+    "internal",
+]
+
 
 class WebhookIn(Body):
     """Where events are to be sent, and which."""
@@ -97,7 +109,7 @@ class DeliveryOut(Answer):
     ended_at: str | None
     status: int | None
     """Status that the receiver answered to the last attempt."""
-    error: str
+    error: DeliveryError
     """Why it did not answer, or was not asked."""
 
 

@@ -9,6 +9,7 @@ from base64 import b64decode
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from processes import Server, databases
@@ -20,7 +21,9 @@ from worlds import GATE_CLOSES, NOW, faults, pages, z
 
 from api.gate import Step, close_market
 from api.integrity import faults_in_store
+from api.outbox import EVENTS
 from api.runs import Claim, Ended, claim_run, end_run
+from api.schemas.webhooks import DeliveryError
 from api.sender import Sender
 from api.store.tables import deliveries as rows
 from api.store.tables import webhooks
@@ -131,6 +134,13 @@ def test_the_function_of_the_documentation_takes_what_is_sent_and_nothing_else(l
     shown["time"] = SimpleNamespace(time=lambda: sent_at + 301)
     assert not genuine(secret, told.headers, told.body)
     assert len(b64decode(secret.removeprefix("whsec_"))) == 32
+
+
+def test_every_event_and_every_error_of_a_delivery_is_documented():
+    for heading, expected in (("Event", set(EVENTS)), ("`error` of a delivery", set(get_args(DeliveryError)) - {""})):
+        table = DOCUMENT.partition(f"| {heading} |")[2].partition("\n\n")[0]
+        named = re.findall(r"`([a-z_.]+)`", " ".join(line.split("|")[1] for line in table.splitlines()[2:]))
+        assert set(named) == expected
 
 
 def test_only_those_are_told_who_asked_for_this_event_of_this_market_or_feeder(shared_hooks):
