@@ -7,26 +7,30 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from api.http import Edge, handle_errors
-from api.routes import bids, markets, objects, operations, readings, results
+from api.routes import bids, markets, objects, operations, readings, results, webhooks
 from api.routes.documentation import document
 from api.runner import Runner
+from api.sender import Sender
 from api.service import Service
 
 SUMMARY = "Bids over HTTP to published prices and statements of a distribution market."
 
 
 def new_app(service: Service) -> FastAPI:
-    """Make the application of a service; starting it starts the writer and, unless it is told not to, the runner."""
+    """Make the application of a service; starting it starts the writer and, unless it is told not to, its workers."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.writer.start()
-        runner = Runner(service) if service.settings.runs_here else None
-        if runner is not None:
-            runner.start()
+        settings = service.settings
+        workers: list[Runner | Sender] = [Runner(service)] if settings.runs_here else []
+        workers += [Sender(service)] if settings.webhooks_here else []
+        for worker in workers:
+            worker.start()
         yield
-        if runner is not None:
-            runner.stop()
+        for worker in workers:
+            worker.stop()
+        service.destinations.close()
         service.writer.stop()
         service.engine.dispose()
 
@@ -40,9 +44,11 @@ def new_app(service: Service) -> FastAPI:
         markets,
         readings,
         results,
+        webhooks,
         operations,
     ):  # looked through in this order for every request
         app.include_router(routes.router)
+    app.webhooks.include_router(webhooks.told)
     document(app)
     handle_errors(app)
     limit = service.settings.max_body_bytes

@@ -26,14 +26,14 @@ AGGREGATOR, OPERATOR, AUDITOR, PUBLIC = "aggregator", "operator", "auditor", "pu
 ROLES = (AGGREGATOR, OPERATOR, AUDITOR)
 READ = (
     *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "awards:read"),
-    *("statements:read", "runs:read", "meter:read"),
+    *("statements:read", "runs:read", "meter:read", "webhooks:read"),
 )
 SCOPES_OF: Mapping[str, frozenset[str]] = {
     PUBLIC: frozenset({"feeders:read", "markets:read", "prices:read"}),
     AGGREGATOR: frozenset(
         {
             *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "bids:write"),
-            *("awards:read", "statements:read", "meter:read"),
+            *("awards:read", "statements:read", "meter:read", "webhooks:read", "webhooks:write"),
         }
     ),
     AUDITOR: frozenset({*READ, "participants:read", "keys:read", "audit:read", "metrics:read"}),
@@ -41,7 +41,7 @@ SCOPES_OF: Mapping[str, frozenset[str]] = {
         {
             *(*READ, "participants:read", "keys:read", "audit:read", "metrics:read"),
             *("participants:write", "resources:write", "feeders:write", "markets:write", "runs:write", "keys:write"),
-            "meter:write",
+            *("meter:write", "webhooks:write"),
         }
     ),
 }

@@ -10,9 +10,10 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 
 from api.errors import Conflict, Fault
+from api.outbox import EventName, announce
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
 from api.store.tables import markets
@@ -22,6 +23,7 @@ SCHEDULED, OPEN, CLOSED = "scheduled", "open", "closed"
 LATCHES = {OPEN: "opened_at", CLOSED: "closed_at"}
 """Columns that keep when a gate was first seen in a state."""
 BEFORE = {OPEN: SCHEDULED, CLOSED: OPEN}
+EVENT_OF: Mapping[str, EventName] = {OPEN: "market.open", CLOSED: "market.closed"}
 CLOCK = "clock"
 """Who moves a gate that opens or closes by its time."""
 
@@ -64,7 +66,16 @@ def latch(connection: Connection, chain: Chain, seen: Seen) -> None:
     for market in connection.execute(select(markets).where(markets.c.id.in_(list(seen.states)))).all():
         state = seen.states[market.id]
         if market.stage is None and market.closed_at is None and is_new(market, state):
-            _move(connection, chain, Step(market.id, CLOCK, seen.at), state)
+            _move(connection, chain, market, Step(market.id, CLOCK, seen.at), state)
+
+
+def unseen_gates(connection: Connection, now: datetime) -> dict[str, str]:
+    """States of gates that have opened or closed by their time while nobody looked, by the name of their market."""
+    closes = markets.c.gate_closes_at <= now
+    opens = and_(markets.c.opened_at.is_(None), markets.c.gate_opens_at <= now)
+    has_no_stage = and_(markets.c.stage.is_(None), markets.c.closed_at.is_(None))
+    found = connection.execute(select(markets).where(has_no_stage, or_(closes, opens))).all()
+    return {market.id: state_at(market, now) for market in found}
 
 
 def open_market(connection: Connection, chain: Chain, step: Step) -> None:
@@ -78,19 +89,22 @@ def close_market(connection: Connection, chain: Chain, step: Step) -> None:
 
 
 def _move_by_hand(connection: Connection, chain: Chain, step: Step, state: str) -> None:
-    now = state_at(row_of(connection, markets, step.market_id), step.at)
+    market = row_of(connection, markets, step.market_id)
+    now = state_at(market, step.at)
     if now != BEFORE[state]:
         raise Conflict("wrong_state", f"The market is {now}, not {BEFORE[state]}.")
-    _move(connection, chain, step, state)
+    _move(connection, chain, market, step, state)
 
 
-def _move(connection: Connection, chain: Chain, step: Step, state: str) -> None:
-    """Keep that a gate is in `state` from now on."""
+def _move(connection: Connection, chain: Chain, market: Any, step: Step, state: str) -> None:
+    """Keep that the gate of `market` is in `state` from now on."""
     own = markets.c.id == step.market_id
     connection.execute(update(markets).where(own).values({LATCHES[state]: step.at}))
     rows, before = vouch_again(connection, markets, own), {"state": BEFORE[state]}
     entry = Entry(step.at, step.actor, f"market.{state}", step.market_id, {"state": state}, before, rows)
     chain.append(connection, [entry])
+    planned = market.gate_opens_at if state == OPEN else market.gate_closes_at
+    announce(connection, EVENT_OF[state], market, step.at, min(planned, step.at))
 
 
 def gate_of(market: Any) -> tuple[datetime, datetime]:

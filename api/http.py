@@ -131,6 +131,12 @@ class Metrics:
             "dlmp_request_seconds", "Time to answer [s].", ("method", "route"), registry=self.registry
         )
         self.runs = Counter("dlmp_runs", "Runs ended.", ("state",), registry=self.registry)
+        self.deliveries = Counter(
+            "dlmp_webhook_attempts",
+            "Attempts to deliver, by what the delivery was then.",
+            ("state",),
+            registry=self.registry,
+        )
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -7,6 +7,7 @@ import random
 
 KEY, PARTICIPANT, RESOURCE, FEEDER = "key", "par", "res", "fdr"
 MARKET, BID, SUBMISSION, RUN = "mkt", "bid", "sub", "run"
+WEBHOOK, DELIVERY = "whk", "dlv"
 
 _NAMES = random.Random()  # seeded by the system, in each process
 

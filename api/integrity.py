@@ -26,10 +26,13 @@ from api.store.tables import (
     runs,
     submissions,
     versions,
+    webhooks,
 )
 from api.store.vouching import ENDED, kept_rows, row_name, row_sha256
 
-VOUCHED = (participants, keys, feeders, resources, markets, submissions, bids, runs, results, versions, readings)
+VOUCHED = (
+    *(participants, keys, feeders, resources, markets, submissions, bids, runs, results, versions, readings, webhooks),
+)
 NOT_WRITTEN = "is not what was written"
 
 

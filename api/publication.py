@@ -1,6 +1,6 @@
 """Publishing: a run becomes a version of a market's prices, awards and statements; versions are never edited."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
 from api.errors import Conflict
 from api.gate import Step, state_at
+from api.outbox import EventName, announce
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
 from api.store.tables import (
@@ -24,6 +25,11 @@ from api.store.tables import (
 from api.store.vouching import vouch, vouch_again
 
 PRELIMINARY, FINAL, CORRECTED = "preliminary", "final", "corrected"
+EVENTS: Mapping[str, EventName] = {
+    PRELIMINARY: "market.published",
+    FINAL: "market.settled",
+    CORRECTED: "market.corrected",
+}
 FIRST_REASON, SETTLED_REASON = "first publication", "settlement"
 
 
@@ -45,12 +51,14 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
         raise Conflict("already_published", "The newest run is published already.")
     newest = select(func.coalesce(func.max(versions.c.price_version), 0)).where(versions.c.market_id == market.id)
     version = int(connection.execute(newest).scalar_one()) + 1
+    moment = _next_moment(connection, step.at)
+    status = _status(run, market.stage)
     published = {
         "market_id": market.id,
         "price_version": version,
         "run_id": run.id,
-        "published_at": _next_moment(connection, step.at),
-        "status": _status(run, market.stage),
+        "published_at": moment,
+        "status": status,
         "reason": run.correction_reason or (SETTLED_REASON if run.kind == SETTLEMENT else FIRST_REASON),
     }
     connection.execute(insert(versions).values(published))
@@ -62,6 +70,7 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
     rows = vouch(versions, published) | vouch_again(connection, markets, markets.c.id == market.id)
     action = "market.settle" if run.kind == SETTLEMENT else "market.publish"
     chain.append(connection, [Entry(step.at, step.actor, action, market.id, after, before, rows)])
+    announce(connection, EVENTS[status], market, step.at, moment, price_version=version)
     return version
 
 

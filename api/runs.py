@@ -16,6 +16,7 @@ from api.casefiles import case_files
 from api.errors import Conflict, Unprocessable
 from api.gate import CLOSED, Seen, latch, over_intervals, state_at
 from api.identity import RUN, new_id
+from api.outbox import announce
 from api.settling import case_of, newest_run, settling_files
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
@@ -314,7 +315,9 @@ def end_run(connection: Connection, chain: Chain, ended: Ended) -> bool:
         ]
         connection.execute(insert(results), stored)
         first = and_(markets.c.id == row.market_id, markets.c.stage.is_(None))
-        connection.execute(update(markets).where(first).values(stage=CLEARED))
+        is_first = connection.execute(update(markets).where(first).values(stage=CLEARED)).rowcount == 1
+        if is_first:
+            announce(connection, "market.cleared", row_of(connection, markets, row.market_id), ended.at)
     _end(connection, chain, row, ended.at, ended.state, ended.reason, ended.summary, ended.tables)
     return True
 
@@ -339,6 +342,8 @@ def _end(
     }
     after = {"state": state, "reason": reason, "results": sorted(tables)}
     chain.append(connection, [Entry(at, SYSTEM, "run.end", run.id, after, {"state": run.state}, rows)])
+    if state == FAILED:
+        announce(connection, "run.failed", row_of(connection, markets, run.market_id), at, run_id=run.id)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from api.auth import Keyring
 from api.bidding import Reply, Submission, submission_handler
 from api.clock import Clock, system_clock
+from api.destinations import Destinations
 from api.errors import Conflict
 from api.http import Metrics
 from api.oidc import Provider
@@ -27,6 +28,7 @@ class Service:
     keyring: Keyring
     metrics: Metrics
     accept: Handler
+    destinations: Destinations
     in_flight: set[tuple[str, str]] = field(default_factory=set)
     ending: threading.Event = field(default_factory=threading.Event)
 
@@ -58,4 +60,4 @@ def new_service(settings: ServiceSettings, clock: Clock = system_clock) -> Servi
     other = Provider(settings).identify if settings.oidc_issuer else None
     keyring = Keyring(engine, clock, settings.rate_per_second, settings.rate_burst, other)
     accept = submission_handler(settings.max_bids_per_market, settings.max_blocks_per_market)
-    return Service(settings, clock, engine, Writer(engine), keyring, Metrics(), accept)
+    return Service(settings, clock, engine, Writer(engine), keyring, Metrics(), accept, Destinations(settings))

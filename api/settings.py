@@ -1,9 +1,10 @@
 """Settings of the service, from the environment: ``DLMP_DATA_DIR`` and so on."""
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KIB, MIB = 1024, 1024 * 1024
@@ -31,7 +32,26 @@ class ServiceSettings(BaseSettings):
     oidc_issuer: str = Field("", description="OpenID Connect provider whose tokens are taken; blank: none.")
     oidc_audience: str = Field("dlmp", description="What its tokens must be meant for.")
     oidc_jwks_url: str = Field("", description="Its keys; blank: /.well-known/jwks.json of the issuer.")
+    max_webhooks: int = Field(20, gt=0, description="Most webhooks of a participant, and of the operators.")
+    webhooks_here: bool = Field(True, description="Send what webhooks are told from this process.")
+    webhook_timeout_s: float = Field(10.0, gt=0, description="Longest time that an attempt to deliver may take [s].")
+    webhook_give_up_s: float = Field(86_400.0, gt=0, description="A delivery is tried for so long [s].")
+    webhook_allowed_networks: str = Field(
+        "", description="Networks beside the public ones that webhooks may lead to, as 10.1.0.0/16,fd12::/48."
+    )
+    webhook_allow_http: bool = Field(False, description="Take webhooks without TLS, for tests and development.")
     log_format: Literal["json", "text"] = Field("json", description="Form of the log on standard output.")
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        _networks(text)
+        return text
+
+    @property
+    def allowed_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Networks beside the public ones that webhooks may lead to."""
+        return _networks(self.webhook_allowed_networks)
 
     @property
     def is_embedded(self) -> bool:
@@ -45,3 +65,7 @@ class ServiceSettings(BaseSettings):
             scheme, _, rest = self.database_url.partition("://")
             return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else self.database_url
         return f"sqlite:///{self.data_dir / 'dlmp.sqlite'}"
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(one.strip()) for one in text.split(",") if one.strip())

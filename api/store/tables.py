@@ -1,7 +1,8 @@
 """The tables of the service.  What is in them is added to, not edited: a change is a further version.
 
 Only states move: of markets along `MARKET_STATES`, of runs from queued to running and an end, of bids from live to
-superseded or withdrawn, of keys to revoked.
+superseded or withdrawn, of keys to revoked, of webhooks to disabled and back, and to deleted.  Deliveries of webhooks
+are no record but an outbox: they change with every attempt, and old ones are dropped.
 """
 
 from sqlalchemy import (
@@ -29,6 +30,8 @@ CLEARING, SETTLEMENT = "clearing", "settlement"
 """Kinds of runs: one finds prices, the other settles published ones with what was metered."""
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
 LIVE, SUPERSEDED, WITHDRAWN = "live", "superseded", "withdrawn"
+PENDING, DELIVERED = "pending", "delivered"
+DELIVERY_STATES = (PENDING, DELIVERED, FAILED)
 
 metadata = MetaData(
     naming_convention={
@@ -227,6 +230,44 @@ readings = Table(
     PrimaryKeyConstraint("market_id", "resource_id", "version"),
 )
 """What the meter of a resource has shown in each interval of a market, by the version: null where there is nothing."""
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("participant_id", Text, ForeignKey("participants.id")),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("events", Document, nullable=False),
+    Column("market_id", Text, ForeignKey("markets.id")),
+    Column("feeder", Text),
+    Column("created_at", UtcTime, nullable=False),
+    Column("disabled_at", UtcTime),
+    Column("disabled_reason", Text, nullable=False),
+    Column("deleted_at", UtcTime),
+)
+"""`participant_id` is null for those of the operators."""
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("number", Sequence, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("webhook_id", Text, ForeignKey("webhooks.id"), nullable=False),
+    Column("event", Text, nullable=False),
+    Column("content", Document, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("next_attempt_at", UtcTime),
+    Column("ended_at", UtcTime),
+    Column("status", Integer),
+    Column("error", Text, nullable=False),
+)
+"""While a `worker` attempts a delivery, `next_attempt_at` is when its lease runs out."""
+IS_PENDING = text(f"state = '{PENDING}'")
+Index("ix_deliveries_pending", deliveries.c.next_attempt_at, sqlite_where=IS_PENDING, postgresql_where=IS_PENDING)
+Index(None, deliveries.c.webhook_id, deliveries.c.number)
 
 audit = Table(
     "audit",

@@ -24,7 +24,10 @@ AS_TEXT = {"sqlite": "CAST(:altered AS TEXT)", "postgresql": "convert_from(:alte
 @pytest.fixture(scope="module")
 def busy(new_world):
     """A service in which everything has happened that the chain tells of."""
-    with new_world() as world:
+    with new_world(webhook_allowed_networks="127.0.0.1") as world:
+        hook = {"url": "https://127.0.0.1/", "events": ["market.settled"], "feeder": "lane"}
+        hooks = [world.ask("POST", "/v1/webhooks", hook)["id"] for _ in range(2)]
+        world.ask("DELETE", f"/v1/webhooks/{hooks[0]}")
         first = world.placed(
             segments=[{"quantity_kw": 1, "price_usd_per_mwh": 1}],
             interval_end=z(DAY_BEGINS + timedelta(hours=3)),
@@ -153,6 +156,7 @@ def test_values_that_are_filled_in_or_emptied_are_found(busy):
     columns = [
         *(("markets", "opened_at"), ("markets", "closed_at"), ("markets", "stage"), ("keys", "revoked_at")),
         *(("keys", "expires_at"), ("audit", "before"), ("resources", "retired_at")),
+        ("webhooks", "deleted_at"),
     ]
     for name, column in columns:
         assert found_after(busy, f"UPDATE {name} SET {column} = NULL WHERE {column} IS NOT NULL"), (name, column)

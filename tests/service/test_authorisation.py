@@ -20,17 +20,18 @@ MAY = {
     PUBLIC: {"feeders:read", "markets:read", "prices:read"},
     AGGREGATOR: {
         *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "bids:write", "awards:read"),
-        *("statements:read", "meter:read"),
+        *("statements:read", "meter:read", "webhooks:read", "webhooks:write"),
     },
     AUDITOR: {
         *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "awards:read"),
         *("statements:read", "meter:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
+        "webhooks:read",
     },
     OPERATOR: {
         *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "awards:read"),
         *("statements:read", "meter:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
         *("participants:write", "keys:write", "feeders:write", "resources:write", "markets:write", "runs:write"),
-        "meter:write",
+        *("meter:write", "webhooks:read", "webhooks:write"),
     },
 }
 """What each role may do, written down a second time: an auditor writes nothing, and only participants bid."""
@@ -91,6 +92,12 @@ ROUTES = {
     "GET /v1/markets/{market_id}/awards": Route("awards:read", "market"),
     "GET /v1/markets/{market_id}/statements": Route("statements:read", "market"),
     "GET /v1/markets/{market_id}/statements/delta": Route("statements:read", "market"),
+    "POST /v1/webhooks": Route("webhooks:write", body={}),
+    "GET /v1/webhooks": Route("webhooks:read"),
+    "GET /v1/webhooks/{webhook_id}": Route("webhooks:read", "webhook", is_own=True),
+    "GET /v1/webhooks/{webhook_id}/deliveries": Route("webhooks:read", "webhook", is_own=True),
+    "POST /v1/webhooks/{webhook_id}/ping": Route("webhooks:write", "webhook", is_own=True),
+    "DELETE /v1/webhooks/{webhook_id}": Route("webhooks:write", "webhook", is_own=True),
     "GET /v1/audit": Route("audit:read"),
     "GET /v1/audit/verify": Route("audit:read"),
     "GET /healthz": Route(""),
@@ -104,8 +111,11 @@ NOT_DOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", "
 @pytest.fixture(scope="module")
 def peopled(new_world):
     """A service with a bid of each of two participants in an open market, and a published one."""
-    with new_world() as world:
+    with new_world(webhook_allowed_networks="127.0.0.1") as world:
         ids, keys = world.names.ids, world.names.keys
+        for who, name in (("sunny", "webhook"), ("windy", "webhook of windy"), ("operator", "webhook of operators")):
+            hook = {"url": "https://127.0.0.1/", "events": ["market.open"]}
+            ids[name] = world.ask("POST", "/v1/webhooks", hook, who)["id"]
         ids["bid"] = world.placed()
         ids["bid of windy"] = world.placed(who="windy", resource_id=world["wind"])
         other = ids["published market"] = world.ask("POST", "/v1/markets", world.market())["id"]
@@ -184,6 +194,7 @@ def test_who_may_not_is_refused_before_anything_else(peopled, name):
 
 ON_NOTHING = {
     *("DELETE /v1/keys/{key_id}", "DELETE /v1/resources/{resource_id}", "DELETE /v1/bids/{bid_id}"),
+    *("POST /v1/webhooks/{webhook_id}/ping", "DELETE /v1/webhooks/{webhook_id}"),
     "GET /v1/markets/{market_id}/events",
 }
 ON_NOTHING |= {f"POST /v1/markets/{{market_id}}/{move}" for move in ("open", "close", "publish", "settle")}
@@ -214,7 +225,11 @@ def alike(one, two):
 @pytest.mark.parametrize("name", [name for name, route in ROUTES.items() if route.is_own])
 def test_anothers_object_answers_as_one_that_does_not_exist(peopled, name):
     target = ROUTES[name].target
-    own, others = {"bid": ("bid", "bid of windy"), "solar": ("solar", "wind")}[target]
+    own, others = {
+        "bid": ("bid", "bid of windy"),
+        "solar": ("solar", "wind"),
+        "webhook": ("webhook", "webhook of windy"),
+    }[target]
     missing = f"{peopled[target].split('_')[0]}_{NOBODY}"
     body = {"json": peopled.bid()} if ROUTES[name].body else {}
     answers = []

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from starlette.routing import Route
 
-from api.schemas import bids, objects, readings
+from api.schemas import bids, objects, readings, webhooks
 
 METHODS = {"get", "post", "put", "delete", "patch"}
 
@@ -91,6 +91,7 @@ def test_every_body_has_examples(written, operations):
         *(bids.EnergyBid, bids.SelfSchedule, bids.ServiceOffer, bids.ReactiveBid, bids.BlockBid, bids.StoreBid),
         *(bids.DeadlineLoad, bids.EnergyBand, bids.Batch, objects.KeyIn, objects.ParticipantIn),
         *(objects.FeederIn, objects.ResourceIn, objects.MarketIn, objects.RunIn, objects.SettleIn, readings.ReadingsIn),
+        webhooks.WebhookIn,
     ],
 )
 def test_examples_are_sound(model):

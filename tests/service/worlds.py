@@ -200,7 +200,8 @@ def pages(world: World, path: str, who: str | None, limit: int) -> list[Any]:
 def running(url: str, names: Names, loop: Loop, **settings: Any) -> Iterator[World]:
     """Run the service on a database that `furnish` has filled."""
     clock = SteppableClock()
-    service = new_service(ServiceSettings(database_url=url, runs_here=False, **settings), clock)
+    away = {"runs_here": False, "webhooks_here": False}
+    service = new_service(ServiceSettings(database_url=url, **away | settings), clock)
     app = new_app(service)
     lifespan = app.router.lifespan_context(app)
     loop.do(lifespan.__aenter__())

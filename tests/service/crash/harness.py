@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 
 from api.integrity import faults_in_store
 from api.store.database import open_database
-from api.store.tables import audit, bids, markets, results, runs, submissions, versions
+from api.store.tables import audit, bids, deliveries, markets, results, runs, submissions, versions
 
 POINTS = (
     "locked any",
@@ -163,7 +163,7 @@ class Harness:
         self._run_and_publish()
 
     def verify(self) -> None:
-        """Nothing accepted is lost, doubled or half published; every link of the audit chain holds."""
+        """Nothing accepted is lost, doubled, half published or told otherwise; every link of the audit chain holds."""
         engine = open_database(settings_of(self.server.environment).url)
         with engine.connect() as connection:
             assert list(faults_in_store(connection)) == []
@@ -191,6 +191,8 @@ class Harness:
         published = connection.execute(select(versions).order_by(versions.c.price_version)).all()
         assert [row.price_version for row in published] == list(range(1, len(published) + 1))
         assert all(ended[row.run_id].state == "succeeded" for row in published)
+        told = connection.execute(select(deliveries.c.content).order_by(deliveries.c.number)).scalars().all()
+        assert [one["price_version"] for one in told] == [row.price_version for row in published]
         noted = connection.execute(select(audit.c.action, func.count()).group_by(audit.c.action))
         count = {action: number for action, number in noted}
         assert count["market.publish"] == len(published)
@@ -205,7 +207,7 @@ def harness(kind: str, folder: Path, resources: int, seed: int) -> Iterator[Harn
     with databases(kind, folder) as environment:
         trap = folder / "trap"
         environment |= {"DLMP_TEST_TRAP": str(trap), "DLMP_LEASE_S": "1.0", "DLMP_MAX_RUN_ATTEMPTS": "10"}
-        environment |= {"DLMP_MAX_BIDS_PER_MARKET": "1000000"}
+        environment |= {"DLMP_MAX_BIDS_PER_MARKET": "1000000", "DLMP_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.1"}
         world = new_world(environment, resources=resources, interval_minutes=5)
         with Server(environment, "service.crash.factory:app") as server:
             status, market = server.get(f"/v1/markets/{world.market_id}", world.operator)
@@ -215,4 +217,6 @@ def harness(kind: str, folder: Path, resources: int, seed: int) -> Iterator[Harn
             status, market = server.send("POST", "/v1/markets", world.operator, another)
             assert status == 201, market
             assert server.send("POST", f"/v1/markets/{market['id']}/close", world.operator)[0] == 200
+            hook = {"url": "https://127.0.0.1:9/", "events": ["market.published", "market.corrected"]}
+            assert server.send("POST", "/v1/webhooks", world.operator, hook)[0] == 201
             yield Harness(server, world, market["id"], trap, random.Random(seed))
