@@ -6,14 +6,15 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, func, select
+from sqlalchemy import Connection, func, select
 
 from api.clock import rfc3339
 from api.errors import Fault
 from api.gate import CLOSED, LATCHES, OPEN, SCHEDULED, Seen, interval_of, interval_start, is_new, state_at
 from api.schemas.bids import MOST_SEGMENTS
 from api.schemas.common import POWER_DECIMALS
-from api.store.tables import LIVE, bids, feeders, markets, resources
+from api.store.columns import is_one_of
+from api.store.tables import IS_LIVE, bids, feeders, markets, participants, resources, submissions
 
 SUPPLY, DEMAND = "supply", "demand"
 ENERGY, SELF_SCHEDULE = "energy", "self_schedule"
@@ -92,21 +93,19 @@ def prices_of(offer: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield "/price_usd_per_mw_h", offer["price_usd_per_mw_h"]
 
 
-def _any_of(name: str) -> BindParameter[Any]:
-    return bindparam(name, expanding=True)
-
-
-MARKETS = select(markets).where(markets.c.id.in_(_any_of("names")))
-RESOURCES = select(resources).where(resources.c.id.in_(_any_of("names")))
+MARKETS = select(markets).where(is_one_of(markets.c.id, "names"))
+RESOURCES = select(resources).where(is_one_of(resources.c.id, "names"))
 STANDING = select(
     *(bids.c.id, bids.c.market_id, bids.c.resource_id, bids.c.first_interval, bids.c.last_interval),
     *(bids.c.product, bids.c.terms),
-).where(bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.resource_id.in_(_any_of("resources")))
+).where(IS_LIVE, is_one_of(bids.c.market_id, "markets"), is_one_of(bids.c.resource_id, "resources"))
 COUNTS = (
     select(bids.c.participant_id, bids.c.market_id, func.count())
-    .where(bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.participant_id.in_(_any_of("owners")))
+    .where(IS_LIVE, is_one_of(bids.c.market_id, "markets"), is_one_of(bids.c.participant_id, "owners"))
     .group_by(bids.c.participant_id, bids.c.market_id)
 )
+LAST = select(func.max(submissions.c.number)).where(submissions.c.participant_id == participants.c.id)
+NUMBERS = select(participants.c.id, LAST.scalar_subquery()).where(is_one_of(participants.c.id, "owners"))
 
 
 class Book:
@@ -129,13 +128,15 @@ class Book:
         self._nodes: dict[str, frozenset[tuple[str, str]]] = {}
         self._standing: dict[tuple[str, str], dict[str, Standing]] = {}
         self._count: dict[tuple[str, str], int] = {}
+        self.numbers: dict[str, int] = {}
+        """Number of the last submission of participants."""
 
     def open(self, connection: Connection, head: str, terms: Iterable[Terms], owners: Iterable[str]) -> None:
         """Read what `terms` and `owners` need and the book does not know at the `head` of the chain."""
         if head != self._head or len(self._standing) > MOST_KEPT:
             self._forget()
         self._head = ""  # should the work be broken off, what it has changed here is forgotten
-        wanted = list(terms)
+        wanted, who = list(terms), set(owners)
         self._read_things({one.market_id for one in wanted}, {one.resource_id for one in wanted}, connection)
         pairs = {
             (one.market_id, one.resource_id)
@@ -143,8 +144,10 @@ class Book:
             if one.market_id in self.markets and one.resource_id in self._resources
         }
         self._read_standing(pairs - self._standing.keys(), connection)
-        counts = {(owner, market) for owner in owners for market in {market for market, _ in pairs}}
+        counts = {(owner, market) for owner in who for market in {market for market, _ in pairs}}
         self._read_counts(counts - self._count.keys(), connection)
+        if unknown := who - self.numbers.keys():
+            self.numbers |= {name: last or 0 for name, last in connection.execute(NUMBERS, {"owners": unknown})}
 
     def close(self, head: str) -> None:
         """Keep what is known for when the chain is found at `head` again; what was seen is latched by now."""
@@ -154,18 +157,18 @@ class Book:
     def _read_things(self, market_ids: set[str], resource_ids: set[str], connection: Connection) -> None:
         new_markets, new_resources = market_ids - self.markets.keys(), resource_ids - self._resources.keys()
         if new_markets:
-            for row in connection.execute(MARKETS, {"names": list(new_markets)}):
+            for row in connection.execute(MARKETS, {"names": new_markets}):
                 self.markets[row.id] = SimpleNamespace(**row._mapping)
                 self._nodes[row.feeder_id] = feeder_nodes(connection, row.feeder_id)
         if new_resources:
-            self._resources |= {row.id: row for row in connection.execute(RESOURCES, {"names": list(new_resources)})}
+            self._resources |= {row.id: row for row in connection.execute(RESOURCES, {"names": new_resources})}
 
     def _read_standing(self, pairs: set[tuple[str, str]], connection: Connection) -> None:
         if not pairs:
             return
         for pair in pairs:
             self._standing[pair] = {}
-        names = {"markets": list({one for one, _ in pairs}), "resources": list({one for _, one in pairs})}
+        names = {"markets": {one for one, _ in pairs}, "resources": {one for _, one in pairs}}
         for row in connection.execute(STANDING, names):
             if (row.market_id, row.resource_id) in pairs:
                 self.add(Standing(*row))
@@ -174,7 +177,7 @@ class Book:
         if not pairs:
             return
         self._count |= dict.fromkeys(pairs, 0)
-        names = {"owners": list({one for one, _ in pairs}), "markets": list({one for _, one in pairs})}
+        names = {"owners": {one for one, _ in pairs}, "markets": {one for _, one in pairs}}
         for owner, market, number in connection.execute(COUNTS, names):
             self._count[owner, market] = int(number)
 

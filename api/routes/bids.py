@@ -184,7 +184,8 @@ async def _submit(
         is_batch=is_batch,
     )
     reply: Reply = await service.submit(submission)
-    return answered(reply.status, reply.document, {"Idempotent-Replay": "true"} if reply.is_again else None)
+    headers = {"Idempotent-Replay": "true"} if reply.is_again else None
+    return Response(reply.document, reply.status, headers, media_type="application/json")
 
 
 def _terms(bid: Any) -> Terms:
