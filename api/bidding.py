@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Text, and_, select, type_coerce, update
 
 from api.book import Book, Standing, Terms
-from api.clock import rfc3339
+from api.clock import Clock, rfc3339
 from api.errors import Conflict, Fault, NotFound, PreconditionFailed, Refusal, Unprocessable
 from api.gate import gate_of, latch
 from api.identity import BID, SUBMISSION, new_id
@@ -115,9 +115,9 @@ class _Version:
         return self.previous_state == WITHDRAWN
 
 
-def submission_handler(most_bids: int) -> Handler:
+def submission_handler(most_bids: int, clock: Clock) -> Handler:
     """Make the writer's handler of submissions; a participant may have `most_bids` in a market."""
-    return partial(accept, book=Book(most_bids))
+    return partial(accept, book=Book(most_bids, clock))
 
 
 def accept(connection: Connection, chain: Chain, group: Sequence[Submission], *, book: Book) -> list[Reply | Refusal]:

@@ -6,15 +6,15 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, exists, func, select
 
-from api.clock import rfc3339
+from api.clock import Clock, rfc3339
 from api.errors import Fault
-from api.gate import CLOSED, LATCHES, OPEN, SCHEDULED, Seen, interval_of, interval_start, is_new, state_at
+from api.gate import CLOSED, LATCHES, OPEN, SCHEDULED, Seen, gate_of, interval_of, interval_start, is_new, state_at
 from api.schemas.bids import MOST_SEGMENTS
 from api.schemas.common import POWER_DECIMALS
 from api.store.columns import is_one_of
-from api.store.tables import IS_LIVE, bids, feeders, markets, participants, resources, submissions
+from api.store.tables import IS_LIVE, bids, feeders, markets, participants, resources, runs, submissions
 
 SUPPLY, DEMAND = "supply", "demand"
 ENERGY, SELF_SCHEDULE = "energy", "self_schedule"
@@ -93,7 +93,8 @@ def prices_of(offer: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield "/price_usd_per_mw_h", offer["price_usd_per_mw_h"]
 
 
-MARKETS = select(markets).where(is_one_of(markets.c.id, "names"))
+HAS_RUN = exists().where(runs.c.market_id == markets.c.id)
+MARKETS = select(markets, HAS_RUN.label("has_run")).where(is_one_of(markets.c.id, "names"))
 RESOURCES = select(resources).where(is_one_of(resources.c.id, "names"))
 STANDING = select(
     *(bids.c.id, bids.c.market_id, bids.c.resource_id, bids.c.first_interval, bids.c.last_interval),
@@ -115,8 +116,8 @@ class Book:
     a book that finds the head where it left it goes on with what it knows, and forgets everything otherwise.
     """
 
-    def __init__(self, most_bids: int):
-        self._most_bids = most_bids
+    def __init__(self, most_bids: int, clock: Clock):
+        self._most_bids, self._clock = most_bids, clock
         self._forget()
 
     def _forget(self) -> None:
@@ -197,6 +198,8 @@ class Book:
     def gate_faults(self, market_id: str, received_at: datetime) -> list[Fault]:
         """What a change of a bid meets at the gate."""
         market = self.markets[market_id]
+        if self._was_in_time(market, received_at):
+            return []
         state = state_at(market, received_at)
         if is_new(market, state):
             self.seen.append(Seen({market_id: state}, received_at))
@@ -205,6 +208,16 @@ class Book:
             return []
         code = GATE_FAULTS.get(state, GATE_FAULTS[CLOSED])
         return [Fault("/market_id", code, f"The market is {state}; its gate decides by the time of receipt.")]
+
+    def _was_in_time(self, market: Any, received_at: datetime) -> bool:
+        """Whether a change came before the closing of a gate that somebody has seen closed since.
+
+        A clock that is behind that closing has stepped back, and tells nothing; a run has frozen what it found.
+        """
+        if market.closed_at is None or market.has_run or self._clock() < market.closed_at:
+            return False
+        opens_at, closes_at = gate_of(market)
+        return opens_at <= received_at < closes_at
 
     def check(
         self, terms: Terms, participant_id: str, received_at: datetime, *, is_new: bool = True
