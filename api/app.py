@@ -35,7 +35,7 @@ def new_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     for routes in (bids, objects, markets, results, operations):  # looked through in this order for every request
-        app.include_router(routes.router)
+        app.router.routes.extend(routes.router.routes)  # included as routers, they are matched twice
     document(app)
     handle_errors(app)
     app.add_middleware(Edge, max_body_bytes=service.settings.max_body_bytes, metrics=service.metrics)

@@ -25,6 +25,7 @@ from api.routes.common import (
     refusals,
     requires,
     row_position,
+    service_of,
 )
 from api.schemas.bids import BID, PRODUCTS, Batch, Bid, BidOut, BidPage, Receipt
 from api.schemas.common import Id
@@ -53,11 +54,9 @@ OFFER_FIELDS = {"market_id", "resource_id", "interval_start", "interval_end", "p
     response_model=Receipt,
     responses=refusals(400, 403, 409, 413, 422),
 )
-async def place(
-    request: Request, body: Bid, service: ServiceHere, who: CanWrite, idempotency_key: IdempotencyKey = None
-) -> Response:
+async def place(request: Request, body: Bid, who: CanWrite, idempotency_key: IdempotencyKey = None) -> Response:
     """Place one bid; the receipt comes when it is on disk."""
-    return await _submit(request, service, who, idempotency_key, [Place(_terms(body))])
+    return await _submit(request, who, idempotency_key, [Place(_terms(body))])
 
 
 @router.post(
@@ -67,16 +66,14 @@ async def place(
     response_model=Receipt,
     responses=PARTLY | refusals(400, 403, 409, 413, 422),
 )
-async def place_batch(
-    request: Request, body: Batch, service: ServiceHere, who: CanWrite, idempotency_key: IdempotencyKey = None
-) -> Response:
+async def place_batch(request: Request, body: Batch, who: CanWrite, idempotency_key: IdempotencyKey = None) -> Response:
     """Place up to 1,000 bids, all or none of them (`atomic`) or each on its own (`per_item`)."""
     changes = []
     for item in body.bids:
         bid, faults = checked(BID, item, PRODUCTS)
         changes.append(Place(None if bid is None else _terms(bid), faults))
     is_atomic = body.mode == "atomic"
-    return await _submit(request, service, who, idempotency_key, changes, is_atomic=is_atomic, is_batch=True)
+    return await _submit(request, who, idempotency_key, changes, is_atomic=is_atomic, is_batch=True)
 
 
 @router.put(
@@ -89,14 +86,13 @@ async def amend(
     request: Request,
     bid_id: BidId,
     body: Bid,
-    service: ServiceHere,
     who: CanWrite,
     idempotency_key: IdempotencyKey = None,
     if_match: IfMatch = None,
 ) -> Response:
     """Put a new version in place of a bid, as long as its gate is open and nobody was faster."""
     change = Amend(bid_id, _version(bid_id, if_match), _terms(body))
-    return await _submit(request, service, who, idempotency_key, [change])
+    return await _submit(request, who, idempotency_key, [change])
 
 
 @router.delete(
@@ -105,14 +101,13 @@ async def amend(
 async def withdraw(
     request: Request,
     bid_id: BidId,
-    service: ServiceHere,
     who: CanWrite,
     idempotency_key: IdempotencyKey = None,
     if_match: IfMatch = None,
 ) -> Response:
     """Withdraw a bid, as long as its gate is open and nobody was faster."""
     change = Amend(bid_id, _version(bid_id, if_match), None)
-    return await _submit(request, service, who, idempotency_key, [change])
+    return await _submit(request, who, idempotency_key, [change])
 
 
 @router.get("", summary="List bids", response_model=BidPage, responses=refusals(400, 403, 422))
@@ -160,7 +155,6 @@ def history(bid_id: BidId, service: ServiceHere, who: CanRead) -> Response:
 
 async def _submit(
     request: Request,
-    service: Service,
     who: Principal,
     idempotency_key: str | None,
     changes: Sequence[Place | Amend],
@@ -168,6 +162,7 @@ async def _submit(
     is_atomic: bool = True,
     is_batch: bool = False,
 ) -> Response:
+    service = await service_of(request)  # as a dependency it would take longer
     received_at = service.clock()
     if not idempotency_key or len(idempotency_key) > 200 or not idempotency_key.isprintable():
         raise BadRequest("idempotency_key_needed", "The header Idempotency-Key must have 1 to 200 characters.")
