@@ -47,7 +47,7 @@ def new_app(service: Service) -> FastAPI:
         webhooks,
         operations,
     ):  # looked through in this order for every request
-        app.include_router(routes.router)
+        app.router.routes.extend(routes.router.routes)  # included as routers, they are matched twice
     app.webhooks.include_router(webhooks.told)
     document(app)
     handle_errors(app)

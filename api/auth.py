@@ -49,6 +49,8 @@ SCOPES_OF: Mapping[str, frozenset[str]] = {
 
 CACHE_S = 1.0
 """A key that is revoked through another process of the service works for so long."""
+MOST_COUNTED = 100_000
+"""Most keys that are remembered, and most keys and addresses whose requests are counted, the newest ones."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _hash(secret: str) -> str:
 
 
 class Keyring:
-    """Turns a bearer token into who sent it, and counts their requests.
+    """Turns a bearer token into who sent it, and counts the requests of keys, and of addresses without one.
 
     Tokens that are no keys of this service go to `other`, where there is one.
     """
@@ -120,7 +122,12 @@ class Keyring:
         principal = self.recall(token)
         if principal is None:
             assert token is not None
-            self._known[_hash(token)] = self._looked_up(token)
+            found = self._looked_up(token)
+            with self._lock:
+                self._known.pop(_hash(token), None)
+                self._known[_hash(token)] = found
+                if len(self._known) > MOST_COUNTED:
+                    del self._known[next(iter(self._known))]
             principal = self.recall(token)
         if principal is None:
             raise unknown_key()
@@ -149,7 +156,13 @@ class Keyring:
 
     def forget(self) -> None:
         """Look every key up again: one has been revoked."""
-        self._known.clear()
+        with self._lock:
+            self._known.clear()
+
+    def count_stranger(self, token: str | None, address: str) -> None:
+        """Count a request of `address` if it has no token, or one that was never found to work."""
+        if token is None or _hash(token) not in self._known:
+            self.count(address)
 
     def count(self, who: str) -> None:
         """Count a request of `who`, a token bucket each; raise `TooManyRequests` when theirs is empty."""
@@ -159,7 +172,17 @@ class Keyring:
             level = min(self._burst, level + (now - last) * self._rate)
             if level < 1.0:
                 raise TooManyRequests(retry_after_s=max(1, round((1.0 - level) / self._rate)))
+            self._tokens.pop(who, None)
             self._tokens[who] = level - 1.0, now
+            self._empty_out(now)
+
+    def _empty_out(self, now: float) -> None:
+        """Forget whose bucket is full again; those who were longest silent come first."""
+        while self._tokens:
+            who, (_, last) = next(iter(self._tokens.items()))
+            if len(self._tokens) <= MOST_COUNTED and now - last < self._burst / self._rate:
+                return
+            del self._tokens[who]
 
 
 def unknown_key() -> Unauthenticated:

@@ -8,20 +8,21 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Text, and_, select, type_coerce, update
 
 from api.book import GATE_FAULTS, Book
-from api.clock import rfc3339
+from api.clock import Clock, rfc3339
 from api.errors import Conflict, Fault, NotFound, PreconditionFailed, Refusal, Unprocessable
 from api.gate import gate_of, latch
 from api.identity import BID, SUBMISSION, new_id
 from api.offers import Standing, Terms
 from api.store.audit import Chain, Entry
-from api.store.columns import canonical_json
-from api.store.tables import LIVE, SUPERSEDED, WITHDRAWN, bids, participants, submissions
+from api.store.columns import Kept, canonical_json, is_one_of, time_text
+from api.store.rows import add
+from api.store.tables import LIVE, SUPERSEDED, WITHDRAWN, bids, submissions
 from api.store.vouching import vouch
 from api.store.writer import Handler
 
@@ -29,11 +30,11 @@ ACCEPTED, PARTLY_ACCEPTED, REFUSED = "accepted", "partly_accepted", "refused"
 CREATED, DONE, MULTI_STATUS = 201, 200, 207
 OFFERED = ("id", "market_id", "resource_id", "first_interval", "last_interval", "product")
 """Columns of a bid that its hash covers, before its terms."""
-ADD_SUBMISSIONS, ADD_BIDS = insert(submissions), insert(bids)
 ANSWERED = select(
     *(submissions.c.participant_id, submissions.c.idempotency_key, submissions.c.content_sha256),
-    *(submissions.c.status, submissions.c.response),
-).where(tuple_(submissions.c.participant_id, submissions.c.idempotency_key).in_(bindparam("keys", expanding=True)))
+    *(submissions.c.status, type_coerce(submissions.c.response, Text).label("response")),
+).where(is_one_of(submissions.c.participant_id, "owners"), is_one_of(submissions.c.idempotency_key, "keys"))
+TARGETS = select(bids).where(is_one_of(bids.c.id, "names")).order_by(bids.c.version)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Submission:
     is_atomic: bool = True
     is_batch: bool = False
 
-    @property
+    @cached_property
     def content_sha256(self) -> str:
         """SHA-256 of the body, and of what it amends."""
         targets = "".join(f"{one.bid_id} {one.expected}\n" for one in self.changes if isinstance(one, Amend))
@@ -93,10 +94,10 @@ class Submission:
 
 @dataclass(frozen=True)
 class Reply:
-    """Status code and document of an answer; `is_again` where it had been given before."""
+    """Status code and document of an answer, as it is kept; `is_again` where it had been given before."""
 
     status: int
-    document: Mapping[str, Any]
+    document: str
     is_again: bool = False
 
 
@@ -114,9 +115,9 @@ class _Version:
         return self.previous_state == WITHDRAWN
 
 
-def submission_handler(most_bids: int, most_blocks: int) -> Handler:
+def submission_handler(most_bids: int, most_blocks: int, clock: Clock) -> Handler:
     """Make the writer's handler of submissions; a participant may have `most_bids`, and `most_blocks`, in a market."""
-    return partial(accept, book=Book(most_bids, most_blocks))
+    return partial(accept, book=Book(most_bids, most_blocks, clock))
 
 
 def accept(connection: Connection, chain: Chain, group: Sequence[Submission], *, book: Book) -> list[Reply | Refusal]:
@@ -126,7 +127,7 @@ def accept(connection: Connection, chain: Chain, group: Sequence[Submission], *,
     wanted = [change.terms for one in group for change in one.changes if change.terms is not None]
     wanted += [_terms_of(row) for row in targets.values()]
     book.open(connection, chain.hash, wanted, {one.participant_id for one in group})
-    ledger = _Ledger(book, targets, _numbers(connection, group))
+    ledger = _Ledger(book, targets)
     replies: list[Reply | Refusal] = []
     for one in group:
         key = one.participant_id, one.idempotency_key
@@ -144,10 +145,10 @@ def accept(connection: Connection, chain: Chain, group: Sequence[Submission], *,
 
 def _answered(connection: Connection, group: Sequence[Submission]) -> dict[tuple[str, str], tuple[str, Reply]]:
     """Content and reply of what has been carried out, by participant and idempotency key."""
-    keys = [(one.participant_id, one.idempotency_key) for one in group]
+    names = {"owners": {one.participant_id for one in group}, "keys": {one.idempotency_key for one in group}}
     return {
         (row.participant_id, row.idempotency_key): (row.content_sha256, Reply(row.status, row.response))
-        for row in connection.execute(ANSWERED, {"keys": keys})
+        for row in connection.execute(ANSWERED, names)
     }
 
 
@@ -163,33 +164,23 @@ def _targets(connection: Connection, group: Sequence[Submission]) -> dict[str, A
     ids = {change.bid_id for one in group for change in one.changes if isinstance(change, Amend)}
     if not ids:
         return {}
-    newest = select(bids).where(bids.c.id.in_(ids)).order_by(bids.c.version)
-    return {row.id: row for row in connection.execute(newest)}
+    return {row.id: row for row in connection.execute(TARGETS, {"names": ids})}
 
 
 def _terms_of(row: Any) -> Terms:
     return Terms(row.market_id, row.resource_id, row.received_at, row.received_at, row.product, row.terms)
 
 
-def _numbers(connection: Connection, group: Sequence[Submission]) -> dict[str, int]:
-    """Number of the last submission of every participant of a group."""
-    last = select(func.max(submissions.c.number)).where(submissions.c.participant_id == participants.c.id)
-    own = participants.c.id.in_({one.participant_id for one in group})
-    query = select(participants.c.id, last.scalar_subquery()).where(own)
-    return {name: number or 0 for name, number in connection.execute(query)}
-
-
 class _Ledger:
     """What a group of submissions changes; written at once at its end."""
 
-    def __init__(self, book: Book, targets: dict[str, Any], numbers: dict[str, int]):
+    def __init__(self, book: Book, targets: dict[str, Any]):
         self._book = book
         self._targets = targets
         self._submissions: list[dict[str, Any]] = []
         self._bids: list[dict[str, Any]] = []
         self._ended: list[tuple[str, int, str]] = []
         self._entries: list[Entry] = []
-        self._numbers = numbers
 
     def decide(self, one: Submission, chain: Chain) -> Reply | Refusal:
         """Accept or refuse a submission."""
@@ -266,7 +257,7 @@ class _Ledger:
     ) -> Reply:
         chain.submissions += 1
         sequence, name = chain.submissions, new_id(SUBMISSION)
-        number = self._numbers[one.participant_id] = self._numbers[one.participant_id] + 1
+        number = self._book.numbers[one.participant_id] = self._book.numbers[one.participant_id] + 1
         is_whole = len(accepted) == len(items)
         document = {
             "submission_id": name,
@@ -279,6 +270,7 @@ class _Ledger:
         }
         is_new = accepted[0].previous_state is None
         status = MULTI_STATUS if not is_whole else CREATED if is_new else DONE
+        response = Kept(canonical_json(document))
         row = {
             "sequence": sequence,
             "id": name,
@@ -287,16 +279,16 @@ class _Ledger:
             "key_id": one.key_id,
             "idempotency_key": one.idempotency_key,
             "content_sha256": one.content_sha256,
-            "received_at": one.received_at,
+            "received_at": Kept(time_text(one.received_at)),
             "status": status,
-            "response": document,
+            "response": response,
         }
         self._submissions.append(row)
         rows = vouch(submissions, row)
         changed = [self._record(one, version, sequence, rows) for version in accepted]
         after = {"sequence": sequence, "content_sha256": one.content_sha256, "bids": changed}
         self._entries.append(Entry(one.received_at, one.key_id, "bids.submit", name, after, rows=rows))
-        return Reply(status, document)
+        return Reply(status, response)
 
     def _record(self, one: Submission, version: _Version, sequence: int, rows: dict[str, str]) -> dict[str, object]:
         """Note a version for the tables, and its hash in `rows`; return what the audit chain keeps of it."""
@@ -306,6 +298,7 @@ class _Ledger:
         if version.is_withdrawal:
             self._targets[bid.id] = _Row(vars_of(row) | {"state": WITHDRAWN})
             return {"bid_id": bid.id, "version": version.number, "state": WITHDRAWN}
+        terms = Kept(canonical_json(bid.offer))
         record: dict[str, Any] = {
             "id": bid.id,
             "version": version.number,
@@ -315,12 +308,12 @@ class _Ledger:
             "product": bid.product,
             "first_interval": bid.first,
             "last_interval": bid.last,
-            "terms": bid.offer,
+            "terms": terms,
             "sequence": sequence,
-            "received_at": one.received_at,
+            "received_at": Kept(time_text(one.received_at)),
             "state": LIVE,
         }
-        record["content_sha256"] = bid_sha256(record, canonical_json(bid.offer))
+        record["content_sha256"] = bid_sha256(record, terms)
         self._bids.append(record)
         self._targets[bid.id] = _Row(record)
         rows |= vouch(bids, record)
@@ -334,10 +327,8 @@ class _Ledger:
         """Write everything that was accepted, and which gates were seen open or closed."""
         for seen in self._book.seen:
             latch(connection, chain, seen)
-        if self._submissions:
-            connection.execute(ADD_SUBMISSIONS, self._submissions)
-        if self._bids:
-            connection.execute(ADD_BIDS, self._bids)
+        add(connection, submissions, self._submissions)
+        add(connection, bids, self._bids)
         for name, version, state in self._ended:
             own = and_(bids.c.id == name, bids.c.version == version)
             connection.execute(update(bids).where(own).values(state=state))

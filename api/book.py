@@ -5,12 +5,12 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, case, func, select
+from sqlalchemy import Connection, case, exists, func, select
 
-from api.clock import rfc3339
+from api.clock import Clock, rfc3339
 from api.coupled import coupled_faults
 from api.errors import Fault
-from api.gate import CLOSED, LATCHES, OPEN, SCHEDULED, Seen, interval_of, interval_start, is_new, state_at
+from api.gate import CLOSED, LATCHES, OPEN, SCHEDULED, Seen, gate_of, interval_of, interval_start, is_new, state_at
 from api.offers import (
     BLOCK,
     COUPLED,
@@ -27,28 +27,28 @@ from api.offers import (
 )
 from api.schemas.bids import MOST_SEGMENTS
 from api.schemas.common import POWER_DECIMALS
-from api.store.tables import LIVE, bids, feeders, markets, resources
+from api.store.columns import is_one_of
+from api.store.tables import IS_LIVE, bids, feeders, markets, participants, resources, runs, submissions
 
 MOST_KEPT = 20_000
 """Most resources in markets whose standing bids are kept in memory."""
 GATE_FAULTS = {SCHEDULED: "gate_not_open", CLOSED: "gate_closed"}
 
 
-def _any_of(name: str) -> BindParameter[Any]:
-    return bindparam(name, expanding=True)
-
-
-MARKETS = select(markets).where(markets.c.id.in_(_any_of("names")))
-RESOURCES = select(resources).where(resources.c.id.in_(_any_of("names")))
+HAS_RUN = exists().where(runs.c.market_id == markets.c.id)
+MARKETS = select(markets, HAS_RUN.label("has_run")).where(is_one_of(markets.c.id, "names"))
+RESOURCES = select(resources).where(is_one_of(resources.c.id, "names"))
 STANDING = select(
     *(bids.c.id, bids.c.market_id, bids.c.resource_id, bids.c.first_interval, bids.c.last_interval),
     *(bids.c.product, bids.c.terms),
-).where(bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.resource_id.in_(_any_of("resources")))
+).where(IS_LIVE, is_one_of(bids.c.market_id, "markets"), is_one_of(bids.c.resource_id, "resources"))
 COUNTS = (
     select(bids.c.participant_id, bids.c.market_id, func.count(), func.sum(case((bids.c.product == BLOCK, 1), else_=0)))
-    .where(bids.c.state == LIVE, bids.c.market_id.in_(_any_of("markets")), bids.c.participant_id.in_(_any_of("owners")))
+    .where(IS_LIVE, is_one_of(bids.c.market_id, "markets"), is_one_of(bids.c.participant_id, "owners"))
     .group_by(bids.c.participant_id, bids.c.market_id)
 )
+LAST = select(func.max(submissions.c.number)).where(submissions.c.participant_id == participants.c.id)
+NUMBERS = select(participants.c.id, LAST.scalar_subquery()).where(is_one_of(participants.c.id, "owners"))
 
 
 class Book:
@@ -58,8 +58,8 @@ class Book:
     a book that finds the head where it left it goes on with what it knows, and forgets everything otherwise.
     """
 
-    def __init__(self, most_bids: int, most_blocks: int):
-        self._most_bids, self._most_blocks = most_bids, most_blocks
+    def __init__(self, most_bids: int, most_blocks: int, clock: Clock):
+        self._most_bids, self._most_blocks, self._clock = most_bids, most_blocks, clock
         self._forget()
 
     def _forget(self) -> None:
@@ -71,13 +71,15 @@ class Book:
         self._nodes: dict[str, frozenset[tuple[str, str]]] = {}
         self._standing: dict[tuple[str, str], dict[str, Standing]] = {}
         self._count: dict[tuple[str, str], tuple[int, int]] = {}
+        self.numbers: dict[str, int] = {}
+        """Number of the last submission of participants."""
 
     def open(self, connection: Connection, head: str, terms: Iterable[Terms], owners: Iterable[str]) -> None:
         """Read what `terms` and `owners` need and the book does not know at the `head` of the chain."""
         if head != self._head or len(self._standing) > MOST_KEPT:
             self._forget()
         self._head = ""  # should the work be broken off, what it has changed here is forgotten
-        wanted = list(terms)
+        wanted, who = list(terms), set(owners)
         self._read_things({one.market_id for one in wanted}, {one.resource_id for one in wanted}, connection)
         pairs = {
             (one.market_id, one.resource_id)
@@ -85,8 +87,10 @@ class Book:
             if one.market_id in self.markets and one.resource_id in self._resources
         }
         self._read_standing(pairs - self._standing.keys(), connection)
-        counts = {(owner, market) for owner in owners for market in {market for market, _ in pairs}}
+        counts = {(owner, market) for owner in who for market in {market for market, _ in pairs}}
         self._read_counts(counts - self._count.keys(), connection)
+        if unknown := who - self.numbers.keys():
+            self.numbers |= {name: last or 0 for name, last in connection.execute(NUMBERS, {"owners": unknown})}
 
     def close(self, head: str) -> None:
         """Keep what is known for when the chain is found at `head` again; what was seen is latched by now."""
@@ -96,18 +100,18 @@ class Book:
     def _read_things(self, market_ids: set[str], resource_ids: set[str], connection: Connection) -> None:
         new_markets, new_resources = market_ids - self.markets.keys(), resource_ids - self._resources.keys()
         if new_markets:
-            for row in connection.execute(MARKETS, {"names": list(new_markets)}):
+            for row in connection.execute(MARKETS, {"names": new_markets}):
                 self.markets[row.id] = SimpleNamespace(**row._mapping)
                 self._nodes[row.feeder_id] = feeder_nodes(connection, row.feeder_id)
         if new_resources:
-            self._resources |= {row.id: row for row in connection.execute(RESOURCES, {"names": list(new_resources)})}
+            self._resources |= {row.id: row for row in connection.execute(RESOURCES, {"names": new_resources})}
 
     def _read_standing(self, pairs: set[tuple[str, str]], connection: Connection) -> None:
         if not pairs:
             return
         for pair in pairs:
             self._standing[pair] = {}
-        names = {"markets": list({one for one, _ in pairs}), "resources": list({one for _, one in pairs})}
+        names = {"markets": {one for one, _ in pairs}, "resources": {one for _, one in pairs}}
         for row in connection.execute(STANDING, names):
             if (row.market_id, row.resource_id) in pairs:
                 self.add(Standing(*row))
@@ -116,7 +120,7 @@ class Book:
         if not pairs:
             return
         self._count |= dict.fromkeys(pairs, (0, 0))
-        names = {"owners": list({one for one, _ in pairs}), "markets": list({one for _, one in pairs})}
+        names = {"owners": {one for one, _ in pairs}, "markets": {one for _, one in pairs}}
         for owner, market, number, blocks in connection.execute(COUNTS, names):
             self._count[owner, market] = int(number), int(blocks)
 
@@ -148,6 +152,8 @@ class Book:
     def gate_faults(self, market_id: str, received_at: datetime) -> list[Fault]:
         """What a change of a bid meets at the gate."""
         market = self.markets[market_id]
+        if self._was_in_time(market, received_at):
+            return []
         state = state_at(market, received_at)
         if is_new(market, state):
             self.seen.append(Seen({market_id: state}, received_at))
@@ -156,6 +162,16 @@ class Book:
             return []
         code = GATE_FAULTS.get(state, GATE_FAULTS[CLOSED])
         return [Fault("/market_id", code, f"The market is {state}; its gate decides by the time of receipt.")]
+
+    def _was_in_time(self, market: Any, received_at: datetime) -> bool:
+        """Whether a change came before the closing of a gate that somebody has seen closed since.
+
+        A clock that is behind that closing has stepped back, and tells nothing; a run has frozen what it found.
+        """
+        if market.closed_at is None or market.has_run or self._clock() < market.closed_at:
+            return False
+        opens_at, closes_at = gate_of(market)
+        return opens_at <= received_at < closes_at
 
     def check(
         self, terms: Terms, participant_id: str, received_at: datetime, *, is_new: bool = True

@@ -10,7 +10,7 @@ Refusal
 ├── TooLarge              413  the body is larger than the limit
 ├── UnsupportedMedia      415  the body is of another kind than JSON
 ├── Unprocessable         422  what was sent is wrong: every problem at once
-├── TooManyRequests       429  the key's rate is used up
+├── TooManyRequests       429  the rate of the key or address is used up
 └── Unavailable           503  not now
 """
 
@@ -144,12 +144,14 @@ class Unprocessable(Refusal):
 
 
 class TooManyRequests(Refusal):
-    """The rate of the key is used up."""
+    """The rate of the key or address is used up."""
 
     status, title = 429, "Too many requests"
 
     def __init__(self, retry_after_s: int):
-        super().__init__("rate_limited", "Too many requests for this key.", headers={"Retry-After": str(retry_after_s)})
+        super().__init__(
+            "rate_limited", "Too many requests of this key or address.", headers={"Retry-After": str(retry_after_s)}
+        )
 
 
 class Unavailable(Refusal):

@@ -17,7 +17,7 @@ from api.gate import OPEN, SCHEDULED, interval_of, interval_start, state_at
 from api.schemas.readings import Reading
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
-from api.store.tables import LIVE, bids, markets, readings, resources
+from api.store.tables import IS_LIVE, bids, markets, readings, resources
 from api.store.vouching import vouch
 
 MOST_TOLD = 1_000
@@ -128,7 +128,7 @@ def _placed(connection: Connection, market: Row[Any], posted: Posted) -> tuple[P
     wanted = {item.resource_id for item in posted.items if item is not None}
     named = connection.execute(select(resources).where(resources.c.id.in_(wanted)))
     known = {row.id: row for row in named}
-    bidding = select(bids.c.resource_id).where(bids.c.market_id == market.id, bids.c.state == LIVE).distinct()
+    bidding = select(bids.c.resource_id).where(bids.c.market_id == market.id, IS_LIVE).distinct()
     trading = set(connection.execute(bidding).scalars())
     placed: Placed = {}
     for number, item in enumerate(posted.items):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
 
 from api.archive import content_sha256, pack
 from api.casefiles import case_files
@@ -25,7 +25,7 @@ from api.store.tables import (
     CLEARED,
     CLEARING,
     FAILED,
-    LIVE,
+    IS_LIVE,
     PUBLISHED,
     QUEUED,
     RUNNING,
@@ -43,6 +43,7 @@ from api.store.vouching import ENDED, row_name, row_sha256, vouch, vouch_again
 
 SYSTEM = "system"
 GO_ON, CANCEL, LOST = "go_on", "cancel", "lost"
+BIDS_OF_A_RUN = select(bids).where(IS_LIVE, bids.c.market_id == bindparam("market"))
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def _corrected(market: Row[Any], series: Mapping[str, Sequence[float]]) -> dict[
 def _snapshot(connection: Connection, market: Row[Any], inputs: Mapping[str, Any]) -> dict[str, bytes]:
     """Case folder of a market as it is now, with corrected `inputs`."""
     feeder = connection.execute(select(feeders).where(feeders.c.id == market.feeder_id)).one()
-    standing = connection.execute(select(bids).where(bids.c.market_id == market.id, bids.c.state == LIVE)).all()
+    standing = connection.execute(BIDS_OF_A_RUN, {"market": market.id}).all()
     owned = {bid.resource_id for bid in standing}
     offering = connection.execute(select(resources).where(resources.c.id.in_(owned))).all()
     return case_files(market, feeder, offering, standing, market.inputs | dict(inputs))

@@ -59,5 +59,5 @@ def new_service(settings: ServiceSettings, clock: Clock = system_clock) -> Servi
     engine = open_database(settings.url)
     other = Provider(settings).identify if settings.oidc_issuer else None
     keyring = Keyring(engine, clock, settings.rate_per_second, settings.rate_burst, other)
-    accept = submission_handler(settings.max_bids_per_market, settings.max_blocks_per_market)
+    accept = submission_handler(settings.max_bids_per_market, settings.max_blocks_per_market, clock)
     return Service(settings, clock, engine, Writer(engine), keyring, Metrics(), accept, Destinations(settings))

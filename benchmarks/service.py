@@ -40,12 +40,13 @@ FREE = {
 
 @dataclass(frozen=True)
 class Figures:
-    """How a load went."""
+    """How a load went: CPU seconds of the server and its workers, and of the load itself, which runs beside it."""
 
     count: int
     took: float
     seconds: list[float]
     cpu: float
+    load_cpu: float
 
     @property
     def rate(self) -> float:
@@ -77,7 +78,9 @@ def load(requests: list[bytes], server: Server, clients: int, seconds: float, wa
     said = json.loads(done.stdout)
     if set(said["statuses"]) != {str(wanted)}:
         raise RuntimeError(f"answers with other statuses: {said['statuses']}")
-    return Figures(len(said["seconds"]), said["took"], sorted(said["seconds"]), cpu_seconds(server) - before)
+    return Figures(
+        len(said["seconds"]), said["took"], sorted(said["seconds"]), cpu_seconds(server) - before, said["cpu"]
+    )
 
 
 def cpu_seconds(server: Server) -> float:
@@ -118,7 +121,8 @@ def bids_table(name: str, seconds: float) -> Iterator[str]:
 def row(name: str, what: str, clients: int, figures: Figures, bids: int, ratio: str) -> str:
     cells = [name, what, str(clients), f"{figures.rate * bids:,.0f}"]
     cells += [f"{figures.percentile(share):.0f}" for share in (0.5, 0.99)]
-    cells += [f"{1000 * figures.cpu / (figures.count * bids):.2f}", f"{100 * figures.cpu / figures.took:.0f} %", ratio]
+    cells += [f"{1000 * cpu / (figures.count * bids):.2f}" for cpu in (figures.cpu, figures.load_cpu)]
+    cells += [f"{100 * figures.cpu / figures.took:.0f} %", ratio]
     return f"| {' | '.join(cells)} |"
 
 
@@ -200,8 +204,8 @@ def main() -> None:
     arguments = parser.parse_args()
     names = [arguments.only] if arguments.only else list(SETUPS)
     print(machine(arguments.seconds), flush=True)
-    print("\n| setup | bids | clients | bids/s | p50 ms | p99 ms | CPU ms/bid | of a core | grouped / alone |")
-    print("|---|---|---:|---:|---:|---:|---:|---:|---:|", flush=True)
+    columns = "setup | bids | clients | bids/s | p50 ms | p99 ms | CPU ms/bid | load's | of a core | grouped / alone"
+    print(f"\n| {columns} |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|", flush=True)
     for name in names:
         for line in bids_table(name, arguments.seconds):
             print(line, flush=True)

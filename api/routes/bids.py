@@ -26,6 +26,7 @@ from api.routes.common import (
     refusals,
     requires,
     row_position,
+    service_of,
 )
 from api.schemas.bids import BID, PRODUCTS, Batch, Bid, BidOut, Receipt
 from api.schemas.common import Id, Page
@@ -54,11 +55,9 @@ OFFER_FIELDS = {"market_id", "resource_id", "interval_start", "interval_end", "p
     response_model=Receipt,
     responses=refusals(400, 403, 409, 413, 422),
 )
-async def place(
-    request: Request, body: Bid, service: ServiceHere, who: CanWrite, idempotency_key: IdempotencyKey = None
-) -> Response:
+async def place(request: Request, body: Bid, who: CanWrite, idempotency_key: IdempotencyKey = None) -> Response:
     """Place one bid; the receipt comes when it is on disk."""
-    return await _submit(request, service, who, idempotency_key, [Place(_terms(body))])
+    return await _submit(request, who, idempotency_key, [Place(_terms(body))])
 
 
 @router.post(
@@ -68,13 +67,11 @@ async def place(
     response_model=Receipt,
     responses=PARTLY | refusals(400, 403, 409, 413, 422),
 )
-async def place_batch(
-    request: Request, body: Batch, service: ServiceHere, who: CanWrite, idempotency_key: IdempotencyKey = None
-) -> Response:
+async def place_batch(request: Request, body: Batch, who: CanWrite, idempotency_key: IdempotencyKey = None) -> Response:
     """Place up to 1,000 bids, all or none of them (`atomic`) or each on its own (`per_item`)."""
     changes = await asyncio.to_thread(_places, body.bids)
     is_atomic = body.mode == "atomic"
-    return await _submit(request, service, who, idempotency_key, changes, is_atomic=is_atomic, is_batch=True)
+    return await _submit(request, who, idempotency_key, changes, is_atomic=is_atomic, is_batch=True)
 
 
 @router.put(
@@ -87,14 +84,13 @@ async def amend(
     request: Request,
     bid_id: BidId,
     body: Bid,
-    service: ServiceHere,
     who: CanWrite,
     idempotency_key: IdempotencyKey = None,
     if_match: IfMatch = None,
 ) -> Response:
     """Put a new version in place of a bid, as long as its gate is open and nobody was faster."""
     change = Amend(bid_id, _version(bid_id, if_match), _terms(body))
-    return await _submit(request, service, who, idempotency_key, [change])
+    return await _submit(request, who, idempotency_key, [change])
 
 
 @router.delete(
@@ -103,14 +99,13 @@ async def amend(
 async def withdraw(
     request: Request,
     bid_id: BidId,
-    service: ServiceHere,
     who: CanWrite,
     idempotency_key: IdempotencyKey = None,
     if_match: IfMatch = None,
 ) -> Response:
     """Withdraw a bid, as long as its gate is open and nobody was faster."""
     change = Amend(bid_id, _version(bid_id, if_match), None)
-    return await _submit(request, service, who, idempotency_key, [change])
+    return await _submit(request, who, idempotency_key, [change])
 
 
 @router.get("", summary="List bids", response_model=Page[BidOut], responses=refusals(400, 403, 422))
@@ -161,7 +156,6 @@ def history(bid_id: BidId, service: ServiceHere, who: CanRead) -> Response:
 
 async def _submit(
     request: Request,
-    service: Service,
     who: Principal,
     idempotency_key: str | None,
     changes: Sequence[Place | Amend],
@@ -169,7 +163,7 @@ async def _submit(
     is_atomic: bool = True,
     is_batch: bool = False,
 ) -> Response:
-    content = await request.body()
+    content, service = await request.body(), await service_of(request)  # as a dependency it would take longer
     if not idempotency_key or len(idempotency_key) > 200 or not idempotency_key.isprintable():
         raise BadRequest("idempotency_key_needed", "The header Idempotency-Key must have 1 to 200 characters.")
     if who.participant_id is None:
@@ -185,7 +179,8 @@ async def _submit(
         is_batch=is_batch,
     )
     reply: Reply = await service.submit(submission)
-    return answered(reply.status, reply.document, {"Idempotent-Replay": "true"} if reply.is_again else None)
+    headers = {"Idempotent-Replay": "true"} if reply.is_again else None
+    return Response(reply.document, reply.status, headers, media_type="application/json")
 
 
 def _places(items: Sequence[object]) -> list[Place]:

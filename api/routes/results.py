@@ -35,7 +35,7 @@ from api.schemas.common import Id, Page, Time
 from api.schemas.results import PricePage, PriceSharePage
 from api.service import Service
 from api.store.rows import row_of
-from api.store.tables import LIVE, bids, markets, resources, versions
+from api.store.tables import IS_LIVE, bids, markets, resources, versions
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 MarketId = Annotated[Id, Path(description="Name of the market.")]
@@ -269,7 +269,7 @@ def read_masked_bids(
         market = row_of(connection, markets, market_id)
         if not are_bids_public(market, now):
             raise NotFound("public list of bids")
-        standing = select(bids).where(bids.c.market_id == market.id, bids.c.state == LIVE).order_by(bids.c.id)
+        standing = select(bids).where(bids.c.market_id == market.id, IS_LIVE).order_by(bids.c.id)
         rows = connection.execute(standing.offset(first).limit(limit + 1)).all()
     following = cursor_of(first + limit) if len(rows) > limit else None
     return answered(200, {"items": [masked(market, row) for row in rows[:limit]], "next_cursor": following})

@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
-from api.store.columns import canonical_json
+from api.store.columns import canonical_json, time_text
+from api.store.rows import add
 from api.store.tables import audit, chain
-from api.store.vouching import kept_rows, kept_value
+from api.store.vouching import kept_rows
 
 GENESIS = "0" * 64
 HEAD_ID = 1
 HASHED = ("sequence", "at", "actor", "action", "target", "before", "after", "rows")
 """Columns of a row that its hash covers, after the hash of the row before it."""
-LOCK, ADD = select(chain).with_for_update(), insert(audit)
+LOCK = select(chain).with_for_update()
 SAVE = update(chain).values({name: bindparam(name) for name in ("sequence", "hash", "submissions")})
 
 
@@ -36,6 +37,12 @@ class Entry:
     after: Mapping[str, object] | None
     before: Mapping[str, object] | None = None
     rows: Mapping[str, str] = field(default_factory=dict)
+
+    def kept(self) -> dict[str, Any]:
+        """Return its columns as they are kept."""
+        documents = {"before": self.before, "after": self.after, "rows": self.rows}
+        kept = {name: None if value is None else canonical_json(value) for name, value in documents.items()}
+        return {"at": time_text(self.at), "actor": self.actor, "action": self.action, "target": self.target, **kept}
 
 
 @dataclass
@@ -58,11 +65,10 @@ class Chain:
         for entry in entries:
             previous = self.hash
             self.sequence += 1
-            row = vars(entry) | {"sequence": self.sequence, "previous_hash": previous}
-            self.hash = entry_hash(row)
-            rows.append(row | {"hash": self.hash})
-        if rows:
-            connection.execute(ADD, rows)
+            row = entry.kept() | {"sequence": self.sequence, "previous_hash": previous}
+            self.hash = row["hash"] = entry_hash(row)
+            rows.append(row)
+        add(connection, audit, rows)
 
     def is_part_of(self, connection: Connection) -> bool:
         """Whether the chain of the database holds this head, or has grown from it."""
@@ -75,9 +81,9 @@ class Chain:
 
 
 def entry_hash(row: Mapping[str, Any]) -> str:
-    """Hash of a row of the chain, from its columns."""
-    kept = {name: kept_value(audit.c[name], row[name]) for name in HASHED}
-    return hashlib.sha256(f"{row['previous_hash']}\n{canonical_json(kept)}".encode()).hexdigest()
+    """Hash of a row of the chain, from its columns as they are kept."""
+    hashed = {name: row[name] for name in HASHED}
+    return hashlib.sha256(f"{row['previous_hash']}\n{canonical_json(hashed)}".encode()).hexdigest()
 
 
 def broken_links(connection: Connection) -> Iterator[str]:

@@ -1,11 +1,22 @@
-"""Column types that read the same from SQLite and PostgreSQL: times and documents, both kept as text."""
+"""What SQLite and PostgreSQL write in two ways: times and documents, both kept as text, and membership in a list."""
 
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Dialect, Text
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import ARRAY, Column, ColumnElement, Dialect, Text, bindparam
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+
+class Kept(str):
+    """Text of a document or a time as it is kept."""
+
+    __slots__ = ()
+
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -48,3 +59,40 @@ class Document(TypeDecorator[Any]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         """Read a document."""
         return None if value is None else json.loads(value)
+
+
+def is_one_of(column: Column[Any], name: str) -> ColumnElement[Any]:
+    """Whether a column holds one of the texts that are given as `name`: a statement that is the same for any number."""
+    return _IsOneOf(column, bindparam(name, type_=_Texts))
+
+
+class _Texts(TypeDecorator[Collection[str]]):
+    """Any number of texts as one parameter: an array, or for SQLite a JSON document."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else ARRAY(Text))
+
+    def process_bind_param(self, value: Collection[str] | None, dialect: Dialect) -> Any:
+        texts = list(value or ())
+        return canonical_json(texts) if dialect.name == "sqlite" else texts
+
+
+class _IsOneOf(FunctionElement[Any]):
+    """Has no type: a truth value would be compared with 1, past any index."""
+
+    inherit_cache = True
+
+
+@compiles(_IsOneOf, "sqlite")
+def _in_document(element: _IsOneOf, compiler: SQLCompiler, **more: Any) -> str:
+    column, texts = (compiler.process(one, **more) for one in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({texts}))"
+
+
+@compiles(_IsOneOf, "postgresql")
+def _in_array(element: _IsOneOf, compiler: SQLCompiler, **more: Any) -> str:
+    column, texts = (compiler.process(one, **more) for one in element.clauses)
+    return f"{column} = ANY ({texts})"

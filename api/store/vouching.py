@@ -4,12 +4,13 @@ Texts, times and documents are hashed as they are kept, so that no reading of th
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Boolean, Column, ColumnElement, Connection, Float, LargeBinary, Table, Text, select, type_coerce
 
-from api.store.columns import Document, UtcTime, canonical_json
+from api.store.columns import Document, Kept, UtcTime, canonical_json, time_text
 from api.store.tables import bids, runs
 
 LEFT_OUT = {
@@ -40,36 +41,33 @@ def row_name(table: Table, values: Mapping[str, Any]) -> str:
 def row_sha256(table: Table, values: Mapping[str, Any], left_out: frozenset[str] | None = None) -> str:
     """Hash of a row from values as Python has them; those that are missing are null."""
     without = LEFT_OUT.get(table.name, frozenset()) if left_out is None else left_out
-    kept = {column.name: kept_value(column, values.get(column.name)) for column in table.c}
-    return _digest({name: value for name, value in kept.items() if name not in without})
+    return hashlib.sha256(canonical_json(kept_values(table, without, values)).encode()).hexdigest()
 
 
-def _digest(kept: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
+def kept_values(table: Table, left_out: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a row as they are kept; of bytes, their hash."""
+    return {
+        name: value if (value := values.get(name)) is None or keep is None else keep(value)
+        for name, keep in _keepers(table, left_out)
+    }
 
 
-def kept_value(column: Column[Any], value: Any) -> Any:
-    """Return a value as it is kept; of bytes, their hash."""
-    if value is None:
-        return None
+@cache
+def _keepers(table: Table, left_out: frozenset[str]) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
+    """Columns of a table, and what makes of a value what is kept; None where that is the value itself."""
+    return tuple((column.name, _keeper(column)) for column in table.c if column.name not in left_out)
+
+
+def _keeper(column: Column[Any]) -> Callable[[Any], Any] | None:
     if isinstance(column.type, Document):
-        return value if isinstance(value, _Raw) else canonical_json(value)
+        return lambda value: value if isinstance(value, Kept) else canonical_json(value)
     if isinstance(column.type, UtcTime):
-        return value if isinstance(value, _Raw) else column.type.process_bind_param(value, _NO_DIALECT)
+        return lambda value: value if isinstance(value, Kept) else time_text(value)
     if isinstance(column.type, LargeBinary):
-        return hashlib.sha256(value).hexdigest()
+        return lambda value: hashlib.sha256(value).hexdigest()
     if isinstance(column.type, Boolean):
-        return int(value)
-    return float(value) if isinstance(column.type, Float) and isinstance(value, int) else value
-
-
-_NO_DIALECT: Any = None
-
-
-class _Raw(str):
-    """Text as it is kept."""
-
-    __slots__ = ()
+        return int
+    return float if isinstance(column.type, Float) else None
 
 
 def vouch(table: Table, values: Mapping[str, Any]) -> dict[str, str]:
@@ -91,4 +89,4 @@ def kept_rows(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
     columns = [type_coerce(column, Text).label(column.name) if column.name in is_text else column for column in table.c]
     for row in connection.execute(select(*columns).order_by(*table.primary_key)):
         values = dict(row._mapping)
-        yield {name: _Raw(value) if name in is_text and value is not None else value for name, value in values.items()}
+        yield {name: Kept(value) if name in is_text and value is not None else value for name, value in values.items()}

@@ -31,8 +31,8 @@ Handler = Callable[[Connection, Chain, Sequence[Any]], Sequence[Any]]
 
 LARGEST_GROUP = 256
 """Most changes of a group, but for the last job of it, which may have more."""
-LINGER_S = 0.001
-"""How long the first job of a group waits for company, where the group before had more than one [s]."""
+LINGER_S, PAUSE_S = 0.003, 0.0005
+"""How long the first job of a group waits for as many as the group before had, and between two looks [s]."""
 MOST_WAITING = 2_000
 PATIENCE_S, FIRST_PAUSE_S = 5.0, 0.05
 """How long a database that is away is waited for [s]."""
@@ -130,7 +130,7 @@ class Writer:
     def _work(self) -> None:
         group: list[_Waiting] = []
         while True:
-            group, is_last = self._next_group(lingers=len(group) > 1)
+            group, is_last = self._next_group(expected=len(group))
             try:
                 self._carry_out(group)
             except BaseException as error:
@@ -139,12 +139,13 @@ class Writer:
             if is_last:
                 return
 
-    def _next_group(self, *, lingers: bool) -> tuple[list[_Waiting], bool]:
+    def _next_group(self, *, expected: int) -> tuple[list[_Waiting], bool]:
         group: list[_Waiting] = []
         size = 0
         waiting = self._queue.get()
-        if lingers and self._queue.empty():
-            time.sleep(LINGER_S)
+        until = time.monotonic() + LINGER_S
+        while 1 + self._queue.qsize() < expected and time.monotonic() < until:
+            time.sleep(PAUSE_S)
         while waiting is not None:
             if waiting.is_wanted:
                 group.append(waiting)

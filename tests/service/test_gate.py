@@ -5,6 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from worlds import DAY_BEGINS, GATE_CLOSES, GATE_OPENS, faults, z
 
+from api.bidding import Place, Submission
+from api.book import Terms
+from api.errors import Conflict
+
 MOMENT = timedelta(microseconds=1)
 
 
@@ -118,6 +122,32 @@ def test_a_gate_that_a_run_has_closed_stays_closed_when_the_clock_steps_back(wor
     world.ask("POST", f"/v1/markets/{world['market']}/runs", {})
     at(world, GATE_CLOSES - MOMENT)
     assert code_of(try_to_bid(world)) == "gate_closed"
+
+
+def test_a_bid_that_came_before_the_gate_closed_is_in_time_even_if_another_worker_has_seen_it_closed(world):
+    offer = {
+        "side": "supply",
+        "segments": [{"quantity_kw": 1.0, "price_usd_per_mwh": 5.0, "price_end_usd_per_mwh": None}],
+    }
+
+    def received(received_at, hour):
+        begins = DAY_BEGINS + timedelta(hours=hour)
+        place = Place(Terms(world["market"], world["solar"], begins, begins + timedelta(hours=1), "energy", offer))
+        sent = Submission(world["sunny"], "key", f"{hour} {received_at}", b"{}", received_at, [place])
+        try:
+            return world.service.writer.do_now(world.service.accept, sent).status
+        except Conflict as refusal:
+            return refusal.code
+
+    at(world, GATE_CLOSES)
+    assert state_of(world) == "closed"
+    assert received(GATE_CLOSES - MOMENT, 0) == 201
+    assert received(GATE_CLOSES, 1) == "gate_closed"
+    at(world, GATE_CLOSES - MOMENT)
+    assert received(GATE_CLOSES - MOMENT, 2) == "gate_closed"
+    at(world, GATE_CLOSES)
+    world.ask("POST", f"/v1/markets/{world['market']}/runs", {})
+    assert received(GATE_CLOSES - 2 * MOMENT, 3) == "gate_closed"
 
 
 def test_bids_of_one_batch_meet_one_gate_each(world):

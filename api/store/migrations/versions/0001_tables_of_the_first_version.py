@@ -158,12 +158,15 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["resource_id"], ["resources.id"], name=op.f("fk_bids_resource_id")),
         sa.PrimaryKeyConstraint("id", "version", name=op.f("pk_bids")),
     )
-    op.create_index(
-        op.f("ix_bids_market_id_participant_id_resource_id"),
-        "bids",
-        ["market_id", "participant_id", "resource_id"],
-        unique=False,
-    )
+    for who in ("participant_id", "resource_id"):
+        op.create_index(
+            f"ix_bids_live_{who}",
+            "bids",
+            ["market_id", who],
+            unique=False,
+            sqlite_where=sa.text("state = 'live'"),
+            postgresql_where=sa.text("state = 'live'"),
+        )
     op.create_index(op.f("ix_bids_participant_id_sequence"), "bids", ["participant_id", "sequence"], unique=False)
     op.create_table(
         "runs",
