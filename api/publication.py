@@ -13,6 +13,7 @@ from api.store.audit import Chain, Entry
 from api.store.rows import row_of
 from api.store.tables import (
     CLEARED,
+    CLEARING,
     MARKET_STATES,
     PUBLISHED,
     SETTLED,
@@ -51,6 +52,9 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
         raise Conflict("already_published", "The newest run is published already.")
     newest = select(func.coalesce(func.max(versions.c.price_version), 0)).where(versions.c.market_id == market.id)
     version = int(connection.execute(newest).scalar_one()) + 1
+    if version > 1 and run.kind == CLEARING and not run.correction_reason:
+        message = f"The newest run, {run.id}, was asked for without a correction_reason: ask for one with it."
+        raise Conflict("reason_needed", message)
     moment = _next_moment(connection, step.at)
     status = _status(run, market.stage)
     published = {

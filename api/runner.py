@@ -57,9 +57,9 @@ Said = queue.Queue[bytes]
 def end_and_publish(connection: Connection, chain: Chain, ended: Ended) -> bool:
     """End a run, and publish at once a settlement that has succeeded; False when it is no longer this worker's."""
     is_own = end_run(connection, chain, ended)
-    if is_own and ended.state == SUCCEEDED:
+    if is_own:
         run = row_of(connection, runs, ended.run_id)
-        if run.kind == SETTLEMENT:
+        if run.kind == SETTLEMENT and run.state == SUCCEEDED:
             publish(connection, chain, Step(run.market_id, run.requested_by, ended.at))
     return is_own
 

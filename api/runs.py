@@ -43,6 +43,7 @@ from api.store.vouching import ENDED, row_name, row_sha256, vouch, vouch_again
 
 SYSTEM = "system"
 GO_ON, CANCEL, LOST = "go_on", "cancel", "lost"
+FUTURE_LEASES = 10
 BIDS_OF_A_RUN = select(bids).where(IS_LIVE, bids.c.market_id == bindparam("market"))
 
 
@@ -63,7 +64,7 @@ class RunRequest:
     correction_reason
         Why a published market is cleared again; blank where it is not published yet.
     inputs
-        Corrected series, in place of those of the market's inputs: substation prices and so on.
+        Series in place of those that the newest published run had: substation prices and so on.
     """
 
     market_id: str
@@ -122,12 +123,14 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
         When there is no such market, or its state does not allow a run; when a series does not fit its intervals.
     """
     market = row_of(connection, markets, asked.market_id)
-    inputs = _corrected(market, asked.inputs)
+    published = newest_run(connection, market.id)
+    corrected = ({} if published is None else published.corrected_inputs) | _corrected(market, asked.inputs)
     under_way = _under_way(connection, market.id, CLEARING)
     if under_way is not None:
-        return under_way, False
+        wanted = {"settings": asked.settings, "correction_reason": asked.correction_reason}
+        return _the_same(under_way, wanted | {"corrected_inputs": corrected}), False
     state = state_at(market, asked.asked_at)
-    is_published = state in (PUBLISHED, SETTLED)
+    is_published = published is not None
     if state not in (CLOSED, CLEARED, PUBLISHED, SETTLED):
         raise Conflict("gate_not_closed", f"The market is {state}: close its gate first.")
     if is_published and not asked.correction_reason:
@@ -135,12 +138,13 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
     if not is_published and (asked.correction_reason or asked.inputs):
         raise Conflict("nothing_to_correct", "The market is not published: there is nothing to correct.")
     latch(connection, chain, Seen({market.id: state}, asked.asked_at))
-    files = _snapshot(connection, market, inputs)
+    files = _snapshot(connection, market, corrected)
     settling = None
     if state == SETTLED:
-        more, settling = settling_files(connection, market, _real_time_of(newest_run(connection, market.id)))
+        more, settling = settling_files(connection, market, _real_time_of(published))
         files |= more
-    return _queued(connection, chain, asked, CLEARING, files, asked.settings, settling), True
+    given = {"settings": dict(asked.settings), "settling": settling, "corrected_inputs": corrected}
+    return _queued(connection, chain, asked, CLEARING, files, given), True
 
 
 def request_settlement(connection: Connection, chain: Chain, asked: SettlementRequest) -> tuple[str, bool]:
@@ -155,10 +159,14 @@ def request_settlement(connection: Connection, chain: Chain, asked: SettlementRe
         When there is no such market, or it is not published; when the real-time market does not fit.
     """
     market = row_of(connection, markets, asked.market_id)
+    published = newest_run(connection, market.id)
+    real_time = asked.real_time_market_id or _real_time_of(published)
     under_way = _under_way(connection, market.id, SETTLEMENT)
     if under_way is not None:
-        return under_way, False
-    published = newest_run(connection, market.id)
+        wanted = {"correction_reason": asked.correction_reason}
+        if _real_time_of(under_way) != real_time:
+            wanted["settling"] = "against another market"
+        return _the_same(under_way, wanted), False
     if published is None:
         state = state_at(market, asked.asked_at)
         raise Conflict("not_published", f"The market is {state}: only a published one is settled.")
@@ -166,19 +174,28 @@ def request_settlement(connection: Connection, chain: Chain, asked: SettlementRe
         raise Conflict("reason_needed", "The market is settled: to settle it again is a correction, with a reason.")
     if market.stage != SETTLED and asked.correction_reason:
         raise Conflict("nothing_to_correct", "The market is not settled: there is nothing to correct.")
-    real_time = asked.real_time_market_id or _real_time_of(published)
     more, settling = settling_files(connection, market, real_time)
-    files, settling = case_of(published) | more, settling | {"settled_run_id": published.id}
-    return _queued(connection, chain, asked, SETTLEMENT, files, published.settings, settling), True
+    given = {"settings": published.settings, "settling": settling | {"settled_run_id": published.id}}
+    given["corrected_inputs"] = published.corrected_inputs
+    return _queued(connection, chain, asked, SETTLEMENT, case_of(published) | more, given), True
 
 
-def _under_way(connection: Connection, market_id: str, kind: str) -> str | None:
-    """Name of the run of a market that is under way; one of another kind than `kind` is a conflict."""
+def _under_way(connection: Connection, market_id: str, kind: str) -> Row[Any] | None:
+    """Run of a market that is under way; one of another kind than `kind` is a conflict."""
     is_under_way = and_(runs.c.market_id == market_id, runs.c.state.in_((QUEUED, RUNNING)))
-    run = connection.execute(select(runs.c.id, runs.c.kind).where(is_under_way)).one_or_none()
+    run = connection.execute(select(runs).where(is_under_way)).one_or_none()
     if run is not None and run.kind != kind:
         raise Conflict("run_under_way", f"The {run.kind} {run.id} of this market is under way: wait for its end.")
-    return None if run is None else str(run.id)
+    return run
+
+
+def _the_same(run: Row[Any], wanted: Mapping[str, Any]) -> str:
+    """Name of a run under way, where it is what is `wanted`: two who ask for the same at once get one run."""
+    differing = [name for name, value in wanted.items() if getattr(run, name) != value]
+    if differing:
+        message = f"The run {run.id} is under way with other {', '.join(differing)}: wait for its end, or cancel it."
+        raise Conflict("run_under_way", message)
+    return str(run.id)
 
 
 def _real_time_of(run: Row[Any] | None) -> str | None:
@@ -192,10 +209,9 @@ def _queued(
     asked: RunRequest | SettlementRequest,
     kind: str,
     files: Mapping[str, bytes],
-    settings: Mapping[str, Any],
-    settling: Mapping[str, Any] | None,
+    given: Mapping[str, Any],
 ) -> str:
-    """Queue a run with its input; return its name."""
+    """Queue a run with its input, and what it was `given` for the row that tells of it; return its name."""
     market_id = asked.market_id
     numbers = select(func.coalesce(func.max(runs.c.number), 0)).where(runs.c.market_id == market_id)
     run = {
@@ -206,8 +222,7 @@ def _queued(
         "state": QUEUED,
         "reason": "",
         "correction_reason": asked.correction_reason,
-        "settings": dict(settings),
-        "settling": settling,
+        **given,
         "snapshot": pack(files),
         "snapshot_sha256": content_sha256(files),
         "time_limit_s": asked.time_limit_s,
@@ -219,7 +234,7 @@ def _queued(
         "progress": {"text": "waiting", "passes": 0},
     }
     connection.execute(insert(runs).values(run))
-    after = {name: run[name] for name in ("market_id", "kind", "snapshot_sha256", "settings", "settling")}
+    after = {name: run[name] for name in ("market_id", "kind", "correction_reason", "snapshot_sha256", *given)}
     entry = Entry(asked.asked_at, asked.requested_by, "run.request", str(run["id"]), after, rows=vouch(runs, run))
     chain.append(connection, [entry])
     return str(run["id"])
@@ -248,10 +263,13 @@ def _snapshot(connection: Connection, market: Row[Any], inputs: Mapping[str, Any
 def claim_run(connection: Connection, chain: Chain, claim: Claim) -> Row[Any] | None:
     """Take the oldest run that waits, or whose worker has gone silent; None where there is none.
 
+    A sign of life from far in the future is one of before a clock stepped back, and counts as none.
+
     A run that was begun too often ends as failed instead: its input may be what kills its worker.
     """
-    silent = claim.at - timedelta(seconds=claim.lease_s)
-    free = or_(runs.c.state == QUEUED, and_(runs.c.state == RUNNING, runs.c.heartbeat_at < silent))
+    lease = timedelta(seconds=claim.lease_s)
+    is_silent = or_(runs.c.heartbeat_at < claim.at - lease, runs.c.heartbeat_at > claim.at + FUTURE_LEASES * lease)
+    free = or_(runs.c.state == QUEUED, and_(runs.c.state == RUNNING, is_silent))
     oldest = select(runs).where(free).order_by(runs.c.created_at, runs.c.id).limit(1)
     run = connection.execute(oldest).one_or_none()
     if run is None:
@@ -305,10 +323,16 @@ def release_run(connection: Connection, chain: Chain, release: Release) -> bool:
 
 
 def end_run(connection: Connection, chain: Chain, ended: Ended) -> bool:
-    """Store how a run ended, its results with it; False when it is no longer this worker's."""
+    """Store how a run ended, its results with it; False when it is no longer this worker's.
+
+    One that was cancelled before this ends as cancelled, whatever came of it.
+    """
     row = connection.execute(select(runs).where(runs.c.id == ended.run_id)).one_or_none()
     if row is None or row.state != RUNNING or row.worker != ended.worker:
         return False
+    if row.cancel_requested:
+        _end(connection, chain, row, ended.at, CANCELLED, "cancelled")
+        return True
     if ended.state == SUCCEEDED:
         stored = [
             {"run_id": row.id, "name": name, "content": content, "sha256": sha256, "rows": count}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from sqlalchemy import and_, select
+from sqlalchemy import ColumnElement, and_, select, tuple_
 
 from api.auth import Principal
 from api.bidding import Amend, Place, Reply, Submission
@@ -22,10 +22,10 @@ from api.routes.common import (
     Responses,
     ServiceHere,
     answered,
+    bid_position,
     cursor_of,
     refusals,
     requires,
-    row_position,
     service_of,
 )
 from api.schemas.bids import BID, PRODUCTS, Batch, Bid, BidOut, Receipt
@@ -118,21 +118,24 @@ def list_bids(
     limit: Limit = 100,
 ) -> Response:
     """List every version of your bids in the order of their acceptance; an auditor and an operator see all."""
-    wanted = [bids.c.sequence > 0]
+    number = bids.c.sequence if who.sees_all else submissions.c.number
+    wanted: list[ColumnElement[bool]] = [tuple_(number, bids.c.id) > bid_position(cursor)]
     if not who.sees_all:
         wanted.append(bids.c.participant_id == who.participant_id)
     if market_id is not None:
         wanted.append(bids.c.market_id == market_id)
     if state is not None:
         wanted.append(bids.c.state == state)
-    first = row_position(cursor)
-    query = NUMBERED.where(and_(*wanted)).order_by(bids.c.sequence, bids.c.id).offset(first).limit(limit + 1)
+    query = NUMBERED.where(and_(*wanted)).order_by(number, bids.c.id).limit(limit + 1)
     with service.engine.connect() as connection:
         rows = connection.execute(query).all()
         names = {row.market_id for row in rows}
         of = {row.id: row for row in connection.execute(select(markets).where(markets.c.id.in_(names)))}
     items = [_bid(row, of[row.market_id]) for row in rows[:limit]]
-    following = cursor_of(first + limit) if len(rows) > limit else None
+    following = None
+    if len(rows) > limit:
+        last = rows[limit - 1]
+        following = cursor_of([last.sequence if who.sees_all else last.number, last.id])
     return answered(200, {"items": items, "next_cursor": following})
 
 

@@ -133,9 +133,33 @@ def row_position(cursor: str | None) -> int:
     position = position_of(cursor)
     if position is None:
         return 0
-    if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position < 2**53:
+    if not _is_number(position):
         raise _bad_cursor()
-    return position
+    return int(position)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def version_position(cursor: str | None, wanted: int | None) -> tuple[int | None, int]:
+    """Version that a page is of, None for the newest, and number of its first row; a `wanted` version is that."""
+    match position_of(cursor):
+        case None:
+            return wanted, 0
+        case [version, first] if _is_number(version) and _is_number(first) and wanted in (None, version):
+            return version, first
+    raise _bad_cursor()
+
+
+def bid_position(cursor: str | None) -> tuple[int, str]:
+    """Number of the submission, and name of the bid in it, after which a page begins."""
+    match position_of(cursor):
+        case None:
+            return 0, ""
+        case [number, str(name)] if _is_number(number) and re.fullmatch(ID_PATTERN, name):
+            return number, name
+    raise _bad_cursor()
 
 
 def text_position(cursor: str | None) -> str:

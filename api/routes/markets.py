@@ -359,6 +359,7 @@ def _run_of(service: Service, run_id: str) -> dict[str, Any]:
 def _run(row: Any) -> dict[str, Any]:
     names = (
         *("id", "market_id", "number", "kind", "state", "reason", "correction_reason", "settings", "settling"),
+        "corrected_inputs",
         *("snapshot_sha256", "requested_by", "attempts", "progress", "summary"),
     )
     times = ("created_at", "started_at", "ended_at")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +30,7 @@ from api.routes.common import (
     refusals,
     requires,
     row_position,
+    version_position,
 )
 from api.runfolder import CALLS, PRICE_COLUMNS, PRICE_SHARES
 from api.schemas.common import Id, Page, Time
@@ -61,6 +63,8 @@ AWARD_TABLES = {"resources": "awards"} | {
     name: name for name in ("segments", "reactive_segments", "blocks", "stores", "services")
 }
 CACHE = "private, no-cache"
+PLAIN = " !#$&'()*+,-./:;<=>?@[]_`{|}~"
+"""What headers say as it is; the rest, a percent sign too, is percent-encoded (RFC 3986)."""
 STATEMENT_KEYS = ("participant", "resource", "product", "unit")
 DELTA = pa.schema(
     [*((name, pa.string()) for name in STATEMENT_KEYS), ("quantity", pa.float64()), ("amount", pa.string())]
@@ -120,12 +124,13 @@ class _Reading:
 
     def answer(self, table_of: Callable[[Connection, _Published], pa.Table], form: str = "json") -> Response:
         """Answer with the table that `table_of` makes of the version, in a `form`; with nothing where it is known."""
+        version, first = version_position(self.cursor, self.price_version)
         with self.service.engine.connect() as connection:
-            published = _published(connection, self.market_id, self.price_version)
+            published = _published(connection, self.market_id, version)
             if published.is_known(self.if_none_match):
                 return published.unchanged
             table = table_of(connection, published)
-        return _answer(published, table, form, self.cursor, self.limit)
+        return _answer(published, table, form, first, self.limit)
 
 
 async def _reading(
@@ -276,6 +281,28 @@ def read_masked_bids(
 
 
 @router.get(
+    "/markets/{market_id}/broken-limits",
+    tags=["prices"],
+    summary="Read broken limits",
+    response_model=Page[dict[str, Any]],
+    responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
+)
+def read_broken_limits(
+    reading: Reading, who: Annotated[Principal, Depends(requires("prices:read"))], form: Format = "json"
+) -> Response:
+    """Read the limits that are broken because that costs less than to keep them: they make the prices' scarcity.
+
+    Which resource is called in the state in which a limit is broken is told as in the binding limits.
+    """
+
+    def limits(connection: Connection, published: _Published) -> pa.Table:
+        table = result_table(connection, published.version.run_id, "broken_limits")
+        return _masked(connection, who, published, table)
+
+    return reading.answer(limits, form)
+
+
+@router.get(
     "/markets/{market_id}/awards",
     tags=["awards"],
     summary="Read awards",
@@ -390,14 +417,14 @@ def _by_key(table: pa.Table) -> dict[tuple[str, ...], tuple[float, Decimal]]:
     }
 
 
-def _answer(published: _Published, table: pa.Table, form: str, cursor: str | None, limit: int) -> Response:
+def _answer(published: _Published, table: pa.Table, form: str, first: int, limit: int) -> Response:
     headers = {"ETag": published.etag, "Cache-Control": CACHE}
     if form == "json":
-        first = row_position(cursor)
         items, following = page(table, first, limit)
-        document = published.head | {"items": items, "next_cursor": None if following is None else cursor_of(following)}
+        place = None if following is None else cursor_of([published.version.price_version, following])
+        document = published.head | {"items": items, "next_cursor": place}
         return answered(200, document, headers)
-    headers |= {f"X-{name.replace('_', '-')}": str(value) for name, value in published.head.items()}
+    headers |= {f"X-{name.replace('_', '-')}": quote(str(value), safe=PLAIN) for name, value in published.head.items()}
     if form == "csv":
         return StreamingResponse(csv_chunks(table), media_type=TYPES[form], headers=headers)
     return Response(parquet_bytes(table), media_type=TYPES[form], headers=headers)

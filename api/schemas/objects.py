@@ -367,6 +367,8 @@ class RunOut(Answer):
     settings: dict[str, Any]
     settling: dict[str, Any] | None
     """What its statements are settled against: readings by version, and the real-time market; null: nothing."""
+    corrected_inputs: dict[str, list[float]]
+    """Series in place of those of the market's `inputs`, by this correction and those before it."""
     snapshot_sha256: str
     requested_by: str
     created_at: str

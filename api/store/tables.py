@@ -178,6 +178,7 @@ runs = Table(
     Column("correction_reason", Text, nullable=False),
     Column("settings", Document, nullable=False),
     Column("settling", Document),
+    Column("corrected_inputs", Document, nullable=False),
     Column("snapshot", LargeBinary, nullable=False),
     Column("snapshot_sha256", Text, nullable=False),
     Column("time_limit_s", Float, nullable=False),

@@ -252,6 +252,10 @@ class Client:
         """Limits that bind."""
         return self._table(f"/v1/markets/{market_id}/limits", price_version=version)
 
+    def broken_limits(self, market_id: str, version: int | None = None) -> pd.DataFrame:
+        """Limits that are broken because that costs less than to keep them: what makes scarcity."""
+        return self._table(f"/v1/markets/{market_id}/broken-limits", price_version=version)
+
     def price_shares(
         self, market_id: str, version: int | None = None, bus: str | None = None, interval_start: str | None = None
     ) -> pd.DataFrame:

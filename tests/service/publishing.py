@@ -110,21 +110,27 @@ def settle_invented(world, lines, market=None, reason=None):
 
 def end_invented(world, lines, path, reason, nodes=("S", "A", "B")):
     """Ask for a run at `path`, and end it with invented results; return its name."""
-    writer = world.service.writer
     run = world.ask("POST", path, {} if reason is None else {"correction_reason": reason})
+    return end_run_of(world, run["id"], lines, nodes)
+
+
+def end_run_of(world, run_id, lines, nodes=("S", "A", "B")):
+    """End a run that waits with invented results; return its name."""
+    writer = world.service.writer
     claimed = writer.do_now(each(claim_run), Claim("worker", world.clock(), 10.0, 3))
-    assert claimed.id == run["id"]
+    assert claimed.id == run_id
     tables = {
         "prices": parquet(price_table(nodes)),
         "statements": parquet(statement_table(world, lines)),
         "awards": parquet(award_table(lines)),
         "binding_limits": parquet(limit_table()),
+        "broken_limits": parquet(limit_table()),
         "price_shares": parquet(share_table()),
         "calls": parquet(call_table()),
     }
-    ended = Ended(run["id"], "worker", world.clock(), "succeeded", "", tables, {"status": "converged"})
+    ended = Ended(run_id, "worker", world.clock(), "succeeded", "", tables, {"status": "converged"})
     assert writer.do_now(END, ended)
-    return run["id"]
+    return run_id
 
 
 def publish_invented(world, lines, market=None, **more):

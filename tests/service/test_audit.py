@@ -51,12 +51,10 @@ def busy(new_world):
             world.ask("POST", f"/v1/markets/{world['market']}/readings", {"readings": readings})
         world.clock.step(days=-2)
         other = world.ask("POST", "/v1/markets", world.market())["id"]
-        for path in ("close", "runs"):
-            world.ask("POST", f"/v1/markets/{other}/{path}", {})
-        asked = RunRequest(other, SYSTEM, NOW, {}, 1.0)
-        run_id, _ = world.service.writer.do_now(each(request_run), asked)
+        world.ask("POST", f"/v1/markets/{other}/close", {})
+        run_id = world.ask("POST", f"/v1/markets/{other}/runs", {})["id"]
         world.service.writer.do_now(each(cancel_run), Cancel(run_id, SYSTEM, NOW))
-        world.service.writer.do_now(each(request_run), asked)
+        world.service.writer.do_now(each(request_run), RunRequest(other, SYSTEM, NOW, {}, 1.0))
         world.ask("POST", "/v1/markets", world.market(gate_opens_at=z(NOW + timedelta(hours=1))))
         yield world
 
@@ -119,6 +117,7 @@ def is_vouched(table, row, column):
             "correction_reason",
             "settings",
             "settling",
+            "corrected_inputs",
             "snapshot",
             "snapshot_sha256",
         ),

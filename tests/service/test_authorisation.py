@@ -88,6 +88,7 @@ ROUTES = {
     "GET /v1/markets/{market_id}/prices": Route("prices:read", "market"),
     "GET /v1/markets/{market_id}/price-shares": Route("prices:read", "market"),
     "GET /v1/markets/{market_id}/limits": Route("prices:read", "market"),
+    "GET /v1/markets/{market_id}/broken-limits": Route("prices:read", "market"),
     "GET /v1/markets/{market_id}/bids": Route("prices:read", "market"),
     "GET /v1/markets/{market_id}/awards": Route("awards:read", "market"),
     "GET /v1/markets/{market_id}/statements": Route("statements:read", "market"),
@@ -298,8 +299,8 @@ def session(world, bids_of_the_other):
         for path in ("/v1/bids", "/v1/bids?limit=1", "/v1/resources", "/v1/markets", "/v1/prices", "/healthz"):
             answers.append(world.get(path, "sunny"))
         for name in (
-            *("", "/prices", "/awards", "/statements", "/statements/delta", "/limits", "/price-shares"),
-            *("/readings", "/runs", "/bids"),
+            *("", "/prices", "/awards", "/statements", "/statements/delta", "/limits", "/broken-limits"),
+            *("/price-shares", "/readings", "/runs", "/bids"),
         ):
             for who in ("sunny", None):
                 answers.append(world.get(f"/v1/markets/{world['market']}{name}", who))

@@ -485,3 +485,16 @@ def test_only_participants_bid(shared):
     for who in ("operator", "auditor"):
         assert shared.place(shared.bid(), who).status_code == 403
     assert shared.clock() == NOW
+
+
+def test_a_bid_that_is_withdrawn_between_two_pages_hides_no_other(world):
+    spans = [
+        {"interval_start": z(DAY_BEGINS + timedelta(hours=n)), "interval_end": z(DAY_BEGINS + timedelta(hours=n + 1))}
+        for n in range(4)
+    ]
+    names = [world.placed(**span) for span in spans]
+    first = world.get("/v1/bids?state=live&limit=2", "sunny").json()
+    etag = world.get(f"/v1/bids/{names[0]}", "sunny").headers["etag"]
+    assert world.request("DELETE", f"/v1/bids/{names[0]}", "sunny", world.new_key() | {"If-Match": etag}).is_success
+    second = world.get(f"/v1/bids?state=live&limit=2&cursor={first['next_cursor']}", "sunny").json()
+    assert [bid["id"] for page in (first, second) for bid in page["items"]] == names

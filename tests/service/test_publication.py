@@ -3,13 +3,15 @@
 import csv
 import io
 import time
+import zipfile
 from decimal import Decimal
+from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from publishing import ANONYMOUS, publish_invented, run_invented, settle_invented
+from publishing import ANONYMOUS, end_run_of, publish_invented, run_invented, settle_invented
 from worlds import furnish, pages, running
 
 from api.runner import Runner
@@ -18,7 +20,7 @@ from api.store.writer import each
 
 LINES = [("sunny", "solar", "10.01"), ("sunny", "battery", "-3.50"), ("windy", "wind", "0.07")]
 CORRECTED = [("sunny", "solar", "10.02"), ("windy", "wind", "0.07"), ("windy", "wind too", "99.99")]
-NAMES = ("prices", "awards", "statements", "limits", "price-shares")
+NAMES = ("prices", "awards", "statements", "limits", "broken-limits", "price-shares")
 
 
 def path(world, name, market=None):
@@ -128,6 +130,62 @@ def test_a_correction_needs_a_reason_and_something_published(world):
     publish_invented(world, LINES)
     silent = world.post(runs, {})
     assert (silent.status_code, silent.json()["code"]) == (409, "reason_needed")
+
+
+def test_a_run_that_was_asked_for_without_a_reason_corrects_nothing(world):
+    run_invented(world, LINES)
+    asked = world.ask("POST", path(world, "runs"), {})
+    world.ask("POST", path(world, "publish"))
+    end_run_of(world, asked["id"], CORRECTED)
+    answer = world.post(path(world, "publish"), {})
+    assert (answer.status_code, answer.json()["code"]) == (409, "reason_needed")
+    publish_invented(world, CORRECTED, reason="with a reason")
+    assert heads(world)[-1] == ("corrected", "with a reason")
+
+
+def test_whoever_asks_for_another_run_than_the_one_under_way_is_told(world):
+    publish_invented(world, LINES)
+    wanted = {"correction_reason": "price was 44", "import_price_usd_per_mwh": [44]}
+    asked = world.ask("POST", path(world, "runs"), wanted)
+    assert world.ask("POST", path(world, "runs"), wanted)["id"] == asked["id"]
+    for other in ({"correction_reason": "price was 99"}, {"import_price_usd_per_mwh": [99]}, {"limits": "hard"}):
+        answer = world.post(path(world, "runs"), wanted | other)
+        assert (answer.status_code, answer.json()["code"]) == (409, "run_under_way"), other
+
+
+def test_a_correction_begins_from_the_one_before_it(world):
+    publish_invented(world, LINES)
+    for number, inputs in (
+        (44, {"import_price_usd_per_mwh": [44]}),
+        (44, {}),
+        (45, {"import_price_usd_per_mwh": [45]}),
+    ):
+        asked = world.ask("POST", path(world, "runs"), {"correction_reason": f"version with {number}"} | inputs)
+        assert asked["corrected_inputs"] == {"import_price_usd_per_mwh": [number] * 24}
+        with zipfile.ZipFile(io.BytesIO(world.get(f"/v1/runs/{asked['id']}/snapshot").content)) as snapshot:
+            rows = list(csv.DictReader(snapshot.read("import_prices.csv").decode().splitlines()))
+        assert {float(row["price_usd_per_mwh"]) for row in rows} == {number}
+        end_run_of(world, asked["id"], CORRECTED)
+        world.ask("POST", path(world, "publish"))
+
+
+def test_every_form_bears_any_reason(world):
+    publish_invented(world, LINES)
+    reason = "price was 44 \u20ac, not 100 % of it"
+    publish_invented(world, CORRECTED, reason=reason)
+    for form in ("csv", "parquet", "oasis"):
+        answer = world.get(f"{path(world, 'prices')}?format={form}")
+        assert (answer.status_code, unquote(answer.headers["x-reason"])) == (200, reason)
+
+
+def test_pages_are_all_of_the_version_of_the_first_one(world):
+    publish_invented(world, LINES)
+    first = world.get(f"{path(world, 'prices')}?limit=4").json()
+    publish_invented(world, CORRECTED, reason="in between")
+    second = world.get(f"{path(world, 'prices')}?limit=4&cursor={first['next_cursor']}").json()
+    assert [page["price_version"] for page in (first, second)] == [1, 1]
+    other = world.get(f"{path(world, 'prices')}?limit=4&price_version=2&cursor={first['next_cursor']}")
+    assert (other.status_code, other.json()["code"]) == (400, "bad_cursor")
 
 
 def test_a_failed_run_publishes_nothing_and_leaves_earlier_prices_untouched(world):

@@ -25,7 +25,7 @@ from api.publication import publish
 from api.registry import Asked, add_market
 from api.routes.bids import _terms
 from api.runner import Runner
-from api.runs import Beat, Cancel, Claim, RunRequest, beat, cancel_run, claim_run, request_run
+from api.runs import Beat, Cancel, Claim, Ended, RunRequest, beat, cancel_run, claim_run, end_run, request_run
 from api.schemas.bids import BID
 from api.service import Service, new_service
 from api.store.tables import keys, markets, results, runs, versions
@@ -252,6 +252,28 @@ def test_a_run_cancelled_while_it_solves_ends_soon(desk: Desk) -> None:
     runner.stop()
 
 
+def test_a_run_that_was_cancelled_does_not_succeed(desk: Desk) -> None:
+    name = desk.request()
+    now = desk.service.clock()
+    desk.do(claim_run, Claim("worker", now, 10.0, 3))
+    desk.do(cancel_run, Cancel(name, "test", now))
+    table = {"prices": (b"", "", 0)}
+    assert desk.do(end_run, Ended(name, "worker", now, "succeeded", "", table, {}))
+    assert (desk.run(name).state, desk.run(name).reason) == ("cancelled", "cancelled")
+    with desk.service.engine.connect() as connection:
+        assert connection.execute(select(results)).all() == []
+        assert connection.execute(select(markets.c.stage)).scalar_one() is None
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_lost_run_is_taken_up_whichever_way_the_clock_steps(desk: Desk, hours: int) -> None:
+    name = desk.request()
+    now = desk.service.clock()
+    assert desk.do(claim_run, Claim("lost", now, 10.0, 3)).id == name
+    assert desk.do(claim_run, Claim("other", now + timedelta(seconds=5), 10.0, 3)) is None
+    assert desk.do(claim_run, Claim("other", now + timedelta(hours=hours), 10.0, 3)).id == name
+
+
 def test_a_run_left_by_a_worker_that_stops_is_taken_up_by_another(desk: Desk) -> None:
     name = desk.request(60)
     first = desk.runner("hangs")
@@ -272,7 +294,7 @@ def test_a_worker_whose_lease_was_taken_over_stops_and_changes_nothing(desk: Des
     runner = desk.runner("hangs")
     runner.start()
     own = desk.wait(name, 20, "running")
-    late = desk.service.clock() + timedelta(seconds=60)
+    late = desk.service.clock() + timedelta(seconds=3)
     taken = desk.do(claim_run, Claim("another", late, 1.0, 3))
     assert (taken.id, taken.worker, taken.attempts) == (name, "another", 2)
     assert desk.do(beat, Beat(name, own.worker, late, {"text": "", "passes": 0})) == "lost"

@@ -123,12 +123,20 @@ def _add_run(connection, now: datetime) -> None:
     """A queued run with the least that the tables ask for."""
     texts = {"feeder": "f", "trade_date": "2026-01-01", "timezone": "UTC", "currency": "USD", "name": "m"}
     times = {name: now for name in ("starts_at", "gate_opens_at", "gate_closes_at", "created_at")}
-    numbers = {"interval_minutes": 60, "intervals": 24, "price_floor": 0.0, "price_cap": 1.0}
+    numbers = {
+        "interval_minutes": 60,
+        "intervals": 24,
+        "price_floor": 0.0,
+        "price_cap": 1.0,
+        "takes_blocks": False,
+        "mask_key": "",
+    }
     feeder = {"id": "fdr_1", "name": "f", "version": 1, "sha256": "", "description": "", "files": b"", "nodes": []}
     connection.execute(insert(feeders).values(**feeder, created_at=now))
     connection.execute(insert(markets).values(id="mkt_1", feeder_id="fdr_1", inputs={}, **texts, **times, **numbers))
     blank = dict.fromkeys(("reason", "correction_reason", "snapshot_sha256", "requested_by", "worker"), "")
-    run = {"id": "run_1", "market_id": "mkt_1", "number": 1, "state": "queued", "settings": {}, "snapshot": b""}
+    run = {"id": "run_1", "market_id": "mkt_1", "number": 1, "kind": "clearing", "state": "queued", "snapshot": b""}
+    run |= {"settings": {}, "corrected_inputs": {}}
     more = {"time_limit_s": 1.0, "created_at": now, "attempts": 0, "cancel_requested": False, "progress": {}}
     connection.execute(insert(runs).values(**run, **blank, **more))
 

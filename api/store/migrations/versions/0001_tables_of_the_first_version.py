@@ -179,6 +179,7 @@ def upgrade() -> None:
         sa.Column("correction_reason", sa.Text(), nullable=False),
         sa.Column("settings", sa.Text(), nullable=False),
         sa.Column("settling", sa.Text(), nullable=True),
+        sa.Column("corrected_inputs", sa.Text(), nullable=False),
         sa.Column("snapshot", sa.LargeBinary(), nullable=False),
         sa.Column("snapshot_sha256", sa.Text(), nullable=False),
         sa.Column("time_limit_s", sa.Float(), nullable=False),
