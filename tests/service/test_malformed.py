@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from worlds import faults
+from worlds import CASE_TOML, LANE, faults
 
 MARK = "cuttlefish"
 """Stands in what is sent wherever text can; it must not come back."""
@@ -253,6 +253,49 @@ def test_what_operators_send_is_checked_as_well(shared, name):
     assert faults(answer) == expected
     assert MARK not in answer.text
     assert shared.stored() == before
+
+
+UPLOADS = {
+    "a folder elsewhere": ('source = "tables:./ELSEWHERE"', "source_not_allowed"),
+    "the folder above": ('source = "tables:.."', "source_not_allowed"),
+    "a file elsewhere": ('source = "matpower:../case.m"', "source_not_allowed"),
+    "a file that is not there": ('source = "matpower:other.m"', "unknown_file"),
+    "a net of a file": ('source = "pandapower:case/../../net.json"', "source_not_allowed"),
+    "a line break": ('source = "tables:.\\n"', "source_not_allowed"),
+    "a source that is a number": ("source = 3", "source_not_allowed"),
+    "no source": ("v_min_pu = 0.9", "source_not_allowed"),
+    "options": ('source = "pandapower:case33bw"\noptions = {replace_elements = {a = "b"}}', "unknown_field"),
+    "a number of 5,000 digits": (f'source = "tables:."\nv_min_pu = {"9" * 5_000}', "not_toml"),
+    "a hexadecimal number beyond all": (f'source = "tables:."\nv_min_pu = 0x{"f" * 5_000}', "too_large"),
+    **{
+        f"lists {n} deep": (f'source = "tables:."\nx = {"[" * n}{"]" * n}', "unknown_field")
+        for n in (1, *range(240, 480, 20))
+    },
+    "lists 5,000 deep": (f'source = "tables:."\nx = {"[" * 5_000}{"]" * 5_000}', "not_toml"),
+}
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+def test_an_upload_names_nothing_elsewhere_and_nothing_that_breaks_the_service(shared, tmp_path, name):
+    network, code = UPLOADS[name]
+    for file, content in LANE.items():
+        (tmp_path / file).write_text(content, "utf-8")
+    case = f"[network]\n{network}\n".replace("ELSEWHERE", "../" * 20 + str(tmp_path).lstrip("/"))
+    before = shared.stored()
+    answer = shared.post("/v1/feeders", {"name": "x", "files": LANE | {"case.toml": case}})
+    assert answer.status_code == 422, answer.text
+    assert faults(answer) == {("/files/case.toml", code)}
+    assert shared.stored() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [('"a\\u0000b"', "not_printable"), ('""', "too_short"), ("2026-01-01", "not_text")]
+)
+def test_the_name_of_an_upload_is_text_that_can_be_shown(shared, name, code):
+    case = f"name = {name}\n{CASE_TOML.partition(chr(10))[2]}"
+    answer = shared.post("/v1/feeders", {"name": "x", "files": LANE | {"case.toml": case}})
+    assert answer.status_code == 422, answer.text
+    assert faults(answer) == {("/files/case.toml", code)}
 
 
 @pytest.mark.parametrize(
