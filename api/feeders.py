@@ -4,7 +4,9 @@ import itertools
 import re
 import tomllib
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +31,9 @@ TABLES = ("nodes.csv", "lines.csv", "aliases.csv", "limits.csv", "zones.csv", "p
 UPLOADED_SOURCE = re.compile(r"tables:\.|matpower:(?P<file>\w+\.m)|pandapower:case\w*", re.ASCII)
 """Sources that an upload may name: none of them runs code or reads files from elsewhere."""
 
+Nodes = tuple[tuple[str, str], ...]
+"""Buses and phases."""
+
 
 @dataclass(frozen=True)
 class FeederContent:
@@ -36,7 +41,7 @@ class FeederContent:
 
     files: Mapping[str, bytes]
     description: str
-    nodes: tuple[tuple[str, str], ...]
+    nodes: Nodes
 
     @property
     def sha256(self) -> str:
@@ -120,10 +125,20 @@ def _content(files: Mapping[str, bytes], case_toml: str) -> FeederContent:
     document = tomllib.loads(case_toml)
     name = document.get("name", UNNAMED)
     whole = {**files, NETWORK_FILE: tomli_w.dumps({"network": document["network"], "name": name}).encode()}
-    return FeederContent(whole, name, _nodes(read_network_of(whole)))
+    reads_opendss = any(file.endswith(".dss") for file in files)
+    return FeederContent(whole, name, _nodes_apart(whole) if reads_opendss else _nodes(whole))
 
 
-def read_network_of(files: Mapping[str, bytes]) -> Network:
+def _nodes_apart(files: Mapping[str, bytes]) -> Nodes:
+    """Nodes of a feeder that is read in a process of its own.
+
+    OpenDSS works in the folder where its process is, and falls over a process whose variables have moved since.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+        return apart.submit(_nodes, files).result()
+
+
+def _network(files: Mapping[str, bytes]) -> Network:
     """Network of the files of a feeder.
 
     Raises
@@ -151,8 +166,9 @@ def _fault(found: Problem, folder: str) -> Fault:
     return Fault("/files", "invalid_network", detail)
 
 
-def _nodes(network: Network) -> tuple[tuple[str, str], ...]:
-    """Buses with each of their phases and pairs of phases; a blank phase is all of them."""
+def _nodes(files: Mapping[str, bytes]) -> Nodes:
+    """Buses of a feeder with each of their phases and pairs of phases; a blank phase is all of them."""
+    network = _network(files)
     phases: dict[str, list[str]] = {}
     for bus, phase in zip(network.port_bus.tolist(), network.port_phase.tolist(), strict=True):
         phases.setdefault(bus, []).append(phase)
