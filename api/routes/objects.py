@@ -103,7 +103,11 @@ def list_participants(
     responses=refusals(400, 403, 413, 422),
 )
 async def issue_key(body: KeyIn, service: ServiceHere, who: Annotated[Principal, _can("keys:write")]) -> Response:
-    """Issue an API key; the whole of it is in this answer only."""
+    """Issue an API key, with no scope that yours has not; the whole of it is in this answer only.
+
+    A participant's key needs the scope `participant_keys:write` besides.
+    """
+    who.require_what_is_given(body.role, body.scopes)
     name, whole = await service.writer.do(ISSUE_KEY, Asked(who.key_id, service.clock(), body.model_dump()))
     return answered(201, _one(service, keys, name, _key) | {"key": whole})
 
