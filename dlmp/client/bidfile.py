@@ -1,5 +1,6 @@
 """A table of bids, as ``bids.csv`` of a case folder, to bids of a market; what is wrong with them back to its lines."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ COLUMNS = (
     Column("price_end_usd_per_mwh", "number", required=False),
     Column("is_self_scheduled", "integer", required=False, default=0),
 )
+SCHEDULED = "must be blank: the row is self-scheduled, which is to be taken at any price"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -69,7 +71,10 @@ def _bids(table: Table, market: Market, known: dict[str, str], problems: Problem
     for column, good, message in (
         ("resource", rows.resource.isin(known), f"is none of yours on {market.feeder}: {', '.join(known) or 'none'}"),
         ("interval", rows.interval.between(-1, market.intervals - 1), f"must be 0 to {market.intervals - 1}, or blank"),
-        ("price_usd_per_mwh", rows.price_usd_per_mwh.notna() | (rows.is_self_scheduled == 1), "must not be blank"),
+        ("is_self_scheduled", rows.is_self_scheduled.isin((0, 1)), "must be 0 or 1"),
+        ("price_usd_per_mwh", rows.price_usd_per_mwh.notna() | (rows.is_self_scheduled != 0), "must not be blank"),
+        ("price_usd_per_mwh", rows.price_usd_per_mwh.isna() | (rows.is_self_scheduled != 1), SCHEDULED),
+        ("price_end_usd_per_mwh", rows.price_end_usd_per_mwh.isna() | (rows.is_self_scheduled != 1), SCHEDULED),
     ):
         for line, value in rows.loc[~good, column].items():
             problems.add(table.line(line), column, value, message)
@@ -80,7 +85,8 @@ def _bids(table: Table, market: Market, known: dict[str, str], problems: Problem
         curve = own.sort_values("segment", kind="stable")
         first = curve.iloc[0]
         begins, ends = _times(market, int(first.interval))
-        bid = Bid(market.id, known[first.resource], first.side, _segments(curve), begins, ends, first["product"])
+        segments = _segments(curve) if first["product"] == ENERGY else [(_sum_kw(curve),)]
+        bid = Bid(market.id, known[first.resource], first.side, segments, begins, ends, first["product"])
         bids.append((bid, tuple(curve.index.tolist())))
     return bids
 
@@ -91,6 +97,11 @@ def _segments(curve: pd.DataFrame) -> list[tuple[float | None, ...]]:
         tuple(None if pd.isna(value) else float(value) for value in row)
         for row in curve[names].itertuples(index=False, name=None)
     ]
+
+
+def _sum_kw(rows: pd.DataFrame) -> float:
+    """Quantity of all rows together, without what adding binary fractions leaves in the last digits."""
+    return round(math.fsum(rows.quantity_kw), 6)
 
 
 def _times(market: Market, interval: int) -> tuple[str, str]:
