@@ -149,7 +149,11 @@ class TooManyRequests(Refusal):
     status, title = 429, "Too many requests"
 
     def __init__(self, retry_after_s: int):
-        super().__init__("rate_limited", "Too many requests for this key.", headers={"Retry-After": str(retry_after_s)})
+        super().__init__(
+            "rate_limited",
+            "Too many requests, or streams at once, for this key or address.",
+            headers={"Retry-After": str(retry_after_s)},
+        )
 
 
 class Unavailable(Refusal):

@@ -90,7 +90,7 @@ def uploaded_feeder(texts: Mapping[str, str]) -> FeederContent:
     case_toml = texts[CASE_FILE]
     found = _faults_of_upload(case_toml, files)
     if found:
-        raise Unprocessable([Fault("/files/case.toml", code, detail) for code, detail in found])
+        raise Unprocessable(found)
     return _content(files, case_toml)
 
 
@@ -98,26 +98,28 @@ def _is_matpower(name: str) -> bool:
     return re.fullmatch(r"\w+\.m", name, re.ASCII) is not None
 
 
-def _faults_of_upload(case_toml: str, files: Mapping[str, bytes]) -> list[tuple[str, str]]:
-    """Codes and details of what an uploaded ``case.toml`` may not say."""
+def _faults_of_upload(case_toml: str, files: Mapping[str, bytes]) -> list[Fault]:
+    """What an uploaded ``case.toml`` may not say."""
     try:
         document = tomllib.loads(case_toml)
     except (ValueError, RecursionError):  # ValueError also for a number of thousands of digits
-        return [("not_toml", "Must be TOML.")]
-    faults = [(fault.code, f"name: {fault.detail}") for fault in checked(NAME, document.get("name", UNNAMED))[1]]
+        return [Fault("/files/case.toml", "not_toml", "Must be TOML.")]
+    faults = [fault.under("/files/case.toml") for fault in checked(NAME, document.get("name", UNNAMED))[1]]
     network = document.get("network")
     values = network if isinstance(network, dict) else {}
     source = values.get("source")
     named = UPLOADED_SOURCE.fullmatch(source) if isinstance(source, str) else None
     if named is None:
         known = "tables:., matpower:NAME.m or pandapower:caseNAME"
-        faults.append(("source_not_allowed", f"network.source must be {known}."))
+        faults.append(Fault("/files/case.toml", "source_not_allowed", f"network.source must be {known}."))
     elif named["file"] not in (None, *files):
-        faults.append(("unknown_file", "network.source must name an uploaded file."))
+        faults.append(Fault("/files/case.toml", "unknown_file", "network.source must name an uploaded file."))
     if any(isinstance(value, list | dict) for value in values.values()):
-        faults.append(("unknown_field", "network holds texts and numbers only: no options, no lists."))
+        faults.append(
+            Fault("/files/case.toml", "unknown_field", "network holds texts and numbers only: no options, no lists.")
+        )
     if any(isinstance(value, int) and abs(value) > LARGEST_NUMBER for value in values.values()):
-        faults.append(("too_large", f"Numbers of network must be within {LARGEST_NUMBER:g}."))
+        faults.append(Fault("/files/case.toml", "too_large", f"Numbers of network must be within {LARGEST_NUMBER:g}."))
     return faults
 
 

@@ -24,6 +24,7 @@ from api.schemas.bids import PRODUCTS
 from api.strictjson import strict_loads
 
 REQUEST_ID = "x-request-id"
+BROKEN = "Something went wrong here; the request id finds it in the log."
 TITLES = {404: "Not found", 405: "Method not allowed"}
 log = structlog.get_logger("dlmp.http")
 
@@ -96,13 +97,9 @@ def handle_errors(app: FastAPI) -> None:
         body = refusal.body(request.scope.get("request_id", "")) | {"title": title, "status": error.status_code}
         return JSONResponse(body, error.status_code, headers=refusal.headers, media_type=MEDIA_TYPE)
 
-    async def broken(request: Request, error: Exception) -> Response:
-        return problem(request, Refusal("internal", "Something went wrong here; the request id finds it in the log."))
-
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(StarletteHTTPException, http_error)
-    app.add_exception_handler(Exception, broken)
 
 
 class Metrics:
@@ -139,14 +136,14 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, request_id, status = time.perf_counter(), new_id("req"), 500
+        began, request_id, status, is_begun = time.perf_counter(), new_id("req"), 500, False
         scope["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_begun = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
                 headers.setdefault("cache-control", "no-store")
@@ -155,6 +152,10 @@ class Edge:
 
         try:
             await self._limited(scope, receive, answer)
+        except Exception:
+            if not is_begun:
+                await problem(Request(scope), Refusal("internal", BROKEN))(scope, receive, answer)
+            raise
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "none")

@@ -14,6 +14,7 @@ from api.oidc import Provider
 from api.settings import ServiceSettings
 from api.store.database import open_database
 from api.store.writer import Handler, Writer
+from api.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Service:
     keyring: Keyring
     metrics: Metrics
     accept: Handler
+    streams: Streams
     in_flight: set[tuple[str, str]] = field(default_factory=set)
     ending: threading.Event = field(default_factory=threading.Event)
 
@@ -58,4 +60,5 @@ def new_service(settings: ServiceSettings, clock: Clock = system_clock) -> Servi
     other = Provider(settings).identify if settings.oidc_issuer else None
     keyring = Keyring(engine, clock, settings.rate_per_second, settings.rate_burst, other)
     accept = submission_handler(settings.max_bids_per_market)
-    return Service(settings, clock, engine, Writer(engine), keyring, Metrics(), accept)
+    streams = Streams(settings.max_streams)
+    return Service(settings, clock, engine, Writer(engine), keyring, Metrics(), accept, streams)

@@ -12,7 +12,7 @@ from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.responses import JSONResponse
 
-from api.auth import Principal
+from api.auth import NOBODY, Principal
 from api.errors import MEDIA_TYPE, BadRequest
 from api.schemas.common import ID_PATTERN
 from api.service import Service
@@ -30,7 +30,7 @@ CAN_REFUSE = {
     413: "The body is larger than the limit.",
     415: "The body does not say that it is JSON.",
     422: "What was sent is wrong; `errors` has every problem, with a JSON pointer and a code.",
-    429: "Too many requests of this key.",
+    429: "Too many requests, or streams at once, of this key or address.",
     503: "Not now.",
 }
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -69,6 +69,12 @@ async def service_of(request: Request) -> Service:
 ServiceHere = Annotated[Service, Depends(service_of)]
 
 
+def caller_of(request: Request, who: Principal) -> str:
+    """Whose requests are counted together: those of a key, or without one those of an address."""
+    address = request.client.host if request.client else ""
+    return address if who is NOBODY else who.key_id
+
+
 def requires(scope: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
     """Make a dependency that gives who asks, and refuses those without `scope`."""
 
@@ -81,8 +87,7 @@ def requires(scope: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
         if who is None:
             who = await asyncio.to_thread(service.keyring.identify, token)
         request.scope["key_id"] = who.key_id
-        client = request.client.host if request.client else ""
-        service.keyring.count(who.key_id if credentials else client)
+        service.keyring.count(caller_of(request, who))
         who.require(scope)
         return who
 

@@ -3,6 +3,7 @@
 import json
 import re
 
+import httpx
 import pytest
 from worlds import CASE_TOML, LANE, faults
 
@@ -364,3 +365,18 @@ def test_a_malformed_key_is_no_error_of_the_service(shared, token):
     for scheme in ("Bearer", "Basic", ""):
         headers = {"Authorization": f"{scheme} {token}".encode()}
         assert shared.get("/v1/bids", None, headers=headers).status_code == 401
+
+
+def test_a_fault_of_the_service_is_a_problem_with_the_headers_of_every_answer(world, monkeypatch):
+    monkeypatch.setattr("api.routes.operations.generate_latest", lambda registry: 1 / 0)
+
+    async def ask():
+        transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://market.example") as http:
+            return await http.get("/metrics", headers={"Authorization": f"Bearer {world.names.keys['operator']}"})
+
+    answer = world.loop.do(ask())
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
