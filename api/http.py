@@ -47,7 +47,9 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             if self.body_field is not None and not _is_json(request.headers):
-                raise UnsupportedMedia("not_json", "The body must be JSON, and its Content-Type application/json.")
+                raise UnsupportedMedia(
+                    "unsupported_media_type", "The body must be JSON, and its Content-Type application/json."
+                )
             try:
                 return await handler(_StrictRequest(request.scope, request.receive))
             except StarletteHTTPException as error:
@@ -93,7 +95,11 @@ def handle_errors(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)
         title = TITLES.get(error.status_code, "Request refused")
-        refusal = Refusal(title.lower().replace(" ", "_"), f"{title}.", headers=error.headers)
+        headers = dict(error.headers or {})
+        path = getattr(request.scope.get("route"), "path", "")
+        if error.status_code == 405 and path in app.openapi()["paths"]:  # the header has those of one route alone
+            headers["Allow"] = ", ".join(sorted(method.upper() for method in app.openapi()["paths"][path]))
+        refusal = Refusal(title.lower().replace(" ", "_"), f"{title}.", headers=headers)
         body = refusal.body(request.scope.get("request_id", "")) | {"title": title, "status": error.status_code}
         return JSONResponse(body, error.status_code, headers=refusal.headers, media_type=MEDIA_TYPE)
 

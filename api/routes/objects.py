@@ -54,6 +54,7 @@ ADD_FEEDER, ADD_RESOURCE, RETIRE = (
     each(registry.retire_resource),
 )
 KNOWN: Responses = {200: {"model": FeederOut, "description": "The version that has this content already."}}
+FEEDER_COLUMNS = [column for column in feeders.c if column.name != "files"]
 Name = Annotated[Id, Path(description="Name of the thing.")]
 
 
@@ -162,7 +163,7 @@ def list_feeders(
     service: ServiceHere, who: Annotated[Principal, _can("feeders:read")], cursor: Cursor = None, limit: Limit = 100
 ) -> Response:
     """List the versions of all feeders."""
-    return _page(service, select(feeders), feeders, _feeder, cursor, limit)
+    return _page(service, select(*FEEDER_COLUMNS), feeders, _feeder, cursor, limit)
 
 
 @router.get(
@@ -251,8 +252,9 @@ async def retire_resource(
 
 
 def _one(service: Service, table: Any, name: str, write: Any) -> dict[str, Any]:
+    columns = FEEDER_COLUMNS if table is feeders else ()
     with service.engine.connect() as connection:
-        document: dict[str, Any] = write(row_of(connection, table, name))
+        document: dict[str, Any] = write(row_of(connection, table, name, columns))
     return document
 
 

@@ -485,3 +485,14 @@ def test_only_participants_bid(shared):
     for who in ("operator", "auditor"):
         assert shared.place(shared.bid(), who).status_code == 403
     assert shared.clock() == NOW
+
+
+def test_if_match_may_be_a_list_but_must_name_a_version(world):
+    bid_id = world.placed()
+    _, first = read(world, bid_id)
+    assert amend(world, bid_id, f'"other-1", {first}', segments=curve((50, 12))).status_code == 200
+    assert amend(world, bid_id, f'"other-2",{first}').status_code == 412
+    answer = amend(world, bid_id, "*")
+    assert (answer.status_code, answer.json()["code"]) == (400, "if_match_needed")
+    _, second = read(world, bid_id)
+    assert withdraw(world, bid_id, f"{first}, {second}").status_code == 200

@@ -5,6 +5,7 @@ import re
 
 import httpx
 import pytest
+from sqlalchemy import event
 from worlds import CASE_TOML, LANE, faults
 
 MARK = "cuttlefish"
@@ -188,7 +189,31 @@ def test_a_malformed_body_is_refused(shared, name):
 
 @pytest.mark.parametrize("content_type", TYPES)
 def test_a_body_that_does_not_say_that_it_is_json_is_refused(shared, content_type):
-    refused(shared, json.dumps(shared.bid()).encode(), 415, set(), content_type)
+    content = json.dumps(shared.bid()).encode()
+    refused(shared, content, 415, set(), content_type)
+    answer = shared.request("POST", "/v1/bids", "sunny", {"Content-Type": content_type}, content=content)
+    assert answer.json()["code"] == "unsupported_media_type"
+
+
+def test_another_method_is_told_all_that_the_path_has(shared):
+    for route, allowed in (("/v1/markets", "GET, POST"), (f"/v1/bids/{'bid_' + 24 * '0'}", "DELETE, GET, PUT")):
+        answer = shared.request("PATCH", route, "operator")
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+def test_a_list_of_feeders_reads_no_files(shared):
+    statements = []
+
+    def note(connection, cursor, statement, *rest):
+        statements.append(statement)
+
+    event.listen(shared.service.engine, "before_cursor_execute", note)
+    assert shared.get("/v1/feeders", None).status_code == 200
+    assert shared.get(f"/v1/feeders/{shared['lane']}", None).status_code == 200
+    event.remove(shared.service.engine, "before_cursor_execute", note)
+    read = [statement for statement in statements if "FROM feeders" in statement]
+    assert len(read) == 2
+    assert not [statement for statement in read if "feeders.files" in statement]
 
 
 def test_a_body_in_pieces_is_cut_off_at_the_limit(shared):
