@@ -24,7 +24,7 @@ from api.registry import Asked
 from api.schemas.objects import KeyIn
 from api.settings import ServiceSettings
 from api.store.audit import Chain
-from api.store.database import migrate, open_database
+from api.store.database import migrate, open_database, steady
 from api.store.tables import chain as chain_table
 from api.store.tables import keys, participants
 from api.store.writer import Writer, each
@@ -161,7 +161,7 @@ def revoke_key(settings: ServiceSettings, name: str) -> None:
 
 def verify_audit(settings: ServiceSettings) -> tuple[int, list[str]]:
     """Number of entries of the audit chain, and everything in the store that is not what was written."""
-    with ready_database(settings, is_new=False).connect() as connection:
+    with steady(ready_database(settings, is_new=False)) as connection:
         return connection.execute(select(chain_table.c.sequence)).scalar_one(), list(faults_in_store(connection))
 
 

@@ -10,7 +10,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,6 +24,7 @@ from api.store.tables import keys
 
 AGGREGATOR, OPERATOR, AUDITOR, PUBLIC = "aggregator", "operator", "auditor", "public"
 ROLES = (AGGREGATOR, OPERATOR, AUDITOR)
+PARTICIPANT_KEYS = "participant_keys:write"
 READ = (
     *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "awards:read"),
     *("statements:read", "runs:read", "meter:read", "webhooks:read"),
@@ -41,7 +42,7 @@ SCOPES_OF: Mapping[str, frozenset[str]] = {
         {
             *(*READ, "participants:read", "keys:read", "audit:read", "metrics:read"),
             *("participants:write", "resources:write", "feeders:write", "markets:write", "runs:write", "keys:write"),
-            *("meter:write", "webhooks:write"),
+            *("meter:write", "webhooks:write", PARTICIPANT_KEYS),
         }
     ),
 }
@@ -74,6 +75,15 @@ class Principal:
         if self.role == PUBLIC:
             raise Unauthenticated("no_key", "This needs an API key, sent as 'Authorization: Bearer KEY'.")
         raise Forbidden("scope_missing", f"This needs the scope {scope}, which the key does not have.")
+
+    def require_what_is_given(self, role: str, scopes: Collection[str] | None) -> None:
+        """Raise `Forbidden` unless a key of `role` and `scopes` is theirs to give: nobody gives more than they have.
+
+        Participants' keys may bid, which operators never do, and so have a scope of their own.
+        """
+        given = SCOPES_OF[role] if scopes is None else SCOPES_OF[role].intersection(scopes)
+        for scope in [PARTICIPANT_KEYS] if role == AGGREGATOR else sorted(given):
+            self.require(scope)
 
 
 NOBODY = Principal("public", PUBLIC, SCOPES_OF[PUBLIC])

@@ -150,7 +150,9 @@ class TooManyRequests(Refusal):
 
     def __init__(self, retry_after_s: int):
         super().__init__(
-            "rate_limited", "Too many requests of this key or address.", headers={"Retry-After": str(retry_after_s)}
+            "rate_limited",
+            "Too many requests, or streams at once, for this key or address.",
+            headers={"Retry-After": str(retry_after_s)},
         )
 
 

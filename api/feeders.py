@@ -1,16 +1,22 @@
 """Feeders: the network part of a case folder, kept by its content, and the nodes at which resources may stand."""
 
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import tomli_w
+from pydantic import TypeAdapter
 
 from api.archive import content_sha256
 from api.errors import Fault, Unprocessable
+from api.faults import checked
+from api.schemas.common import LARGEST_NUMBER, Name
 from dlmp.casefolder import read_case
 from dlmp.casefolder.settings import FILE as CASE_FILE
 from dlmp.errors import InputError, Problem
@@ -18,10 +24,15 @@ from dlmp.network.model import BALANCED_PHASE, Network
 from dlmp.shipped import shipped_case
 
 NETWORK_FILE = "network.toml"
+UNNAMED = "feeder"
+NAME = TypeAdapter(Name)
 TABLES = ("nodes.csv", "lines.csv", "aliases.csv", "limits.csv", "zones.csv", "penalties.csv")
 """Tables of a case folder that belong to the network, not to a market day."""
-UPLOADED_SOURCES = ("tables:.", "matpower:", "pandapower:case")
+UPLOADED_SOURCE = re.compile(r"tables:\.|matpower:(?P<file>\w+\.m)|pandapower:case\w*", re.ASCII)
 """Sources that an upload may name: none of them runs code or reads files from elsewhere."""
+
+Nodes = tuple[tuple[str, str], ...]
+"""Buses and phases."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class FeederContent:
 
     files: Mapping[str, bytes]
     description: str
-    nodes: tuple[tuple[str, str], ...]
+    nodes: Nodes
 
     @property
     def sha256(self) -> str:
@@ -76,31 +87,60 @@ def uploaded_feeder(texts: Mapping[str, str]) -> FeederContent:
     if faults:
         raise Unprocessable(faults)
     files = {name: text.encode() for name, text in texts.items() if name != CASE_FILE}
-    return _content(files, texts[CASE_FILE], allowed=UPLOADED_SOURCES)
+    case_toml = texts[CASE_FILE]
+    found = _faults_of_upload(case_toml, files)
+    if found:
+        raise Unprocessable(found)
+    return _content(files, case_toml)
 
 
 def _is_matpower(name: str) -> bool:
-    return name.endswith(".m") and name.removesuffix(".m").replace("_", "").isalnum() and name.isascii()
+    return re.fullmatch(r"\w+\.m", name, re.ASCII) is not None
 
 
-def _content(files: Mapping[str, bytes], case_toml: str, allowed: tuple[str, ...] = ()) -> FeederContent:
+def _faults_of_upload(case_toml: str, files: Mapping[str, bytes]) -> list[Fault]:
+    """What an uploaded ``case.toml`` may not say."""
     try:
         document = tomllib.loads(case_toml)
-    except (tomllib.TOMLDecodeError, RecursionError):
-        raise Unprocessable([Fault("/files/case.toml", "not_toml", "Must be TOML.")]) from None
+    except (ValueError, RecursionError):  # ValueError also for a number of thousands of digits
+        return [Fault("/files/case.toml", "not_toml", "Must be TOML.")]
+    faults = [fault.under("/files/case.toml") for fault in checked(NAME, document.get("name", UNNAMED))[1]]
     network = document.get("network")
-    source = network.get("source", "") if isinstance(network, dict) else ""
-    if not isinstance(source, str) or (allowed and not source.startswith(allowed)):
-        message = f"network.source must begin with one of {', '.join(allowed)}."
-        raise Unprocessable([Fault("/files/case.toml", "source_not_allowed", message)])
-    if allowed and source.startswith("matpower:") and source.partition(":")[2] not in files:
-        raise Unprocessable([Fault("/files/case.toml", "unknown_file", "network.source must name an uploaded file.")])
-    name = str(document.get("name", "feeder"))
-    whole = {**files, NETWORK_FILE: tomli_w.dumps({"network": network, "name": name}).encode()}
-    return FeederContent(whole, name, _nodes(read_network_of(whole)))
+    values = network if isinstance(network, dict) else {}
+    source = values.get("source")
+    named = UPLOADED_SOURCE.fullmatch(source) if isinstance(source, str) else None
+    if named is None:
+        known = "tables:., matpower:NAME.m or pandapower:caseNAME"
+        faults.append(Fault("/files/case.toml", "source_not_allowed", f"network.source must be {known}."))
+    elif named["file"] not in (None, *files):
+        faults.append(Fault("/files/case.toml", "unknown_file", "network.source must name an uploaded file."))
+    if any(isinstance(value, list | dict) for value in values.values()):
+        faults.append(
+            Fault("/files/case.toml", "unknown_field", "network holds texts and numbers only: no options, no lists.")
+        )
+    if any(isinstance(value, int) and abs(value) > LARGEST_NUMBER for value in values.values()):
+        faults.append(Fault("/files/case.toml", "too_large", f"Numbers of network must be within {LARGEST_NUMBER:g}."))
+    return faults
 
 
-def read_network_of(files: Mapping[str, bytes]) -> Network:
+def _content(files: Mapping[str, bytes], case_toml: str) -> FeederContent:
+    document = tomllib.loads(case_toml)
+    name = document.get("name", UNNAMED)
+    whole = {**files, NETWORK_FILE: tomli_w.dumps({"network": document["network"], "name": name}).encode()}
+    reads_opendss = any(file.endswith(".dss") for file in files)
+    return FeederContent(whole, name, _nodes_apart(whole) if reads_opendss else _nodes(whole))
+
+
+def _nodes_apart(files: Mapping[str, bytes]) -> Nodes:
+    """Nodes of a feeder that is read in a process of its own.
+
+    OpenDSS works in the folder where its process is, and falls over a process whose variables have moved since.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+        return apart.submit(_nodes, files).result()
+
+
+def _network(files: Mapping[str, bytes]) -> Network:
     """Network of the files of a feeder.
 
     Raises
@@ -128,8 +168,9 @@ def _fault(found: Problem, folder: str) -> Fault:
     return Fault("/files", "invalid_network", detail)
 
 
-def _nodes(network: Network) -> tuple[tuple[str, str], ...]:
-    """Buses with each of their phases and pairs of phases; a blank phase is all of them."""
+def _nodes(files: Mapping[str, bytes]) -> Nodes:
+    """Buses of a feeder with each of their phases and pairs of phases; a blank phase is all of them."""
+    network = _network(files)
     phases: dict[str, list[str]] = {}
     for bus, phase in zip(network.port_bus.tolist(), network.port_phase.tolist(), strict=True):
         phases.setdefault(bus, []).append(phase)

@@ -29,6 +29,7 @@ JSON = "application/json"
 REQUEST_ID = "x-request-id"
 LARGE_BODY = 64 * 1024
 """A body of more bytes is parsed beside the event loop, where others are served meanwhile."""
+BROKEN = "Something went wrong here; the request id finds it in the log."
 TITLES = {404: "Not found", 405: "Method not allowed"}
 log = structlog.get_logger("dlmp.http")
 
@@ -61,7 +62,8 @@ class StrictRoute(APIRoute):
                 await admit(request)
             wanted = getattr(self.body_field.field_info, "media_type", JSON) if self.body_field is not None else None
             if wanted is not None and not _is_of(wanted, request.headers):
-                raise UnsupportedMedia("not_json", f"The body must be {wanted}, and its Content-Type say so.")
+                message = f"The body must be {wanted}, and its Content-Type say so."
+                raise UnsupportedMedia("unsupported_media_type", message)
             try:
                 return await handler(_StrictRequest(request.scope, request.receive))
             except StarletteHTTPException as error:
@@ -107,17 +109,17 @@ def handle_errors(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)
         title = TITLES.get(error.status_code, "Request refused")
-        refusal = Refusal(title.lower().replace(" ", "_"), f"{title}.", headers=error.headers)
+        headers = dict(error.headers or {})
+        path = getattr(request.scope.get("route"), "path", "")
+        if error.status_code == 405 and path in app.openapi()["paths"]:  # the header has those of one route alone
+            headers["Allow"] = ", ".join(sorted(method.upper() for method in app.openapi()["paths"][path]))
+        refusal = Refusal(title.lower().replace(" ", "_"), f"{title}.", headers=headers)
         body = refusal.body(request.scope.get("request_id", "")) | {"title": title, "status": error.status_code}
         return JSONResponse(body, error.status_code, headers=refusal.headers, media_type=MEDIA_TYPE)
-
-    async def broken(request: Request, error: Exception) -> Response:
-        return problem(request, Refusal("internal", "Something went wrong here; the request id finds it in the log."))
 
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(StarletteHTTPException, http_error)
-    app.add_exception_handler(Exception, broken)
 
 
 class Metrics:
@@ -163,14 +165,14 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, request_id, status = time.perf_counter(), new_id("req"), 500
+        began, request_id, status, is_begun = time.perf_counter(), new_id("req"), 500, False
         scope["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_begun = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
                 headers.setdefault("cache-control", "no-store")
@@ -179,6 +181,10 @@ class Edge:
 
         try:
             await self._limited(scope, receive, answer)
+        except Exception:
+            if not is_begun:
+                await problem(Request(scope), Refusal("internal", BROKEN))(scope, receive, answer)
+            raise
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "none")

@@ -1,17 +1,15 @@
 """Names of things: a prefix that says what it is, and 96 random bits.
 
-A name is no secret, so that its bits need not come from the system, which takes longer than all else of a request.
+A name is no secret, but of a weaker source those that are seen would tell which ones others were given, and how many.
 """
 
-import random
+import secrets
 
 KEY, PARTICIPANT, RESOURCE, FEEDER = "key", "par", "res", "fdr"
 MARKET, BID, SUBMISSION, RUN = "mkt", "bid", "sub", "run"
 WEBHOOK, DELIVERY = "whk", "dlv"
 
-_NAMES = random.Random()  # seeded by the system, in each process
-
 
 def new_id(prefix: str) -> str:
     """Return a new name for a thing of the kind `prefix`."""
-    return f"{prefix}_{_NAMES.getrandbits(96):024x}"
+    return f"{prefix}_{secrets.token_hex(12)}"

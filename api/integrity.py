@@ -28,7 +28,7 @@ from api.store.tables import (
     versions,
     webhooks,
 )
-from api.store.vouching import ENDED, kept_rows, row_name, row_sha256
+from api.store.vouching import AT_ONCE, ENDED, kept_rows, row_name, row_sha256
 
 VOUCHED = (
     *(participants, keys, feeders, resources, markets, submissions, bids, runs, results, versions, readings, webhooks),
@@ -37,7 +37,10 @@ NOT_WRITTEN = "is not what was written"
 
 
 def faults_in_store(connection: Connection) -> Iterator[str]:
-    """Everything that is not what was written, in words; nothing where all is whole."""
+    """Everything that is not what was written, in words; nothing where all is whole.
+
+    While the service writes, `connection` must be a steady one.
+    """
     try:
         yield from broken_links(connection)
         record = _Record(connection)
@@ -59,12 +62,14 @@ class _Record:
         self.hashes: dict[str, str] = {}
         self.submissions = 0
         self._states: dict[tuple[str, int], str] = {}
-        for row in connection.execute(audit.select().order_by(audit.c.sequence)):
-            self.hashes |= row.rows
-            if row.action == "bids.submit":
-                self.submissions += 1
-                for bid in row.after["bids"]:
-                    self._note(bid["bid_id"], bid["version"], bid["state"])
+        query = audit.select().order_by(audit.c.sequence).execution_options(yield_per=AT_ONCE)
+        with connection.execute(query) as rows:
+            for row in rows:
+                self.hashes |= row.rows
+                if row.action == "bids.submit":
+                    self.submissions += 1
+                    for bid in row.after["bids"]:
+                        self._note(bid["bid_id"], bid["version"], bid["state"])
 
     def _note(self, bid_id: str, version: int, state: str) -> None:
         self._states[bid_id, version] = state

@@ -15,6 +15,7 @@ from api.oidc import Provider
 from api.settings import ServiceSettings
 from api.store.database import open_database
 from api.store.writer import Handler, Writer
+from api.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Service:
     metrics: Metrics
     accept: Handler
     destinations: Destinations
+    streams: Streams
     in_flight: set[tuple[str, str]] = field(default_factory=set)
     ending: threading.Event = field(default_factory=threading.Event)
 
@@ -60,4 +62,5 @@ def new_service(settings: ServiceSettings, clock: Clock = system_clock) -> Servi
     other = Provider(settings).identify if settings.oidc_issuer else None
     keyring = Keyring(engine, clock, settings.rate_per_second, settings.rate_burst, other)
     accept = submission_handler(settings.max_bids_per_market, settings.max_blocks_per_market, clock)
-    return Service(settings, clock, engine, Writer(engine), keyring, Metrics(), accept, Destinations(settings))
+    parts = (Writer(engine), keyring, Metrics(), accept, Destinations(settings), Streams(settings.max_streams))
+    return Service(settings, clock, engine, *parts)

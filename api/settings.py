@@ -24,6 +24,10 @@ class ServiceSettings(BaseSettings):
     max_blocks_per_market: int = Field(50, gt=0, description="Most block bids of a participant in a market.")
     rate_per_second: float = Field(2_000.0, gt=0, description="Requests of a key or address, on average [1/s].")
     rate_burst: float = Field(4_000.0, ge=1, description="Requests of a key or address at once.")
+    max_streams: int = Field(50, gt=0, description="Streams of events of a key, or of an address without one, at once.")
+    stream_s: float = Field(
+        3600.0, gt=0, description="A stream of events ends after so long, to be asked for again [s]."
+    )
     run_time_limit_s: float = Field(600.0, gt=0, description="Longest time that a run may take [s].")
     run_memory_limit_mib: int = Field(8 * KIB, gt=0, description="Most memory that a run may take [MiB].")
     lease_s: float = Field(10.0, gt=0, description="A run whose worker gives no sign for so long is taken up [s].")

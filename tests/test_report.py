@@ -12,9 +12,10 @@ from settlementcases import capacity_by_hand, with_services
 
 from dlmp.certificate import Certificate
 from dlmp.clearing import NOT_CONVERGED, Clearing, clear
+from dlmp.cli.terminal import print_rows
 from dlmp.errors import InfeasibleError, PowerFlowError
 from dlmp.market import simple_case
-from dlmp.report import case_rows, clearing_rows, limits_table, lines, power_flow_rows, price_table, verdict
+from dlmp.report import case_rows, clearing_rows, limits_table, power_flow_rows, price_table, verdict
 from dlmp.settings import Settings
 from dlmp.uniqueness import PriceRange
 
@@ -186,8 +187,9 @@ def test_a_load_that_the_feeder_cannot_carry_is_an_error():
         power_flow_rows(replace(case, load_p_kw=20 * case.load_p_kw))
 
 
-def test_lines_align_their_texts():
-    text = lines([("a", "first"), ("a longer label", "second")]).plain.splitlines()
+def test_lines_align_their_texts(capsys):
+    print_rows([("a", "first"), ("a longer label", "second")])
+    text = capsys.readouterr().out.splitlines()
     assert [line.index(word) for line, word in zip(text, ("first", "second"), strict=True)] == [18, 18]
 
 

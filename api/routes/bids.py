@@ -204,12 +204,18 @@ def _etag(bid_id: str, version: int) -> str:
 
 
 def _version(bid_id: str, if_match: str | None) -> int:
-    """Version that an ``If-Match`` names."""
+    """Newest version that an ``If-Match`` names."""
     if if_match is None:
         raise BadRequest("if_match_needed", "The header If-Match must hold the ETag of the version that you read.")
-    _, _, text = if_match.strip('"').rpartition("-")
-    if text.isdecimal() and len(text) < 10 and _etag(bid_id, int(text)) == if_match:
-        return int(text)
+    named = []
+    for tag in if_match.split(","):
+        text = tag.strip().strip('"').rpartition("-")[2]
+        if text.isdecimal() and len(text) < 10 and _etag(bid_id, int(text)) == tag.strip():
+            named.append(int(text))
+    if named:
+        return max(named)  # an older one cannot be the newest
+    if if_match.strip() == "*":
+        raise BadRequest("if_match_needed", "If-Match must name the version that you read, which * does not.")
     raise PreconditionFailed("bid_changed", "If-Match is not the ETag of a version of this bid.")
 
 

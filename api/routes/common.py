@@ -13,7 +13,7 @@ from fastapi.security import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.responses import JSONResponse
 
-from api.auth import Keyring, Principal
+from api.auth import NOBODY, Keyring, Principal
 from api.errors import MEDIA_TYPE, BadRequest
 from api.schemas.common import ID_PATTERN
 from api.service import Service
@@ -31,7 +31,7 @@ CAN_REFUSE = {
     413: "The body is larger than the limit.",
     415: "The body does not say that it is JSON.",
     422: "What was sent is wrong; `errors` has every problem, with a JSON pointer and a code.",
-    429: "Too many requests of this key or address.",
+    429: "Too many requests, or streams at once, of this key or address.",
     503: "Not now.",
 }
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -70,6 +70,16 @@ async def service_of(request: Request) -> Service:
 ServiceHere = Annotated[Service, Depends(service_of)]
 
 
+def caller_of(request: Request, who: Principal) -> str:
+    """Whose streams are counted together: those of a key, or without one those of an address."""
+    return address_of(request) if who is NOBODY else who.key_id
+
+
+def address_of(request: Request) -> str:
+    """Address that a request came from."""
+    return request.client.host if request.client else ""
+
+
 class requires(SecurityBase):  # noqa: N801
     """A dependency that gives who asks; a `StrictRoute` refuses those without `scope` before it reads a body.
 
@@ -91,7 +101,7 @@ class requires(SecurityBase):  # noqa: N801
         keyring: Keyring = request.app.state.service.keyring
         credentials = await BEARER(request)
         token = credentials.credentials if credentials else None
-        keyring.count_stranger(token, request.client.host if request.client else "")
+        keyring.count_stranger(token, address_of(request))
         who = keyring.recall(token)
         if who is None:
             who = await asyncio.to_thread(keyring.identify, token)

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
@@ -10,10 +12,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sqlalchemy import Connection, func, select
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from api import gate, publication, registry
-from api.auth import Principal
+from api.auth import NOBODY, Principal
 from api.clock import rfc3339, rfc3339_or_none
+from api.errors import Unauthenticated
 from api.gate import Seen, Step, interval_start, is_new, latch, state_at
 from api.http import StrictRoute
 from api.masking import bids_public_at
@@ -24,6 +28,7 @@ from api.routes.common import (
     Responses,
     ServiceHere,
     answered,
+    caller_of,
     cursor_of,
     refusals,
     requires,
@@ -36,6 +41,7 @@ from api.service import Service
 from api.store.rows import row_of
 from api.store.tables import QUEUED, RUNNING, markets, runs, versions
 from api.store.writer import Handler, each
+from api.streams import WATCH_S
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 ADD, OPEN, CLOSE = each(registry.add_market), each(gate.open_market), each(gate.close_market)
@@ -47,7 +53,7 @@ CanRead = Annotated[Principal, Depends(requires("markets:read"))]
 CanWrite = Annotated[Principal, Depends(requires("markets:write"))]
 CanReadRuns = Annotated[Principal, Depends(requires("runs:read"))]
 CanRun = Annotated[Principal, Depends(requires("runs:write"))]
-WATCH_S, KEEP_ALIVE_S = 0.5, 15.0
+KEEP_ALIVE_S = 15.0
 ZIP: Responses = {200: {"content": {"application/zip": {}}}}
 EVENTS: Responses = {200: {"content": {"text/event-stream": {}}}}
 
@@ -114,7 +120,7 @@ def read_market(market_id: MarketId, service: ServiceHere, who: CanRead) -> Resp
 )
 async def follow_market(market_id: MarketId, request: Request, service: ServiceHere, who: CanRead) -> StreamingResponse:
     """Follow a market by server-sent events; each event is the market as it is then, its state the event's name."""
-    return await _followed(service, request, partial(_market_of, service, market_id), lambda market: False)
+    return await _followed(service, request, who, partial(_market_of, service, market_id), lambda market: False)
 
 
 @router.post(
@@ -252,7 +258,7 @@ def read_snapshot(run_id: RunId, service: ServiceHere, who: CanReadRuns) -> Resp
 async def follow_run(run_id: RunId, request: Request, service: ServiceHere, who: CanReadRuns) -> StreamingResponse:
     """Follow a run by server-sent events until it has ended; each event is the run as it is then."""
     return await _followed(
-        service, request, partial(_run_of, service, run_id), lambda run: run["state"] not in (QUEUED, RUNNING)
+        service, request, who, partial(_run_of, service, run_id), lambda run: run["state"] not in (QUEUED, RUNNING)
     )
 
 
@@ -270,14 +276,43 @@ async def cancel(run_id: RunId, service: ServiceHere, who: CanRun) -> Response:
     return answered(202, _run_of(service, run_id))
 
 
+class _Stream(StreamingResponse):
+    """Server-sent events, counted among their caller's streams until they end."""
+
+    def __init__(self, events: AsyncIterator[str], counted: ExitStack):
+        super().__init__(events, media_type="text/event-stream")
+        self._counted = counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._counted:
+            await super().__call__(scope, receive, send)
+
+
 async def _followed(
     service: Service,
     request: Request,
+    who: Principal,
     read: Callable[[], dict[str, Any]],
     has_ended: Callable[[dict[str, Any]], bool],
 ) -> StreamingResponse:
-    """Send what `read` gives whenever it has changed, and a comment now and then so that nobody hangs up."""
+    """Send what `read` gives whenever it has changed, and a comment now and then so that nobody hangs up.
+
+    The stream ends with the right to it, and at its longest life; whoever follows on asks again.
+    """
+    token = request.headers.get("authorization", "").partition(" ")[2] if who is not NOBODY else None
+    path = request.url.path
+    ends_at = time.monotonic() + service.settings.stream_s
     first = await asyncio.to_thread(read)
+
+    async def may_go_on() -> bool:
+        if service.ending.is_set() or time.monotonic() >= ends_at or await request.is_disconnected():
+            return False
+        try:
+            if service.keyring.recall(token) is None:
+                await asyncio.to_thread(service.keyring.identify, token)
+        except Unauthenticated:
+            return False
+        return True
 
     async def events() -> AsyncIterator[str]:
         now, last, silent_s = first, "", 0.0
@@ -289,13 +324,17 @@ async def _followed(
             elif silent_s >= KEEP_ALIVE_S:
                 silent_s = 0.0
                 yield ": still here\n\n"
-            if has_ended(now) or service.ending.is_set() or await request.is_disconnected():
+            if has_ended(now):
                 return
             await asyncio.sleep(WATCH_S)
+            if not await may_go_on():
+                return
             silent_s += WATCH_S
-            now = await asyncio.to_thread(read)
+            now = await service.streams.latest(path, read)
 
-    return StreamingResponse(events(), media_type="text/event-stream")
+    counted = ExitStack()
+    counted.enter_context(service.streams.of(caller_of(request, who), path))
+    return _Stream(events(), counted)
 
 
 async def _move(service: Service, who: Principal, handler: Handler, market_id: str) -> Response:

@@ -54,6 +54,7 @@ ADD_FEEDER, ADD_RESOURCE, RETIRE = (
     each(registry.retire_resource),
 )
 KNOWN: Responses = {200: {"model": FeederOut, "description": "The version that has this content already."}}
+FEEDER_COLUMNS = [column for column in feeders.c if column.name != "files"]
 Name = Annotated[Id, Path(description="Name of the thing.")]
 
 
@@ -103,7 +104,11 @@ def list_participants(
     responses=refusals(400, 403, 413, 422),
 )
 async def issue_key(body: KeyIn, service: ServiceHere, who: Annotated[Principal, _can("keys:write")]) -> Response:
-    """Issue an API key; the whole of it is in this answer only."""
+    """Issue an API key, with no scope that yours has not; the whole of it is in this answer only.
+
+    A participant's key needs the scope `participant_keys:write` besides.
+    """
+    who.require_what_is_given(body.role, body.scopes)
     name, whole = await service.writer.do(ISSUE_KEY, Asked(who.key_id, service.clock(), body.model_dump()))
     return answered(201, _one(service, keys, name, _key) | {"key": whole})
 
@@ -158,7 +163,7 @@ def list_feeders(
     service: ServiceHere, who: Annotated[Principal, _can("feeders:read")], cursor: Cursor = None, limit: Limit = 100
 ) -> Response:
     """List the versions of all feeders."""
-    return _page(service, select(feeders), feeders, _feeder, cursor, limit)
+    return _page(service, select(*FEEDER_COLUMNS), feeders, _feeder, cursor, limit)
 
 
 @router.get(
@@ -247,8 +252,9 @@ async def retire_resource(
 
 
 def _one(service: Service, table: Any, name: str, write: Any) -> dict[str, Any]:
+    columns = FEEDER_COLUMNS if table is feeders else ()
     with service.engine.connect() as connection:
-        document: dict[str, Any] = write(row_of(connection, table, name))
+        document: dict[str, Any] = write(row_of(connection, table, name, columns))
     return document
 
 

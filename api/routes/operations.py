@@ -15,6 +15,7 @@ from api.integrity import faults_in_store
 from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, row_position
 from api.schemas.common import Page
 from api.schemas.operations import AuditCheck, EntryOut, Health
+from api.store.database import steady
 from api.store.tables import audit, chain
 
 router = APIRouter(route_class=StrictRoute)
@@ -48,7 +49,7 @@ def read_audit(service: ServiceHere, who: CanAudit, cursor: Cursor = None, limit
 )
 def verify_audit(service: ServiceHere, who: CanAudit) -> Response:
     """Compare every hash with what it stands for; a byte that was altered is found."""
-    with service.engine.connect() as connection:
+    with steady(service.engine) as connection:
         found = list(faults_in_store(connection))
         head = connection.execute(select(chain)).one()
     return answered(200, {"is_whole": not found, "entries": head.sequence, "head": head.hash, "faults": found})

@@ -1,5 +1,6 @@
 """What was published: prices for all, awards and statements for those they concern."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -8,14 +9,14 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from sqlalchemy import Connection, and_, select
 from starlette.responses import StreamingResponse
 
 from api.auth import Principal
 from api.clock import rfc3339
 from api.errors import NotFound
-from api.frames import TIME_FORMAT, chosen, csv_chunks, page, parquet_bytes, result_table
+from api.frames import chosen, csv_chunks, page, parquet_bytes, result_table
 from api.http import StrictRoute
 from api.masking import are_bids_public, masked
 from api.oasis import oasis_table
@@ -80,6 +81,7 @@ class _Published:
     version: Any
     previous: Any
     newest: int
+    variant: str
 
     @property
     def head(self) -> dict[str, Any]:
@@ -97,8 +99,13 @@ class _Published:
 
     @property
     def etag(self) -> str:
-        """Changes when what is said changes."""
-        return f'"{self.version.run_id}-{self.version.price_version}-{self.newest}"'
+        """Changes when what is said changes; another asker, form or page has another."""
+        return f'"{self.version.run_id}-{self.version.price_version}-{self.newest}-{self.market.stage}-{self.variant}"'
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What caches are told."""
+        return {"ETag": self.etag, "Cache-Control": CACHE, "Vary": "Authorization"}
 
     def is_known(self, if_none_match: str | None) -> bool:
         """Whether an ``If-None-Match`` names what would be said (RFC 9110, weak comparison)."""
@@ -108,7 +115,7 @@ class _Published:
     @property
     def unchanged(self) -> Response:
         """The answer to someone who has it."""
-        return Response(status_code=304, headers={"ETag": self.etag, "Cache-Control": CACHE})
+        return Response(status_code=304, headers=self.headers)
 
 
 @dataclass(frozen=True)
@@ -121,12 +128,23 @@ class _Reading:
     if_none_match: str | None
     cursor: str | None
     limit: int
+    query: str
 
-    def answer(self, table_of: Callable[[Connection, _Published], pa.Table], form: str = "json") -> Response:
-        """Answer with the table that `table_of` makes of the version, in a `form`; with nothing where it is known."""
+    def answer(
+        self,
+        table_of: Callable[[Connection, _Published], pa.Table],
+        form: str = "json",
+        own: Principal | None = None,
+    ) -> Response:
+        """Answer with the table that `table_of` makes of the version, in a `form`; with nothing where it is known.
+
+        `own` is who asks where each participant is told something else.
+        """
+        whose = "" if own is None else own.participant_id or own.role
+        variant = hashlib.sha256(f"{whose}\n{self.query}".encode()).hexdigest()[:16]
         version, first = version_position(self.cursor, self.price_version)
         with self.service.engine.connect() as connection:
-            published = _published(connection, self.market_id, version)
+            published = _published(connection, self.market_id, version, variant)
             if published.is_known(self.if_none_match):
                 return published.unchanged
             table = table_of(connection, published)
@@ -134,6 +152,7 @@ class _Reading:
 
 
 async def _reading(
+    request: Request,
     service: ServiceHere,
     market_id: MarketId,
     price_version: Version = None,
@@ -141,7 +160,7 @@ async def _reading(
     cursor: Cursor = None,
     limit: Limit = 1_000,
 ) -> _Reading:
-    return _Reading(service, market_id, price_version, if_none_match, cursor, limit)
+    return _Reading(service, market_id, price_version, if_none_match, cursor, limit, request.url.query)
 
 
 Reading = Annotated[_Reading, Depends(_reading)]
@@ -193,7 +212,7 @@ def read_prices(
     form: PriceFormat = "json",
 ) -> Response:
     """Read nodal prices of real and reactive power with their parts, which add up to them."""
-    begins = None if interval_start is None else interval_start.strftime(TIME_FORMAT)
+    begins = None if interval_start is None else rfc3339(interval_start)
 
     def prices(connection: Connection, published: _Published) -> pa.Table:
         table = result_table(connection, published.version.run_id, "prices")
@@ -220,13 +239,13 @@ def read_price_shares(
     form: Format = "json",
 ) -> Response:
     """Read the share of the substation, of losses and of each binding limit in each price; they add up to it."""
-    begins = None if interval_start is None else interval_start.strftime(TIME_FORMAT)
+    begins = None if interval_start is None else rfc3339(interval_start)
 
     def shares(connection: Connection, published: _Published) -> pa.Table:
         table = result_table(connection, published.version.run_id, PRICE_SHARES)
         return _masked(connection, who, published, chosen(table, {"interval_start": begins, "bus": bus}))
 
-    return reading.answer(shares, form)
+    return reading.answer(shares, form, own=who)
 
 
 @router.get(
@@ -248,7 +267,7 @@ def read_limits(
         table = result_table(connection, published.version.run_id, "binding_limits")
         return _masked(connection, who, published, table)
 
-    return reading.answer(limits, form)
+    return reading.answer(limits, form, own=who)
 
 
 @router.get(
@@ -299,7 +318,7 @@ def read_broken_limits(
         table = result_table(connection, published.version.run_id, "broken_limits")
         return _masked(connection, who, published, table)
 
-    return reading.answer(limits, form)
+    return reading.answer(limits, form, own=who)
 
 
 @router.get(
@@ -324,7 +343,7 @@ def read_awards(
         own = pa.array(_own_resources(connection, who, published), pa.string())
         return table.filter(pc.is_in(table["resource"], own))
 
-    return reading.answer(awards, form)
+    return reading.answer(awards, form, who)
 
 
 @router.get(
@@ -342,7 +361,7 @@ def read_statements(
     def statement(connection: Connection, published: _Published) -> pa.Table:
         return _statement(connection, who, published.version.run_id)
 
-    return reading.answer(statement, form)
+    return reading.answer(statement, form, who)
 
 
 @router.get(
@@ -363,16 +382,16 @@ def read_delta(reading: Reading, who: Annotated[Principal, Depends(requires("sta
         )
         return pa.Table.from_pylist(_delta(before, after), DELTA)
 
-    return reading.answer(delta)
+    return reading.answer(delta, own=who)
 
 
-def _published(connection: Connection, market_id: str, number: int | None) -> _Published:
+def _published(connection: Connection, market_id: str, number: int | None, variant: str) -> _Published:
     market = row_of(connection, markets, market_id)
     known = published_versions(connection, market_id)
     wanted = len(known) if number is None else number
     if not 1 <= wanted <= len(known):
         raise NotFound("published version")
-    return _Published(market, known[wanted - 1], known[wanted - 2] if wanted > 1 else None, len(known))
+    return _Published(market, known[wanted - 1], known[wanted - 2] if wanted > 1 else None, len(known), variant)
 
 
 def _own_resources(connection: Connection, who: Principal, published: _Published) -> list[str]:
@@ -418,7 +437,7 @@ def _by_key(table: pa.Table) -> dict[tuple[str, ...], tuple[float, Decimal]]:
 
 
 def _answer(published: _Published, table: pa.Table, form: str, first: int, limit: int) -> Response:
-    headers = {"ETag": published.etag, "Cache-Control": CACHE}
+    headers = published.headers
     if form == "json":
         items, following = page(table, first, limit)
         place = None if following is None else cursor_of([published.version.price_version, following])

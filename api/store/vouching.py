@@ -28,7 +28,8 @@ The terms of a bid are hashed in its column ``content_sha256``, and its state fo
 run is hashed when it has ended.
 """
 
-
+AT_ONCE = 50
+"""Rows that are read at once."""
 ENDED = "ended"
 """What is added to the name of a run for the hash of its whole row once it has ended."""
 
@@ -84,9 +85,10 @@ def vouch_again(connection: Connection, table: Table, own: ColumnElement[bool]) 
 
 
 def kept_rows(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
-    """Rows of a table, with times and documents as they are kept."""
+    """Rows of a table, with times and documents as they are kept; few at a time, for those of results are large."""
     is_text = {column.name for column in table.c if isinstance(column.type, Document | UtcTime)}
     columns = [type_coerce(column, Text).label(column.name) if column.name in is_text else column for column in table.c]
-    for row in connection.execute(select(*columns).order_by(*table.primary_key)):
-        values = dict(row._mapping)
-        yield {name: Kept(value) if name in is_text and value is not None else value for name, value in values.items()}
+    query = select(*columns).order_by(*table.primary_key).execution_options(yield_per=AT_ONCE)
+    with connection.execute(query) as rows:
+        for values in rows.mappings():
+            yield {name: Kept(text) if name in is_text and text is not None else text for name, text in values.items()}

@@ -48,7 +48,7 @@ def submit_command(
     key_file: KeyFile = None,
     key: KeyVariable = None,
 ) -> None:
-    """Place the bids of a file, all or none; every line that is wrong is told."""
+    """Place the bids of a file, up to 1,000 all or none; every line that is wrong is told."""
     kept = outbox or Path(typer.get_app_dir("dlmp")) / "outbox.sqlite"
     with _client(url, key_file, key, kept) as client:
         for resent in client.resend():
@@ -56,6 +56,9 @@ def submit_command(
             typer.echo(f"dlmp: an earlier submission without an answer was sent again and {told}", err=True)
         chosen = client.market(market) if market else _open_market(client)
         bids = read_bids(file, chosen, client.resources(chosen.feeder))
+        if not per_item and len(bids.bids) > MOST_BIDS:
+            message = f"are more than the {MOST_BIDS:,} that can be placed all or none: divide them, or give --per-item"
+            raise InputError([Problem(file.name, "bids", len(bids.bids), message)])
         accepted, faults = _submit(client, bids, PER_ITEM if per_item else ATOMIC)
     receipts = ", ".join(f"{receipt.submission_id} at {receipt.received_at}" for receipt in accepted)
     count = sum(len(receipt.bid_ids) for receipt in accepted)

@@ -4,6 +4,7 @@ The header tells which table it is: ``bids.csv``, ``reactive_bids.csv``, ``block
 there may be a ``store_profile.csv``.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ BID_COLUMNS = (
     Column("is_self_scheduled", "integer", required=False, default=0),
 )
 PROFILE_FILE = "store_profile.csv"
+SCHEDULED = "must be blank: the row is self-scheduled, which is to be taken at any price"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -112,8 +114,12 @@ def _require_interval(table: Table, column: str, market: Market, problems: Probl
 
 def _energy_bids(table: Table, path: Path, market: Market, known: dict[str, str], problems: Problems) -> Found:
     rows = table.rows
-    has_price = rows.price_usd_per_mwh.notna() | (rows.is_self_scheduled == 1)
-    _require(table, "price_usd_per_mwh", has_price, "must not be blank", problems)
+    is_scheduled = rows.is_self_scheduled == 1
+    has_price, has_end = rows.price_usd_per_mwh.notna(), rows.price_end_usd_per_mwh.notna()
+    _require(table, "is_self_scheduled", rows.is_self_scheduled.isin((0, 1)), "must be 0 or 1", problems)
+    _require(table, "price_usd_per_mwh", has_price | (rows.is_self_scheduled != 0), "must not be blank", problems)
+    _require(table, "price_usd_per_mwh", ~(has_price & is_scheduled), SCHEDULED, problems)
+    _require(table, "price_end_usd_per_mwh", ~(has_end & is_scheduled), SCHEDULED, problems)
     rows = rows.assign(product=rows.is_self_scheduled.map({1: SELF_SCHEDULE}).fillna(ENERGY))
     return _curves(table, rows, market, known, problems)
 
@@ -132,7 +138,8 @@ def _curves(table: Table, rows: pd.DataFrame, market: Market, known: dict[str, s
         product = first["product"]
         begins, ends = _times(market, int(first.interval), int(first.interval))
         names = list(CURVES.get(product, CURVES[ENERGY]))
-        bid = Bid(market.id, known[first.resource], first.side, _segments(curve[names]), begins, ends, product)
+        segments = [(_sum_kw(curve),)] if product == SELF_SCHEDULE else _segments(curve[names])
+        bid = Bid(market.id, known[first.resource], first.side, segments, begins, ends, product)
         bids.append((bid, tuple(curve.index.tolist())))
     return bids
 
@@ -142,6 +149,11 @@ def _segments(curve: pd.DataFrame) -> list[tuple[float | None, ...]]:
         tuple(None if pd.isna(value) else float(value) for value in row)
         for row in curve.itertuples(index=False, name=None)
     ]
+
+
+def _sum_kw(rows: pd.DataFrame) -> float:
+    """Quantity of all rows together, without what adding binary fractions leaves in the last digits."""
+    return round(math.fsum(rows.quantity_kw), 6)
 
 
 def _blocks(table: Table, path: Path, market: Market, known: dict[str, str], problems: Problems) -> Found:

@@ -43,7 +43,13 @@ class Bid:
     product: str = ENERGY
 
     def body(self) -> dict[str, Any]:
-        """Return the bid as the service takes it; both of its times must be given."""
+        """Return the bid as the service takes it; both of its times must be given.
+
+        Raises
+        ------
+        ValueError
+            When a self-schedule or a service has other than one quantity.
+        """
         head: dict[str, Any] = {name: getattr(self, name) for name in PLACE}
         head["product"] = self.product
         if self.side is not None:
@@ -51,6 +57,8 @@ class Bid:
         if self.product in CURVES:
             curve = CURVES[self.product]
             return head | {"segments": [_filled(zip(curve, part, strict=False)) for part in self.segments]}
+        if len(self.segments) != 1:
+            raise ValueError(f"a bid of {self.product} has one quantity, not {len(self.segments)}")
         offer = ("quantity_kw",) if self.product == SELF_SCHEDULE else ("quantity", "price_usd_per_mw_h")
         return head | _filled(zip(offer, self.segments[0], strict=False))
 

@@ -1,5 +1,6 @@
 """The client: a method for each thing that aggregators and operators do."""
 
+import hashlib
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -58,8 +59,7 @@ class Client:
         timeout_s: float = 30.0,
         attempts: int = 8,
     ):
-        account = (key or "").removeprefix("dlmp_").partition(".")[0]
-        kept = None if outbox is None else Outbox(outbox, url, account)
+        kept = None if outbox is None else Outbox(outbox, str(httpx.URL(url)).rstrip("/"), _account(key or ""))
         self._transport = Transport(url, key, timeout_s, attempts, kept)
 
     def __enter__(self) -> Self:
@@ -316,6 +316,12 @@ class Client:
                 body["interval_end"] = bid.interval_end or day.ends_at
             bodies.append(body)
         return bodies
+
+
+def _account(key: str) -> str:
+    """Name of an API key, without its secret; of another token a hash."""
+    name, dot, _ = key.removeprefix("dlmp_").partition(".")
+    return name if key.startswith("dlmp_") and dot else hashlib.sha256(key.encode()).hexdigest()
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

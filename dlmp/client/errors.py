@@ -21,6 +21,8 @@ from dlmp.errors import DlmpError
 
 IN_FLIGHT = "in_flight"
 NOT_NOW = (429, 503)
+ABOUT_THE_SENDER = (401, 403, 408)
+TYPE_PREFIX = "urn:dlmp:problem:"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class ServiceError(DlmpError):
 
 
 class NoAnswerError(ServiceError):
-    """No answer came; a write with an idempotency key stays in the outbox, to be sent again."""
+    """No answer came, or none of the service; a write with an idempotency key stays in the outbox, to be sent again."""
 
 
 class _AnsweredError(ServiceError):
@@ -116,6 +118,12 @@ def faults_of(errors: Sequence[Mapping[str, Any]]) -> tuple[Fault, ...]:
 def is_not_now(status: int, problem: Mapping[str, Any]) -> bool:
     """Whether an answer says that the same request may succeed later."""
     return status in NOT_NOW or (status == 409 and problem.get("code") == IN_FLIGHT)
+
+
+def is_final(status: int, problem: Mapping[str, Any]) -> bool:
+    """Whether the service itself refuses a request for good, whatever key it is sent with."""
+    is_ours = str(problem.get("type", "")).startswith(TYPE_PREFIX)
+    return is_ours and status < 500 and status not in ABOUT_THE_SENDER and not is_not_now(status, problem)
 
 
 def error_of(status: int, problem: Mapping[str, Any]) -> _AnsweredError:

@@ -13,12 +13,20 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-TABLE = """
+TABLES = """
 CREATE TABLE IF NOT EXISTS requests (
     number INTEGER PRIMARY KEY, service TEXT NOT NULL, account TEXT NOT NULL, idempotency_key TEXT NOT NULL,
     method TEXT NOT NULL, path TEXT NOT NULL, headers TEXT NOT NULL, content BLOB NOT NULL, created_at REAL NOT NULL,
-    status INTEGER, answer BLOB, UNIQUE (service, account, idempotency_key))
+    status INTEGER, answer BLOB, UNIQUE (service, account, idempotency_key));
+CREATE TABLE IF NOT EXISTS accounts (
+    service TEXT NOT NULL, account TEXT NOT NULL, participant TEXT NOT NULL, PRIMARY KEY (service, account));
 """
+OWN = """
+service = :service AND account IN (
+    SELECT :account UNION SELECT one.account FROM accounts AS one JOIN accounts AS own USING (service, participant)
+    WHERE own.service = :service AND own.account = :account)
+"""
+"""Requests of this account, and of others of the same participant."""
 COLUMNS = "idempotency_key, method, path, headers, content"
 BUSY_TIMEOUT_S = 30.0
 
@@ -47,7 +55,7 @@ class Request:
 
 
 class Outbox:
-    """Requests of one account at one service; a file may serve several.
+    """Requests of one account at one service, and of others of its participant; a file may serve several.
 
     Parameters
     ----------
@@ -60,12 +68,13 @@ class Outbox:
     def __init__(self, path: str | PathLike[str], service: str, account: str):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self._own = service, account
+        self._named: dict[str, object] = {"service": service, "account": account}
         self._lock = threading.Lock()
         self._file = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         Path(path).chmod(0o600)
         self._file.execute("PRAGMA journal_mode = WAL")
         self._file.execute("PRAGMA synchronous = FULL")
-        self._file.execute(TABLE)
+        self._file.executescript(TABLES)
 
     def add(self, request: Request) -> None:
         """Keep a request; it is on disk when this returns.  Raises `ValueError` when its key names another one."""
@@ -79,19 +88,33 @@ class Outbox:
             if found.fetchone() is None:
                 raise ValueError("this idempotency key was used for another request")
 
+    @property
+    def knows_participant(self) -> bool:
+        """Whether it has been told whose the account is."""
+        own = "service = ? AND account = ?"
+        with self._lock:
+            return self._file.execute(f"SELECT 1 FROM accounts WHERE {own}", self._own).fetchone() is not None
+
+    def belongs_to(self, participant_id: str) -> None:
+        """Keep whose the account is: idempotency keys are the participant's, and outlive an API key."""
+        with self._lock:
+            self._file.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", (*self._own, participant_id))
+
     def answered(self, idempotency_key: str, status: int, answer: bytes) -> None:
         """Keep the answer to a request, which is then not sent again."""
-        own = "service = ? AND account = ? AND idempotency_key = ?"
+        what = {"status": status, "answer": answer, "idempotency_key": idempotency_key}
         with self._lock:
             self._file.execute(
-                f"UPDATE requests SET status = ?, answer = ? WHERE {own}", (status, answer, *self._own, idempotency_key)
+                f"UPDATE requests SET status = :status, answer = :answer WHERE {OWN} "
+                "AND idempotency_key = :idempotency_key",
+                self._named | what,
             )
 
     def unanswered(self) -> list[Request]:
         """Requests without an answer, the oldest first."""
-        own = "service = ? AND account = ? AND status IS NULL"
+        query = f"SELECT {COLUMNS} FROM requests WHERE {OWN} AND status IS NULL ORDER BY number"
         with self._lock:
-            rows = self._file.execute(f"SELECT {COLUMNS} FROM requests WHERE {own} ORDER BY number", self._own)
+            rows = self._file.execute(query, self._named)
             return [
                 Request(key, method, path, json.loads(headers), bytes(content))
                 for key, method, path, headers, content in rows

@@ -162,7 +162,7 @@ class Receipt:
     Parameters
     ----------
     submission_id, sequence
-        Its name, and its place in the order of acceptance over all participants.
+        Its name, and its place in the order of acceptance among those of its participant.
     received_at
         When the service had all of it, which decides about the gate.
     content_sha256

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from dlmp.client.errors import NoAnswerError, error_of, is_not_now
+from dlmp.client.errors import NoAnswerError, error_of, is_final, is_not_now
 from dlmp.client.outbox import Outbox, Request
 
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -77,23 +77,44 @@ class Transport:
         """Write something under its idempotency key, by way of the outbox."""
         if self._outbox is not None:
             self._outbox.add(request)
+            self._learn_whose(self._outbox)
         return self.write_again(request)
 
     def write_again(self, request: Request) -> httpx.Response:
-        """Send a request that is in the outbox already."""
+        """Send a request that is in the outbox already.
+
+        It stays there unless the service itself has carried it out or refused it for good: a proxy's word, or one about
+        the key, says nothing about the bid.
+        """
         headers = {**_content_type(request.content), **request.headers, IDEMPOTENCY_KEY: request.idempotency_key}
         response = self._exchange(
             request.method, request.path, content=request.content, headers=headers, may_repeat=True
         )
-        problem = _problem(response)
-        is_final = response.status_code < 500 and not is_not_now(response.status_code, problem)
-        if self._outbox is not None and is_final:
+        document = _document(response)
+        is_receipt = response.is_success and "submission_id" in document
+        if not (is_receipt or response.is_error):
+            raise NoAnswerError(f"{self._http.base_url} answered {response.status_code} without a receipt")
+        if self._outbox is not None and (is_receipt or is_final(response.status_code, document)):
             self._outbox.answered(request.idempotency_key, response.status_code, response.content)
         return _sound(response)
 
     def unanswered(self) -> list[Request]:
         """Requests of the outbox that have no answer."""
-        return [] if self._outbox is None else self._outbox.unanswered()
+        if self._outbox is None:
+            return []
+        self._learn_whose(self._outbox)
+        return self._outbox.unanswered()
+
+    def _learn_whose(self, outbox: Outbox) -> None:
+        """Tell `outbox` whose the key is, by the resources that it sees, where that can be known now."""
+        if outbox.knows_participant:
+            return
+        try:
+            seen = _document(self._http.get("/v1/resources", params={"limit": 1})).get("items", [])
+        except httpx.TransportError:
+            return
+        for resource in seen:
+            outbox.belongs_to(resource["participant_id"])
 
     def events(self, path: str) -> Iterator[dict[str, Any]]:
         """Follow a stream of events; it ends when the service ends it, or the connection breaks."""
@@ -145,15 +166,18 @@ def _content_type(content: bytes) -> dict[str, str]:
     return {"Content-Type": "application/json"} if content else {}
 
 
-def _problem(response: httpx.Response) -> dict[str, Any]:
-    """Problem details of an answer; empty where it has none."""
-    if not response.is_error:
-        return {}
+def _document(response: httpx.Response) -> dict[str, Any]:
+    """JSON object of an answer; empty where it has none."""
     try:
-        problem = response.json()
+        document = response.json()
     except ValueError:
         return {}
-    return problem if isinstance(problem, dict) else {}
+    return document if isinstance(document, dict) else {}
+
+
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    """Problem details of an answer; empty where it has none."""
+    return _document(response) if response.is_error else {}
 
 
 def _sound(response: httpx.Response) -> httpx.Response:

@@ -11,9 +11,11 @@ from sqlalchemy import Boolean, Float, Integer, LargeBinary, inspect, text
 from sqlalchemy.exc import DBAPIError
 from worlds import DAY_BEGINS, NOW, z
 
+from api import integrity
 from api.integrity import VOUCHED, faults_in_store
 from api.runs import SYSTEM, Cancel, RunRequest, cancel_run, request_run
-from api.store.tables import audit, chain, metadata
+from api.store.tables import audit, chain, metadata, submissions
+from api.store.vouching import kept_rows
 from api.store.writer import each
 
 TABLES = [*VOUCHED, audit, chain]
@@ -222,3 +224,17 @@ def test_the_chain_says_who_did_what_when_and_what_was_before(busy):
     keys = {key["id"]: key["name"] for key in busy.ask("GET", "/v1/keys")["items"]}
     assert (keys[settle["actor"]], keys[by_action["bids.submit"]["actor"]]) == ("operator", "sunny")
     assert [entry["sequence"] for entry in entries] == list(range(1, len(entries) + 1))
+
+
+def test_a_bid_that_is_placed_while_the_chain_is_verified_is_no_fault(world, monkeypatch):
+    def meanwhile(connection, table):
+        if table is submissions:
+            world.placed()
+        yield from kept_rows(connection, table)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(integrity, "kept_rows", meanwhile)
+        before = world.get("/v1/audit/verify", "auditor").json()
+    after = world.get("/v1/audit/verify", "auditor").json()
+    assert (before["faults"], after["faults"]) == ([], [])
+    assert after["entries"] == before["entries"] + 1

@@ -31,7 +31,7 @@ MAY = {
         *("feeders:read", "markets:read", "prices:read", "resources:read", "bids:read", "awards:read"),
         *("statements:read", "meter:read", "runs:read", "participants:read", "keys:read", "audit:read", "metrics:read"),
         *("participants:write", "keys:write", "feeders:write", "resources:write", "markets:write", "runs:write"),
-        *("meter:write", "webhooks:read", "webhooks:write"),
+        *("meter:write", "webhooks:read", "webhooks:write", "participant_keys:write"),
     },
 }
 """What each role may do, written down a second time: an auditor writes nothing, and only participants bid."""
@@ -321,6 +321,35 @@ def without_names(value):
 def test_answers_do_not_depend_on_anothers_bids_before_publication(new_world):
     with new_world(max_bids_per_market=5) as alone, new_world(max_bids_per_market=5) as crowded:
         assert session(alone, 0) == session(crowded, 3)
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "is_given"),
+    [
+        (["keys:write"], {"role": "operator"}, False),
+        (["keys:write"], {"role": "operator", "scopes": ["keys:write"]}, True),
+        (["keys:write"], {"role": "operator", "scopes": ["keys:write", "runs:write"]}, False),
+        (["keys:write"], {"role": "operator", "scopes": []}, True),
+        (["keys:write"], {"role": "auditor"}, False),
+        (["keys:write", "audit:read"], {"role": "auditor", "scopes": ["audit:read"]}, True),
+        (["keys:write"], {"role": "aggregator"}, False),
+        (["keys:write", "participant_keys:write"], {"role": "aggregator"}, True),
+        (["participant_keys:write"], {"role": "aggregator"}, False),
+        (None, {"role": "operator"}, True),
+        (None, {"role": "auditor"}, True),
+    ],
+    ids=str,
+)
+def test_nobody_gives_a_key_more_than_their_own_may(shared, own, given, is_given):
+    issuer = shared.ask("POST", "/v1/keys", {"name": "issuer", "role": "operator", "scopes": own})
+    before = shared.stored()
+    body = {"name": "issued", "participant_id": shared["sunny"] if given["role"] == "aggregator" else None} | given
+    answer = shared.post("/v1/keys", body, None, headers={"Authorization": f"Bearer {issuer['key']}"})
+    if is_given:
+        assert answer.status_code == 201, answer.text
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+        assert shared.stored() == before
 
 
 def test_a_revoked_key_stops_working_at_once(world):

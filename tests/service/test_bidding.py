@@ -498,3 +498,14 @@ def test_a_bid_that_is_withdrawn_between_two_pages_hides_no_other(world):
     assert world.request("DELETE", f"/v1/bids/{names[0]}", "sunny", world.new_key() | {"If-Match": etag}).is_success
     second = world.get(f"/v1/bids?state=live&limit=2&cursor={first['next_cursor']}", "sunny").json()
     assert [bid["id"] for page in (first, second) for bid in page["items"]] == names
+
+
+def test_if_match_may_be_a_list_but_must_name_a_version(world):
+    bid_id = world.placed()
+    _, first = read(world, bid_id)
+    assert amend(world, bid_id, f'"other-1", {first}', segments=curve((50, 12))).status_code == 200
+    assert amend(world, bid_id, f'"other-2",{first}').status_code == 412
+    answer = amend(world, bid_id, "*")
+    assert (answer.status_code, answer.json()["code"]) == (400, "if_match_needed")
+    _, second = read(world, bid_id)
+    assert withdraw(world, bid_id, f"{first}, {second}").status_code == 200

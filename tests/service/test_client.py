@@ -6,7 +6,7 @@ import threading
 from decimal import Decimal
 
 import pytest
-from servers import Desk, Server, flexible, forwarded, hours, in_between, say
+from servers import Desk, Server, flexible, forwarded, hours, in_between, open_desk, say
 
 from dlmp.client import (
     Bid,
@@ -24,6 +24,7 @@ from dlmp.client import (
     Outbox,
     OutOfDateError,
     ServerError,
+    ServiceError,
     Store,
     transport,
 )
@@ -196,7 +197,7 @@ def test_a_bid_of_a_killed_client_is_sent_again_and_stands_once(
     reached, is_over = threading.Event(), threading.Event()
 
     def answer(request, content: bytes) -> bool:
-        if reached.is_set():
+        if reached.is_set() or request.command == "GET":
             response = forwarded(request, content, server.url)
             return say(request, response.status_code, response.json())
         if came_through:
@@ -225,6 +226,8 @@ def test_a_request_is_in_the_outbox_before_it_is_sent_and_answered_after(tmp_pat
     box = tmp_path / "outbox"
 
     def answer(request, content: bytes) -> bool:
+        if request.command == "GET":
+            return say(request, 200, {"items": []})
         other = Outbox(box, url, "key_1")
         seen.append([kept.idempotency_key for kept in other.unanswered()])
         other.close()
@@ -253,7 +256,8 @@ def test_an_idempotency_key_of_another_request_is_refused_before_anything_is_sen
     requests: list[bytes] = []
 
     def answer(request, content: bytes) -> bool:
-        requests.append(content)
+        if request.command == "POST":
+            requests.append(content)
         return say(request, 201, RECEIPT)
 
     with in_between(answer) as url, Client(url, "dlmp_key_1.x", outbox=tmp_path / "o") as client:
@@ -309,6 +313,67 @@ def test_a_fault_of_the_service_leaves_a_bid_in_the_outbox(tmp_path, status: int
         with pytest.raises(ServerError):
             client.submit(BID)
         assert len(client.resend()) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "document"),
+    [
+        (301, {}),
+        (200, {}),
+        (200, "welcome to the hotel"),
+        (404, {}),
+        (404, {"code": "not_found", "type": "about:blank"}),
+        (401, {"type": "urn:dlmp:problem:unknown_key"}),
+        (403, {"type": "urn:dlmp:problem:scope_missing"}),
+        (408, {"type": "urn:dlmp:problem:request_timeout"}),
+    ],
+)
+def test_what_says_nothing_about_a_bid_leaves_it_in_the_outbox(tmp_path, status: int, document: object):
+    with (
+        in_between(lambda request, content: say(request, status, document)) as url,
+        Client(url, "dlmp_key_1.x", outbox=tmp_path / "o") as client,
+    ):
+        with pytest.raises(ServiceError):
+            client.submit(BID)
+        assert [one.receipt for one in client.resend()] == [None]
+        assert len(client.resend()) == 1
+
+
+def test_what_the_service_refuses_for_good_is_not_sent_again(desk: Desk, tmp_path):
+    with desk.client(outbox=tmp_path / "o") as client:
+        with pytest.raises(ContentError):
+            client.submit(desk.bid(kw=5_000.0))
+        assert client.resend() == []
+
+
+def test_a_new_key_of_the_participant_sends_what_the_old_one_left_and_anothers_does_not(
+    server: Server, desk: Desk, tmp_path
+):
+    box, is_lost = tmp_path / "o", threading.Event()
+
+    def answer(request, content: bytes) -> bool:
+        if is_lost.is_set() and request.command == "POST":
+            return False
+        response = forwarded(request, content, server.url)
+        return say(request, response.status_code, response.json())
+
+    with in_between(answer) as url:
+        is_lost.set()
+        with Client(url, desk.key, outbox=box, attempts=1) as client, pytest.raises(NoAnswerError):
+            client.submit(desk.bid())
+        is_lost.clear()
+        other = open_desk(server)
+        with Client(url, other.key, outbox=box) as client:
+            assert client.resend() == []
+        other.operator.close()
+        desk.operator._transport._http.delete(f"/v1/keys/{desk.key.removeprefix('dlmp_').partition('.')[0]}")
+        with Client(url, desk.key, outbox=box) as client:
+            assert [type(one.error) for one in client.resend()] == [NotAuthenticatedError]
+        new = desk.operator.issue_key("new", "aggregator", desk.participant.id).key
+        with Client(url + "/", new, outbox=box) as client:
+            assert [one.error for one in client.resend()] == [None]
+            assert client.resend() == []
+            assert len(client.bids(desk.market.id)) == 1
 
 
 def test_a_write_without_a_key_of_its_own_is_not_repeated_when_its_answer_is_lost(pauses: list[float]):

@@ -40,6 +40,13 @@ def test_the_service_is_not_root_and_its_data_are_a_volume():
     assert steps("VOLUME") == ["/data"]
 
 
+def test_a_password_of_any_characters_reaches_the_service_apart_from_its_database_url():
+    compose = (ROOT / "compose.yaml").read_text("utf-8")
+    url = re.search(r"DLMP_DATABASE_URL: (.*)", compose).group(1)
+    assert "$" not in url
+    assert re.search(r"PGPASSWORD: \${POSTGRES_PASSWORD}", compose)
+
+
 @pytest.mark.nightly
 def test_the_steps_in_an_empty_environment_end_in_a_service_that_is_healthy(tmp_path: Path):
     source, place, data, port = tmp_path / "src", tmp_path / "opt", tmp_path / "data", str(free_port())

@@ -3,8 +3,10 @@
 import json
 import re
 
+import httpx
 import pytest
-from worlds import faults
+from sqlalchemy import event
+from worlds import CASE_TOML, LANE, faults
 
 MARK = "cuttlefish"
 """Stands in what is sent wherever text can; it must not come back."""
@@ -187,7 +189,31 @@ def test_a_malformed_body_is_refused(shared, name):
 
 @pytest.mark.parametrize("content_type", TYPES)
 def test_a_body_that_does_not_say_that_it_is_json_is_refused(shared, content_type):
-    refused(shared, json.dumps(shared.bid()).encode(), 415, set(), content_type)
+    content = json.dumps(shared.bid()).encode()
+    refused(shared, content, 415, set(), content_type)
+    answer = shared.request("POST", "/v1/bids", "sunny", {"Content-Type": content_type}, content=content)
+    assert answer.json()["code"] == "unsupported_media_type"
+
+
+def test_another_method_is_told_all_that_the_path_has(shared):
+    for route, allowed in (("/v1/markets", "GET, POST"), (f"/v1/bids/{'bid_' + 24 * '0'}", "DELETE, GET, PUT")):
+        answer = shared.request("PATCH", route, "operator")
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+def test_a_list_of_feeders_reads_no_files(shared):
+    statements = []
+
+    def note(connection, cursor, statement, *rest):
+        statements.append(statement)
+
+    event.listen(shared.service.engine, "before_cursor_execute", note)
+    assert shared.get("/v1/feeders", None).status_code == 200
+    assert shared.get(f"/v1/feeders/{shared['lane']}", None).status_code == 200
+    event.remove(shared.service.engine, "before_cursor_execute", note)
+    read = [statement for statement in statements if "FROM feeders" in statement]
+    assert len(read) == 2
+    assert not [statement for statement in read if "feeders.files" in statement]
 
 
 def test_a_body_in_pieces_is_cut_off_at_the_limit(shared):
@@ -253,6 +279,49 @@ def test_what_operators_send_is_checked_as_well(shared, name):
     assert faults(answer) == expected
     assert MARK not in answer.text
     assert shared.stored() == before
+
+
+UPLOADS = {
+    "a folder elsewhere": ('source = "tables:./ELSEWHERE"', "source_not_allowed"),
+    "the folder above": ('source = "tables:.."', "source_not_allowed"),
+    "a file elsewhere": ('source = "matpower:../case.m"', "source_not_allowed"),
+    "a file that is not there": ('source = "matpower:other.m"', "unknown_file"),
+    "a net of a file": ('source = "pandapower:case/../../net.json"', "source_not_allowed"),
+    "a line break": ('source = "tables:.\\n"', "source_not_allowed"),
+    "a source that is a number": ("source = 3", "source_not_allowed"),
+    "no source": ("v_min_pu = 0.9", "source_not_allowed"),
+    "options": ('source = "pandapower:case33bw"\noptions = {replace_elements = {a = "b"}}', "unknown_field"),
+    "a number of 5,000 digits": (f'source = "tables:."\nv_min_pu = {"9" * 5_000}', "not_toml"),
+    "a hexadecimal number beyond all": (f'source = "tables:."\nv_min_pu = 0x{"f" * 5_000}', "too_large"),
+    **{
+        f"lists {n} deep": (f'source = "tables:."\nx = {"[" * n}{"]" * n}', "unknown_field")
+        for n in (1, *range(240, 480, 20))
+    },
+    "lists 5,000 deep": (f'source = "tables:."\nx = {"[" * 5_000}{"]" * 5_000}', "not_toml"),
+}
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+def test_an_upload_names_nothing_elsewhere_and_nothing_that_breaks_the_service(shared, tmp_path, name):
+    network, code = UPLOADS[name]
+    for file, content in LANE.items():
+        (tmp_path / file).write_text(content, "utf-8")
+    case = f"[network]\n{network}\n".replace("ELSEWHERE", "../" * 20 + str(tmp_path).lstrip("/"))
+    before = shared.stored()
+    answer = shared.post("/v1/feeders", {"name": "x", "files": LANE | {"case.toml": case}})
+    assert answer.status_code == 422, answer.text
+    assert faults(answer) == {("/files/case.toml", code)}
+    assert shared.stored() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [('"a\\u0000b"', "not_printable"), ('""', "too_short"), ("2026-01-01", "not_text")]
+)
+def test_the_name_of_an_upload_is_text_that_can_be_shown(shared, name, code):
+    case = f"name = {name}\n{CASE_TOML.partition(chr(10))[2]}"
+    answer = shared.post("/v1/feeders", {"name": "x", "files": LANE | {"case.toml": case}})
+    assert answer.status_code == 422, answer.text
+    assert faults(answer) == {("/files/case.toml", code)}
 
 
 @pytest.mark.parametrize(
@@ -321,3 +390,18 @@ def test_a_malformed_key_is_no_error_of_the_service(shared, token):
     for scheme in ("Bearer", "Basic", ""):
         headers = {"Authorization": f"{scheme} {token}".encode()}
         assert shared.get("/v1/bids", None, headers=headers).status_code == 401
+
+
+def test_a_fault_of_the_service_is_a_problem_with_the_headers_of_every_answer(world, monkeypatch):
+    monkeypatch.setattr("api.routes.operations.generate_latest", lambda registry: 1 / 0)
+
+    async def ask():
+        transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://market.example") as http:
+            return await http.get("/metrics", headers={"Authorization": f"Bearer {world.names.keys['operator']}"})
+
+    answer = world.loop.do(ask())
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    assert answer.headers["x-content-type-options"] == "nosniff"

@@ -200,6 +200,23 @@ def test_a_failed_run_publishes_nothing_and_leaves_earlier_prices_untouched(worl
     assert published_files(world, 1) == before
 
 
+def test_an_etag_is_that_of_one_form_one_page_and_one_participant(corrected):
+    tags = set()
+    for name, who in (("prices", None), ("statements", "sunny"), ("statements", "windy"), ("awards", "operator")):
+        for query in ("", "?format=csv", "?format=parquet", "?limit=1"):
+            answer = corrected.get(path(corrected, name) + query, who)
+            assert answer.headers["vary"] == "Authorization"
+            tags.add((name, answer.headers["etag"]))
+    assert len(tags) == 16
+
+
+def test_an_interval_that_begins_between_two_has_no_prices(corrected):
+    begins = corrected.get(path(corrected, "prices"), None).json()["items"][0]["interval_start"]
+    for time_of_day, is_there in ((begins, True), (begins.replace("Z", ".5Z"), False)):
+        answer = corrected.get(f"{path(corrected, 'prices')}?interval_start={time_of_day}", None)
+        assert bool(answer.json()["items"]) is is_there
+
+
 def test_an_etag_changes_with_what_is_said(world):
     prices = path(world, "prices")
     publish_invented(world, LINES)

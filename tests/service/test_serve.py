@@ -62,6 +62,15 @@ def test_the_first_start_writes_an_operators_key_that_only_its_owner_can_read_an
         assert (server.key, server.said("err")) == (key, before)
 
 
+def test_a_feeder_of_opendss_is_read_in_another_process_than_the_services(tmp_path: Path):
+    with serving(tmp_path) as server, Client(server.url, server.key) as operator:
+        for name, buses in (("ieee13", 13), ("ieee34", 34)):
+            assert operator.add_feeder(name, shipped=name).bus_count >= buses
+        loaded = Path(f"/proc/{server.process.pid}/maps").read_text("utf-8")
+        assert "python" in loaded
+        assert "dss_capi" not in loaded
+
+
 def test_every_line_of_the_log_is_json_and_an_answer_can_be_found_by_its_request_id(server: Server):
     answer = httpx.get(f"{server.url}/v1/markets/mkt_{'0' * 24}")
     events = [one for one in server.events() if one.get("request_id") == answer.headers["x-request-id"]]

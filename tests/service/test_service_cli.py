@@ -94,6 +94,48 @@ def test_an_altered_row_makes_the_audit_exit_1_and_is_named(run, tmp_path: Path)
     assert "- entry 1 (key.issue of key_" in out
 
 
+def test_a_self_schedule_of_several_rows_is_their_sum(bidding, desk: Desk, tmp_path: Path):
+    file = tmp_path / "bids.csv"
+    rows = ("solar 13,0,supply,0,100.1,,1", "solar 13,0,supply,1,50.2,,1", "solar 13,0,supply,,9,5,0")
+    file.write_text("\n".join([HEADER.strip() + ",is_self_scheduled", *rows, ""]))
+    assert bidding("submit", file, "--market", desk.market.id)[0] == 0
+    with desk.client() as client:
+        terms = {one.product: one.terms for one in client.bids(desk.market.id)}
+    assert terms["self_schedule"] == {"side": "supply", "quantity_kw": 150.3}
+    assert [part["quantity_kw"] for part in terms["energy"]["segments"]] == [9.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("solar 13,0,supply,0,20,5,2", "is_self_scheduled = 2: must be 0 or 1"),
+        ("solar 13,0,supply,0,20,,2", "is_self_scheduled = 2: must be 0 or 1"),
+        ("solar 13,0,supply,0,20,5,1", "price_usd_per_mwh = 5.0: must be blank"),
+        ("solar 13,0,supply,0,20,,0", "price_usd_per_mwh = nan: must not be blank"),
+    ],
+)
+def test_what_is_self_scheduled_is_said_clearly_or_refused(bidding, desk: Desk, tmp_path: Path, row: str, said: str):
+    file = tmp_path / "bids.csv"
+    file.write_text(f"{HEADER.strip()},is_self_scheduled\n{row}\n")
+    code, _, err = bidding("submit", file, "--market", desk.market.id)
+    assert (code, len(err.splitlines())) == (2, 2)
+    assert said in err
+
+
+def test_more_bids_than_can_be_placed_all_or_none_are_refused_before_any_is_placed(bidding, desk: Desk, tmp_path: Path):
+    names = ("feeder_id", "trade_date", "market_timezone", "gate_opens_at", "gate_closes_at")
+    given = {name: getattr(desk.market, name) for name in names} | {"import_price_usd_per_mwh": [30.0]}
+    market = desk.operator.add_market("minutes", interval_minutes=1, **given)
+    file = write(tmp_path / "bids.csv", *(f"solar 13,{minute},supply,,1,5" for minute in range(1_001)))
+    code, out, err = bidding("submit", file, "--market", market.id)
+    assert (code, out) == (2, "")
+    assert "bids = 1001: are more than the 1,000 that can be placed all or none" in err
+    with desk.client() as client:
+        assert client.bids(market.id) == []
+        assert bidding("submit", file, "--market", market.id, "--per-item")[0] == 0
+        assert len(client.bids(market.id)) == 1_001
+
+
 def test_a_file_of_bids_is_placed_with_a_receipt(bidding, desk: Desk, tmp_path: Path):
     file = write(
         tmp_path / "bids.csv", "solar 13,,supply,0,300,10", "solar 13,,supply,1,200,20", "solar 24,7,supply,,50,5"
