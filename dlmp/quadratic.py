@@ -302,6 +302,7 @@ class QuadraticModel:
         return Held(
             held.is_held[columns],
             held.may_follow[columns],
+            held.is_sum[columns],
             held.column[columns],
             np.concatenate([held.row[own], np.sign(dual).astype(np.int8)]),
             np.concatenate([held.row_dual[own], dual]),
