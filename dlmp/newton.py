@@ -458,7 +458,7 @@ class _System:
         """Gradients of ``P0 - f`` and ``Q0 - f`` of every open interval, and of the active limits."""
         market = self.market
         with self.clock.phase("gradients"):
-            real, reactive = (market.spread(g[self.open]) for g in self.point.import_gradients(market.ports))
+            real, reactive = (market.spread(g) for g in self.point.import_gradients(market.ports, self.open))
             bound = market.spread(self.point.limit_gradients(self.state, self.limit, market.ports))
         return sparse.csr_array(
             sparse.vstack(

@@ -167,7 +167,8 @@ class QuadraticModel:
         self._limit_weights = weights.limits.toarray()
         self.lagrangian = point.lagrangian(weights)
         self._hessian = sparse.csr_array((len(x), len(x)))
-        self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
+        every = np.arange(market.intervals)
+        self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports, every)]
 
     def solve_all(self, intervals: IntArray, state: StateArray, rounds: int = MAX_ROUNDS) -> list[QuadraticSolution]:
         """Minimise the model of each group of intervals, adding limits until its solution is predicted to keep all.
