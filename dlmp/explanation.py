@@ -137,7 +137,7 @@ class Explainer:
         for number, (name, (element, unit)) in enumerate(IMPORT_NAMES.items()):
             own = broken[(broken.element == element) & (broken.interval == interval)]
             for limit in own.limit:
-                gradient = self.dispatch.point.import_gradients(ports)[number][interval]
+                gradient = self.dispatch.point.import_gradients(ports, np.array([interval]))[number][0]
                 real, reactive = -getattr(scarce, name)[interval] * gradient
                 yield Share(SCARCITY, element, real, reactive, limit=float(limit), unit=unit)
 

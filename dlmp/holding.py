@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from dlmp.condensing import Sums, solve_condensed
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.solve import (
     AT_LOWER,
@@ -21,7 +22,6 @@ from dlmp.solve import (
     QpSolution,
     StatusArray,
     gain_of_leaving,
-    solve_qp,
 )
 
 WRONG_SIGN = 1e-6
@@ -40,12 +40,15 @@ class Held:
         (c,) True for the columns that stay at the bound of their `column` status.
     may_follow
         (c,) True for the columns that an equality may hold with all others of its row.
+    is_sum
+        (c,) True for the columns that an equality makes of others, of those that `may_follow`.
     column, row, row_dual
         (c,), (r,), (r,) States of columns and rows, and duals, of the dispatch to start from.
     """
 
     is_held: npt.NDArray[np.bool_]
     may_follow: npt.NDArray[np.bool_]
+    is_sum: npt.NDArray[np.bool_]
     column: StatusArray
     row: StatusArray
     row_dual: FloatArray
@@ -69,12 +72,14 @@ class Held:
             self,
             is_held=np.concatenate([self.is_held, more]),
             may_follow=np.concatenate([self.may_follow, more]),
+            is_sum=np.concatenate([self.is_sum, more]),
             column=np.concatenate([self.column, np.full(count, BASIC, dtype=np.int8)]),
         )
 
     def ordered(self, order: IntArray) -> "Held":
         """The same with the columns in another `order`."""
-        return replace(self, is_held=self.is_held[order], may_follow=self.may_follow[order], column=self.column[order])
+        by_column = ("is_held", "may_follow", "is_sum", "column")
+        return replace(self, **{name: getattr(self, name)[order] for name in by_column})
 
 
 def solve_held(
@@ -88,15 +93,9 @@ def solve_held(
     if left.is_impossible:
         return None
     kept = left.free_columns_of_rows() > 0
-    own = replace(
-        problem,
-        lower=np.where(left.is_free, problem.lower, left.at),
-        upper=np.where(left.is_free, problem.upper, left.at),
-        matrix=problem.matrix[kept],
-        row_lower=problem.row_lower[kept],
-        row_upper=problem.row_upper[kept],
-    )
-    found = solve_qp(own, hessian, in_stages=in_stages)
+    lower, upper = (np.where(left.is_free, end, left.at) for end in (problem.lower, problem.upper))
+    own = replace(problem, lower=lower, upper=upper).with_rows(kept)
+    found = solve_condensed(own, hessian, Sums.of(own, held.is_sum, held.may_follow), in_stages=in_stages)
     if found is None:
         return None
     column = np.where(left.is_free, found.column, held.column).astype(np.int8)

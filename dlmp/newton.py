@@ -299,7 +299,7 @@ class _Search:
             system = self.system(self.is_open)
             is_settled = (active.column != BASIC) & ~system.has_wrong_sign(0.0) & ~self._is_near_price(system)
             is_held = market.is_decision & market.is_movable & is_settled
-        return Held(is_held, market.may_follow, active.column, active.row, self.multipliers.row)
+        return Held(is_held, market.may_follow, market.is_sum, active.column, active.row, self.multipliers.row)
 
     def _is_near_price(self, system: "_System") -> npt.NDArray[np.bool_]:
         """(c,) True for the columns whose reduced cost is small beside the price of energy."""
@@ -458,7 +458,7 @@ class _System:
         """Gradients of ``P0 - f`` and ``Q0 - f`` of every open interval, and of the active limits."""
         market = self.market
         with self.clock.phase("gradients"):
-            real, reactive = (market.spread(g[self.open]) for g in self.point.import_gradients(market.ports))
+            real, reactive = (market.spread(g) for g in self.point.import_gradients(market.ports, self.open))
             bound = market.spread(self.point.limit_gradients(self.state, self.limit, market.ports))
         return sparse.csr_array(
             sparse.vstack(

@@ -140,8 +140,11 @@ def by_interval(value: FloatArray, interval: IntArray, intervals: int) -> FloatA
 
 def import_share(point: OperatingPoint, weights: Weights, ports: IntArray) -> FloatArray:
     """Energy and loss together, (t, 2, ports)."""
-    real, reactive = point.import_gradients(ports)
-    return -weights.import_p[:, None, None] * real - weights.import_q[:, None, None] * reactive
+    bought = np.flatnonzero((weights.import_p != 0) | (weights.import_q != 0))
+    real, reactive = point.import_gradients(ports, bought)
+    share = np.zeros((len(weights.import_p), 2, len(ports)))
+    share[bought] = -weights.import_p[bought, None, None] * real - weights.import_q[bought, None, None] * reactive
+    return share
 
 
 def limit_share(limits: Limits, point: OperatingPoint, weights: Weights, cause: str, ports: IntArray) -> FloatArray:

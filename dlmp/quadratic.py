@@ -167,7 +167,8 @@ class QuadraticModel:
         self._limit_weights = weights.limits.toarray()
         self.lagrangian = point.lagrangian(weights)
         self._hessian = sparse.csr_array((len(x), len(x)))
-        self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports)]
+        every = np.arange(market.intervals)
+        self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports, every)]
 
     def solve_all(self, intervals: IntArray, state: StateArray, rounds: int = MAX_ROUNDS) -> list[QuadraticSolution]:
         """Minimise the model of each group of intervals, adding limits until its solution is predicted to keep all.
@@ -302,6 +303,7 @@ class QuadraticModel:
         return Held(
             held.is_held[columns],
             held.may_follow[columns],
+            held.is_sum[columns],
             held.column[columns],
             np.concatenate([held.row[own], np.sign(dual).astype(np.int8)]),
             np.concatenate([held.row_dual[own], dual]),

@@ -4,7 +4,7 @@ Every dual is ``d(objective) / d(right-hand side)`` of a minimisation: positive 
 bound, negative at a binding upper one.  This module is the only place that knows either's options.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import highspy
 import numpy as np
@@ -37,7 +37,7 @@ _STATUS = [
 QP_TOLERANCE = 1e-9
 """Tolerance of quadratic programmes, absolute and relative."""
 FIXED = 1e-9
-"""A column of a quadratic programme whose bounds are no farther apart is fixed."""
+"""A column of a quadratic programme whose bounds are no farther apart is fixed; a row broken by no more is kept."""
 MIP_GAP = 1e-7
 """Largest distance of a mixed-integer optimum from its bound [currency/MWh x pu]."""
 TOLERANCE = 1e-9
@@ -54,6 +54,17 @@ class LinearProgram:
     matrix: sparse.csr_array
     row_lower: FloatArray
     row_upper: FloatArray
+
+    def may_bind(self) -> npt.NDArray[np.bool_]:
+        """(r,) True for the rows that the bounds of the columns do not keep by themselves."""
+        up, down = self.matrix.maximum(0.0), self.matrix.minimum(0.0)
+        with np.errstate(invalid="ignore"):
+            least, most = up @ self.lower + down @ self.upper, up @ self.upper + down @ self.lower
+            return np.asarray(~((least >= self.row_lower - FIXED) & (most <= self.row_upper + FIXED)))
+
+    def with_rows(self, kept: npt.NDArray[np.bool_]) -> "LinearProgram":
+        """The same with the rows `kept` (r,) alone."""
+        return replace(self, matrix=self.matrix[kept], row_lower=self.row_lower[kept], row_upper=self.row_upper[kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +89,18 @@ class LpSolution:
 def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: float = np.inf) -> LpSolution | None:
     """Solve `problem` by dual simplex from `basis`; None when it is infeasible.
 
+    Rows that the bounds of the columns keep by themselves stay out of it.
+
     Raises
     ------
     SolverError
         When HiGHS ends in any other state than optimal or infeasible.
     """
+    kept = problem.may_bind()
+    if basis is not None:
+        kept |= basis.row != BASIC
+        basis = Basis(basis.column, basis.row[kept])
+    problem = problem.with_rows(kept)
     scale = _row_scale(problem.matrix)
     matrix = sparse.csr_array(sparse.diags_array(scale) @ problem.matrix)
     solver = _new_solver(time_limit_s)
@@ -102,12 +120,14 @@ def solve_lp(problem: LinearProgram, basis: Basis | None = None, time_limit_s: f
     if not _has_optimum(solver):
         return None
     solution, found = solver.getSolution(), solver.getBasis()
+    row_dual, row = np.zeros(len(kept)), np.full(len(kept), BASIC, dtype=np.int8)
+    row_dual[kept], row[kept] = np.array(solution.row_dual) * scale, _statuses(found.row_status)
     return LpSolution(
         x=np.array(solution.col_value),
-        row_dual=np.array(solution.row_dual) * scale,
+        row_dual=row_dual,
         objective=float(solver.getInfo().objective_function_value),
         iterations=int(solver.getInfo().simplex_iteration_count),
-        basis=Basis(_statuses(found.col_status), _statuses(found.row_status)),
+        basis=Basis(_statuses(found.col_status), row),
     )
 
 
@@ -249,11 +269,13 @@ def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, *, in_stages: bo
     at = np.where(is_free, 0.0, problem.lower)
     moved = rows @ at
     solver = piqp.SparseSolver()
-    solver.settings.kkt_solver = piqp.KKTSolver.sparse_multistage if in_stages else piqp.KKTSolver.sparse_ldlt
+    has_stages = in_stages and bool(is_free.any())  # PIQP crashes at stages without any column
+    solver.settings.kkt_solver = piqp.KKTSolver.sparse_multistage if has_stages else piqp.KKTSolver.sparse_ldlt
     solver.settings.eps_abs = solver.settings.eps_rel = QP_TOLERANCE
-    own = rows[:, is_free]
+    own, curved = rows[:, is_free], sparse.csc_matrix(hessian[is_free][:, is_free])
+    curved.sort_indices()  # PIQP takes that for granted
     solver.setup(
-        sparse.csc_matrix(hessian[is_free][:, is_free]),
+        curved,
         problem.cost[is_free] + (hessian @ at)[is_free],
         sparse.csc_matrix(own[is_equal]),
         (lower - moved)[is_equal],

@@ -100,7 +100,7 @@ class DualChanges:
         is_priced = (np.abs(soft_state) >= BROKEN) & ~is_held(soft_state) | (found.excess != 0) & has_sides
         at_limit = np.nonzero(is_held(soft_state) & ~is_priced)
         at_state, limit = at_limit
-        real, reactive = (market.spread(g[every]) for g in point.import_gradients(market.ports))
+        real, reactive = (market.spread(g) for g in point.import_gradients(market.ports, every))
         bound = market.spread(point.limit_gradients(at_state, limit, market.ports))
         jacobian = sparse.csr_array(
             sparse.vstack(
@@ -193,8 +193,8 @@ class DualChanges:
         """What each of the multipliers `own` adds to the prices of its interval at `ports`, by unit, (i, 2, ports)."""
         point, kind, state = self.found.point, self.kind[own], self.state[own]
         gradient = np.zeros((len(own), 2, len(ports)))
-        for of, by_import in zip((IMPORT_P, IMPORT_Q), point.import_gradients(ports), strict=True):
-            gradient[kind == of] = -by_import[state[kind == of]]
+        for number, of in enumerate((IMPORT_P, IMPORT_Q)):
+            gradient[kind == of] = -point.import_gradients(ports, state[kind == of])[number]
         at_limit = kind == LIMIT
         gradient[at_limit] = point.limit_gradients(state[at_limit], self.limit[own][at_limit], ports)
         return gradient

@@ -19,9 +19,9 @@ def programme(cost, lower, upper, rows, row_lower, row_upper) -> LinearProgram:
 def held_at(problem: LinearProgram, column, is_held, may_follow=None) -> Held:
     count = len(problem.row_lower)
     follow = np.ones(len(column), bool) if may_follow is None else np.array(may_follow)
-    return Held(
-        np.array(is_held), follow, np.array(column, dtype=np.int8), np.zeros(count, dtype=np.int8), np.zeros(count)
-    )
+    is_sum = np.arange(len(column)) == 2
+    at = np.array(column, dtype=np.int8)
+    return Held(np.array(is_held), follow, is_sum, at, np.zeros(count, dtype=np.int8), np.zeros(count))
 
 
 def reduced_cost(problem: LinearProgram, hessian, found):
@@ -109,7 +109,8 @@ def test_the_optimum_is_that_of_the_whole_programme(seed):
     far = (whole.column != BASIC) & (np.abs(reduced_cost(problem, hessian, whole)) > 0.5)
     far[sums] = False
     assert far.any()
-    held = Held(far, np.ones(len(cost), bool), whole.column, whole.row, whole.row_dual)
+    is_sum = np.isin(np.arange(len(cost)), sums)
+    held = Held(far, np.ones(len(cost), bool), is_sum, whole.column, whole.row, whole.row_dual)
     found = solve_held(problem, hessian, held)
     assert found.x == pytest.approx(whole.x, abs=1e-6)
     reduced = reduced_cost(problem, hessian, found)

@@ -31,7 +31,7 @@ def whole_model(market, formulation, x, point, weights) -> QuadraticModel:
     curvature = Curvature(market)
     curvature.likely = curvature.movable
     nothing, row = np.zeros(len(x), bool), np.zeros(len(market.row_lower))
-    held = Held(nothing, nothing, np.full(len(x), BASIC, dtype=np.int8), row.astype(np.int8), row)
+    held = Held(nothing, nothing, nothing, np.full(len(x), BASIC, dtype=np.int8), row.astype(np.int8), row)
     return QuadraticModel(market, formulation, x, point, weights, held, curvature, PhaseClock())
 
 

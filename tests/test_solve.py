@@ -74,6 +74,17 @@ def test_a_programme_without_rows_is_solved_by_its_bounds():
     assert solution.row_dual.size == 0
 
 
+def test_a_row_that_bounds_keep_has_no_dual_and_is_basic():
+    """x + y <= 3 with x, y <= 1 stays out; x + y >= 1 does not; the basis serves a programme in which both may bind."""
+    kept = programme([1, 2], [0, 0], [1, 1], [[1, 1], [1, 1]], [-INF, 1], [3, INF])
+    solution = solve_lp(kept)
+    assert kept.may_bind().tolist() == [False, True]
+    assert solution.row_dual.tolist() == [0, 1]
+    assert solution.basis.row.tolist() == [BASIC, AT_LOWER]
+    wider = programme([-1, -2], [0, 0], [9, 9], [[1, 1], [1, 1]], [-INF, 1], [3, INF])
+    assert solve_lp(wider, solution.basis).x.tolist() == [0, 3]
+
+
 def test_an_unbounded_programme_is_an_error():
     with pytest.raises(SolverError, match=r"(?i)unbounded"):
         solve_lp(programme([-1], [0], [INF], [[1]], [0], [INF]))
@@ -120,6 +131,12 @@ def test_quadratic_programme_with_cross_terms_uses_the_whole_hessian():
     """x^2 + x y + y^2 - 3 x: the gradient (2x + y - 3, x + 2y) vanishes at (2, -1)."""
     free = programme([-3, 0], [-9, -9], [9, 9], [[1, 0]], [-INF], [INF])
     found = solve_qp(free, sparse.csc_array([[2.0, 1.0], [1.0, 2.0]]))
+    np.testing.assert_allclose(found.x, [2.0, -1.0], atol=REGULARISED)
+
+
+def test_the_entries_of_a_hessian_may_stand_in_any_order():
+    shuffled = sparse.csc_array((np.array([1.0, 2.0, 2.0, 1.0]), np.array([1, 0, 1, 0]), np.array([0, 2, 4])))
+    found = solve_qp(programme([-3, 0], [-9, -9], [9, 9], [[1, 0]], [-INF], [INF]), shuffled)
     np.testing.assert_allclose(found.x, [2.0, -1.0], atol=REGULARISED)
 
 

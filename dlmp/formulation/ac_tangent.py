@@ -91,18 +91,19 @@ class AcPoint:
         value, _, _ = network.law.shape(np.abs(network.incidence[network.law.port] @ self.v_pu.T))
         return np.asarray((ports.law_pu * value).T)
 
-    @cached_property
-    def _import_adjoints(self) -> tuple[ComplexArray, ComplexArray]:
-        """(u, t) each."""
-        new = np.array([t for t in range(len(self.state_pu)) if t not in self._known_imports], dtype=np.int64)
+    def _import_adjoints(self, intervals: IntArray) -> tuple[ComplexArray, ComplexArray]:
+        """(u, i) each, of `intervals` (i,)."""
+        new = np.array([t for t in intervals.tolist() if t not in self._known_imports], dtype=np.int64)
         seeds = self.formulation.imported.seed()[: 2 if self.formulation.counts_reactive_import else 1]
         made = self.sensitivity.adjoint(np.tile(new, len(seeds)), np.repeat(np.stack(seeds, axis=1), len(new), axis=1))
         real, reactive = made[:, : len(new)], made[:, len(new) :]
         if not self.formulation.counts_reactive_import:
             reactive = np.zeros_like(real)
         self._known_imports.update(zip(new.tolist(), zip(real.T, reactive.T, strict=True), strict=True))
-        every = [self._known_imports[t] for t in range(len(self.state_pu))]
-        return np.stack([real for real, _ in every], axis=1), np.stack([reactive for _, reactive in every], axis=1)
+        adjoints = np.zeros((2, len(self.formulation.flow.unknown), len(intervals)), dtype=complex)
+        for place, t in enumerate(intervals.tolist()):
+            adjoints[:, :, place] = self._known_imports[t]
+        return adjoints[0], adjoints[1]
 
     def take_over(self, other: "AcPoint", intervals: IntArray) -> None:
         """Keep what `other` knows of `intervals`, in which the state is the same."""
@@ -111,10 +112,10 @@ class AcPoint:
         self._limit_adjoints.update({key: value for key, value in other._limit_adjoints.items() if key[0] in own})
         self._known_imports.update({t: value for t, value in other._known_imports.items() if t in own})
 
-    def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Gradient of real and of reactive import, (t, 2, ports) each."""
-        intervals = np.arange(len(self.state_pu))
-        real, reactive = (self.sensitivity.gradient(intervals, lam, ports) for lam in self._import_adjoints)
+    def import_gradients(self, ports: IntArray, intervals: IntArray | None = None) -> tuple[FloatArray, FloatArray]:
+        """Gradient of real and of reactive import, (t, 2, ports) each, or of `intervals` alone."""
+        own = np.arange(len(self.state_pu)) if intervals is None else intervals
+        real, reactive = (self.sensitivity.gradient(own, lam, ports) for lam in self._import_adjoints(own))
         held = np.flatnonzero(self.formulation.is_held[ports])
         real[:, 0, held] = reactive[:, 1, held] = -1.0
         return real, reactive
@@ -160,7 +161,10 @@ class AcPoint:
             part = slice(start, start + SEED_COLUMNS)
             columns = self.formulation.magnitudes.seed(self.state_pu, entries.row[part], entries.col[part])
             np.add.at(seed.T, entries.row[part], (columns * entries.data[part]).T)
-        return self.sensitivity.adjoint(np.arange(len(self.state_pu)), seed)
+        weighed = np.flatnonzero(np.diff(weights.indptr))
+        adjoint = np.zeros((len(self.formulation.flow.unknown), len(self.state_pu)), dtype=complex)
+        adjoint[:, weighed] = self.sensitivity.adjoint(weighed, seed[:, weighed])
+        return adjoint
 
     def weighted_limit_gradient(self, weights: sparse.csr_array, ports: IntArray) -> FloatArray:
         """Gradient of the weighted sum of each interval's limits, (t, 2, ports)."""
@@ -170,8 +174,10 @@ class AcPoint:
 
     def lagrangian(self, weights: Weights) -> "AcLagrangian":
         """Give access to derivatives of ``import_p P0 + import_q Q0 - sum limits g``."""
-        real, reactive = self._import_adjoints
-        adjoint = real * weights.import_p + reactive * weights.import_q - self._weighted_adjoint(weights.limits)
+        bought = np.flatnonzero((weights.import_p != 0) | (weights.import_q != 0))
+        real, reactive = self._import_adjoints(bought)
+        adjoint = -self._weighted_adjoint(weights.limits)
+        adjoint[:, bought] += real * weights.import_p[bought] + reactive * weights.import_q[bought]
         return AcLagrangian(self, adjoint, weights.import_p + 1j * weights.import_q, weights.limits)
 
 

@@ -152,8 +152,8 @@ class OperatingPoint(Protocol):
         """(t, w) Consumption of the loads that follow their voltage, one column each [pu]."""
         ...
 
-    def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Gradient of real and of reactive import, (t, 2, ports) each."""
+    def import_gradients(self, ports: IntArray, intervals: IntArray | None = None) -> tuple[FloatArray, FloatArray]:
+        """Gradient of real and of reactive import, (t, 2, ports) each, or of `intervals` alone."""
         ...
 
     def predicted_limits(self, injection_pu: ComplexArray) -> FloatArray:

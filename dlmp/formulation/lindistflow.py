@@ -195,14 +195,14 @@ class LinearPoint:
         laws = self.formulation.linear.laws
         return np.asarray(laws.constant_pu + self.state("squared_voltage") @ laws.by_voltage.T)
 
-    def import_gradients(self, ports: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Gradient of real and of reactive import, (t, 2, ports) each."""
+    def import_gradients(self, ports: IntArray, intervals: IntArray | None = None) -> tuple[FloatArray, FloatArray]:
+        """Gradient of real and of reactive import, (t, 2, ports) each, or of `intervals` alone."""
         blocks = self.formulation.template.blocks
         rows = sparse.csr_array(
             ([1.0, 1.0], ([0, 1], [blocks["drawn_p"].start, blocks["drawn_q"].start])), shape=(2, len(self.states))
         )
         real, reactive = self.formulation.gradients(rows, ports)
-        shape = (len(self.injection_pu), *real.shape)
+        shape = (len(self.injection_pu) if intervals is None else len(intervals), *real.shape)
         return np.broadcast_to(real, shape), np.broadcast_to(reactive, shape)
 
     def predicted_limits(self, injection_pu: ComplexArray) -> FloatArray:

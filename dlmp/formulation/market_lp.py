@@ -253,6 +253,13 @@ class MarketLp:
         return ~self._is_any_of(*IMPORT_VARIABLES, "energy")
 
     @cached_property
+    def is_sum(self) -> npt.NDArray[np.bool_]:
+        """(columns,) True for the injections that are what an interval's own columns add up to."""
+        found = self._is_any_of("p")
+        found[self.block("q")[:, np.unique(self.case.reactive_bids.resource)]] = True
+        return found
+
+    @cached_property
     def _sums(self) -> tuple[IntArray, sparse.csr_array, sparse.csr_array]:
         """(i,) Columns that are sums, and (i, columns) sums less their parts, with and without signs."""
         reactive = np.unique(self.case.reactive_bids.resource)

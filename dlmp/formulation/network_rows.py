@@ -124,7 +124,7 @@ class NetworkRows:
         self._drop_invalid(point, power)
         self._serial += 1
         every = np.arange(self.market.intervals)
-        real, reactive = (self.market.spread(g[every]) for g in point.import_gradients(self.market.ports))
+        real, reactive = (self.market.spread(g) for g in point.import_gradients(self.market.ports, every))
         base = point.import_pu.real[every] - (real * power[every]).sum(axis=(1, 2))
         none = np.full(len(every), -1)
         upper = np.where(self.is_equality, base, np.inf)
