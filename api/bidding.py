@@ -31,7 +31,7 @@ CREATED, DONE, MULTI_STATUS = 201, 200, 207
 OFFERED = ("id", "market_id", "resource_id", "first_interval", "last_interval", "product")
 """Columns of a bid that its hash covers, before its terms."""
 ANSWERED = select(
-    *(submissions.c.participant_id, submissions.c.idempotency_key, submissions.c.content_sha256),
+    *(submissions.c.participant_id, submissions.c.idempotency_key, submissions.c.request_sha256),
     *(submissions.c.status, type_coerce(submissions.c.response, Text).label("response")),
 ).where(is_one_of(submissions.c.participant_id, "owners"), is_one_of(submissions.c.idempotency_key, "keys"))
 TARGETS = select(bids).where(is_one_of(bids.c.id, "names")).order_by(bids.c.version)
@@ -87,9 +87,15 @@ class Submission:
 
     @cached_property
     def content_sha256(self) -> str:
-        """SHA-256 of the body, and of what it amends."""
-        targets = "".join(f"{one.bid_id} {one.expected}\n" for one in self.changes if isinstance(one, Amend))
-        return hashlib.sha256(targets.encode() + self.content).hexdigest()
+        """SHA-256 of the body."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @cached_property
+    def request_sha256(self) -> str:
+        """SHA-256 of what tells a request from another: the body, and which versions it amends or withdraws."""
+        amended = [one for one in self.changes if isinstance(one, Amend)]
+        targets = [[one.bid_id, one.expected, one.terms is None] for one in amended]
+        return hashlib.sha256(f"{self.content_sha256} {canonical_json(targets)}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -137,23 +143,23 @@ def accept(connection: Connection, chain: Chain, group: Sequence[Submission], *,
         reply = ledger.decide(one, chain)
         replies.append(reply)
         if isinstance(reply, Reply):
-            answered[key] = one.content_sha256, reply
+            answered[key] = one.request_sha256, reply
     ledger.write(connection, chain)
     book.close(chain.hash)
     return replies
 
 
 def _answered(connection: Connection, group: Sequence[Submission]) -> dict[tuple[str, str], tuple[str, Reply]]:
-    """Content and reply of what has been carried out, by participant and idempotency key."""
+    """Hash of the request and reply of what has been carried out, by participant and idempotency key."""
     names = {"owners": {one.participant_id for one in group}, "keys": {one.idempotency_key for one in group}}
     return {
-        (row.participant_id, row.idempotency_key): (row.content_sha256, Reply(row.status, row.response))
+        (row.participant_id, row.idempotency_key): (row.request_sha256, Reply(row.status, row.response))
         for row in connection.execute(ANSWERED, names)
     }
 
 
-def _again(one: Submission, content_sha256: str, reply: Reply) -> Reply | Refusal:
-    if content_sha256 != one.content_sha256:
+def _again(one: Submission, request_sha256: str, reply: Reply) -> Reply | Refusal:
+    if request_sha256 != one.request_sha256:
         message = "This Idempotency-Key was used for another request; take a new one."
         return Unprocessable([], code="idempotency_key_reused", detail=message)
     return Reply(reply.status, reply.document, is_again=True)
@@ -279,6 +285,7 @@ class _Ledger:
             "key_id": one.key_id,
             "idempotency_key": one.idempotency_key,
             "content_sha256": one.content_sha256,
+            "request_sha256": one.request_sha256,
             "received_at": Kept(time_text(one.received_at)),
             "status": status,
             "response": response,

@@ -134,6 +134,7 @@ submissions = Table(
     Column("key_id", Text, nullable=False),
     Column("idempotency_key", Text, nullable=False),
     Column("content_sha256", Text, nullable=False),
+    Column("request_sha256", Text, nullable=False),
     Column("received_at", UtcTime, nullable=False),
     Column("status", Integer, nullable=False),
     Column("response", Document, nullable=False),

@@ -127,6 +127,18 @@ def test_the_same_request_again_has_the_first_answer_and_one_effect(world):
     assert world.stored()["bids"] == 1
 
 
+def test_the_receipt_of_an_amendment_has_the_hash_of_its_body_and_a_withdrawal_under_its_key_is_another_request(world):
+    path = f"/v1/bids/{world.placed()}"
+    content = str(world.bid(segments=curve((50, 12)))).replace("'", '"').encode()
+    headers = {"Idempotency-Key": "mine", "If-Match": world.get(path, "sunny").headers["etag"]}
+    headers |= {"Content-Type": "application/json"}
+    answer = world.request("PUT", path, "sunny", headers, content=content)
+    assert answer.json()["content_sha256"] == hashlib.sha256(content).hexdigest()
+    other = world.request("DELETE", path, "sunny", headers, content=content)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert world.get(path, "sunny").json()["state"] == "live"
+
+
 def test_an_amendment_and_a_withdrawal_sent_again_have_one_effect(world):
     bid_id = world.placed()
     _, etag = read(world, bid_id)
