@@ -14,4 +14,4 @@ time.sleep(0.3)
 (folder / "results").mkdir()
 for name in ("prices", "awards"):
     pq.write_table(pa.table({"case": [digest]}), folder / "results" / f"{name}.parquet")
-(folder / "results" / "summary.json").write_text("{}")
+(folder / "summary.json").write_text("{}")
