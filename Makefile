@@ -34,7 +34,7 @@ bench: $(BENCH) ## time the engine, a peer beside it, and the service under load
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks.service
 
 nightly: lint $(BENCH) ## all tests with their coverage, the slow ones too, then the benchmarks
-	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --cov --cov-report=term -m "nightly or not nightly"
+	DLMP_EXAMPLES=500 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --cov --cov-report=term -m "nightly or not nightly"
 	$(MAKE) bench
 
 clean: ## remove everything that was made here

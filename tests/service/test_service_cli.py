@@ -177,7 +177,8 @@ def test_tables_of_other_bids_are_placed_and_their_wrong_lines_told(bidding, des
         assert [line.startswith(f"  - {wrong}") for line in err.splitlines()[1:]] == [True], err
     with desk.client() as client:
         stands = client.bids(market.id)
-    short, whole, absorb, store = stands
+    whole, short = sorted(stands[:2], key=lambda bid: bid.interval_start)
+    absorb, store = stands[2:]
     assert (short.interval_start[10:16], short.interval_end[10:16]) == ("T03:00", "T06:00")
     assert (whole.interval_start, whole.interval_end) == (market.starts_at, market.ends_at)
     assert {short.terms["exclusive_group"], whole.terms["exclusive_group"]} == {"evening"}

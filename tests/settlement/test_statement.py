@@ -1,5 +1,6 @@
 """Statements: whole cents that balance, whatever was awarded, metered and priced."""
 
+import os
 from dataclasses import replace
 from datetime import timedelta
 from decimal import ROUND_UP, Decimal, localcontext
@@ -27,7 +28,7 @@ LIMITED = ("congestion", "voltage", "unbalance")
 """Parts of a service's price that limits of called states make."""
 
 EXAMPLES = settings(
-    max_examples=500,
+    max_examples=int(os.environ.get("DLMP_EXAMPLES", "100")),
     derandomize=True,
     database=None,
     deadline=timedelta(seconds=20),
