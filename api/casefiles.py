@@ -10,7 +10,7 @@ import tomli_w
 
 from api.archive import unpack
 from api.clock import rfc3339
-from api.coupled import store_of
+from api.coupled import USUAL, store_of
 from api.feeders import NETWORK_FILE
 from api.offers import BLOCK, COUPLED, ENERGY, REACTIVE, SELF_SCHEDULE, SERVICES, Standing
 from dlmp.casefolder.settings import FILE as CASE_FILE
@@ -24,10 +24,6 @@ SERVICE_COLUMNS = ("resource", "service", "interval", "quantity_kw", "price_usd_
 BLOCK_COLUMNS = (
     *("block", "resource", "side", "first_interval", "last_interval", "quantity_kw", "price_usd_per_mwh"),
     *("min_acceptance_ratio", "exclusive_group"),
-)
-STORE_NUMBERS = (
-    *("initial_kwh", "charge_efficiency", "discharge_efficiency", "retention", "cycling_usd_per_mwh"),
-    *("shortfall_usd_per_mwh", "final_usd_per_mwh"),
 )
 
 
@@ -86,7 +82,7 @@ def _offer_files(own: Mapping[str, Any], bids: Sequence[Any], intervals: int) ->
         "bids.csv": (BID_COLUMNS, [row for name, bid in named for row in _segment_rows(name, bid)]),
         "reactive_bids.csv": (REACTIVE_COLUMNS, [row for name, bid in named for row in _reactive_rows(name, bid)]),
         "blocks.csv": (BLOCK_COLUMNS, [_block_row(name, bid) for name, bid in named if bid.product == BLOCK]),
-        "stores.csv": (("resource", *PROFILED, *STORE_NUMBERS), [row for number, *row in stores if number is None]),
+        "stores.csv": (("resource", *PROFILED, *USUAL), [row for number, *row in stores if number is None]),
         "store_profile.csv": (("interval", "resource", *PROFILED), [row for row in stores if row[0] is not None]),
         "service_offers.csv": (SERVICE_COLUMNS, [row for name, bid in named for row in _service_rows(name, bid)]),
     }
@@ -135,7 +131,7 @@ def _store_rows(resource: str, bid: Any, intervals: int) -> Iterable[tuple[Any, 
     span = bid.first_interval, bid.last_interval
     store = store_of(Standing(bid.id, bid.market_id, bid.resource_id, *span, bid.product, bid.terms), intervals)
     first, *others = zip(*(store.profile[name] for name in PROFILED), strict=True)
-    yield (None, resource, *first, *(store.numbers[name] for name in STORE_NUMBERS))
+    yield (None, resource, *first, *(store.numbers[name] for name in USUAL))
     for interval, values in enumerate(others, start=1):
         if values != first:
             yield (interval, resource, *values)

@@ -17,7 +17,7 @@ from api.gate import over_intervals, trade_day
 from api.identity import FEEDER, MARKET, PARTICIPANT, RESOURCE, new_id
 from api.masking import new_mask_key
 from api.store.audit import Chain, Entry
-from api.store.rows import row_of
+from api.store.rows import is_known, row_of
 from api.store.tables import feeders, keys, markets, participants, resources
 from api.store.vouching import vouch, vouch_again
 
@@ -72,7 +72,7 @@ def issue_key(connection: Connection, chain: Chain, asked: Asked) -> tuple[str, 
     if not scopes <= SCOPES_OF[role]:
         known = ", ".join(sorted(SCOPES_OF[role]))
         faults.append(Fault("/scopes", "unknown_scope", f"The role {role} has the scopes {known}."))
-    if participant_id is not None and not _exists(connection, participants, participant_id):
+    if participant_id is not None and not is_known(connection, participants.c.id == participant_id):
         faults.append(Fault("/participant_id", "unknown_participant", "There is no such participant."))
     if faults:
         raise Unprocessable(faults)
@@ -140,7 +140,7 @@ def add_resource(connection: Connection, chain: Chain, asked: Asked) -> str:
     """
     content = asked.content
     faults = []
-    if not _exists(connection, participants, content["participant_id"]):
+    if not is_known(connection, participants.c.id == content["participant_id"]):
         faults.append(Fault("/participant_id", "unknown_participant", "There is no such participant."))
     newest = select(feeders.c.id).where(feeders.c.name == content["feeder"]).order_by(feeders.c.version.desc()).limit(1)
     feeder_id = connection.execute(newest).scalar_one_or_none()
@@ -225,7 +225,3 @@ def add_market(connection: Connection, chain: Chain, asked: Asked) -> str:
     entry = Entry(asked.at, asked.actor, "market.add", str(row["id"]), after, rows=vouch(markets, row))
     chain.append(connection, [entry])
     return str(row["id"])
-
-
-def _exists(connection: Connection, table: Any, name: str) -> bool:
-    return connection.execute(select(table.c.id).where(table.c.id == name)).one_or_none() is not None

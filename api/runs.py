@@ -127,8 +127,12 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
     corrected = ({} if published is None else published.corrected_inputs) | _corrected(market, asked.inputs)
     under_way = _under_way(connection, market.id, CLEARING)
     if under_way is not None:
-        wanted = {"settings": asked.settings, "correction_reason": asked.correction_reason}
-        return _the_same(under_way, wanted | {"corrected_inputs": corrected}), False
+        has_same = {
+            "settings": under_way.settings == asked.settings,
+            "correction_reason": under_way.correction_reason == asked.correction_reason,
+            "corrected_inputs": under_way.corrected_inputs == corrected,
+        }
+        return _the_same(under_way, has_same), False
     state = state_at(market, asked.asked_at)
     is_published = published is not None
     if state not in (CLOSED, CLEARED, PUBLISHED, SETTLED):
@@ -163,10 +167,11 @@ def request_settlement(connection: Connection, chain: Chain, asked: SettlementRe
     real_time = asked.real_time_market_id or _real_time_of(published)
     under_way = _under_way(connection, market.id, SETTLEMENT)
     if under_way is not None:
-        wanted = {"correction_reason": asked.correction_reason}
-        if _real_time_of(under_way) != real_time:
-            wanted["settling"] = "against another market"
-        return _the_same(under_way, wanted), False
+        has_same = {
+            "real_time_market_id": _real_time_of(under_way) == real_time,
+            "correction_reason": under_way.correction_reason == asked.correction_reason,
+        }
+        return _the_same(under_way, has_same), False
     if published is None:
         state = state_at(market, asked.asked_at)
         raise Conflict("not_published", f"The market is {state}: only a published one is settled.")
@@ -189,9 +194,9 @@ def _under_way(connection: Connection, market_id: str, kind: str) -> Row[Any] | 
     return run
 
 
-def _the_same(run: Row[Any], wanted: Mapping[str, Any]) -> str:
-    """Name of a run under way, where it is what is `wanted`: two who ask for the same at once get one run."""
-    differing = [name for name, value in wanted.items() if getattr(run, name) != value]
+def _the_same(run: Row[Any], has_same: Mapping[str, bool]) -> str:
+    """Name of a run under way, where it is what is asked for: two who ask for the same at once get one run."""
+    differing = [name for name, is_same in has_same.items() if not is_same]
     if differing:
         message = f"The run {run.id} is under way with other {', '.join(differing)}: wait for its end, or cancel it."
         raise Conflict("run_under_way", message)

@@ -25,6 +25,7 @@ from api.outbox import OF_OPERATORS, PING, waiting
 from api.registry import Asked
 from api.runs import SYSTEM
 from api.store.audit import Chain, Entry
+from api.store.rows import is_known, row_of
 from api.store.tables import DELIVERED, FAILED, PENDING, deliveries, feeders, markets, webhooks
 from api.store.vouching import vouch, vouch_again
 
@@ -51,9 +52,9 @@ def add_webhook(connection: Connection, chain: Chain, asked: Asked) -> str:
     faults = list(content["faults"])
     if owner is not None and OF_OPERATORS & set(content["events"]):
         faults.append(Fault("/events", "operators_only", f"For operators only: {', '.join(sorted(OF_OPERATORS))}."))
-    if market_id is not None and not _is_known(connection, markets.c.id == market_id):
+    if market_id is not None and not is_known(connection, markets.c.id == market_id):
         faults.append(Fault("/market_id", "unknown_market", "There is no such market."))
-    if feeder is not None and not _is_known(connection, feeders.c.name == feeder):
+    if feeder is not None and not is_known(connection, feeders.c.name == feeder):
         faults.append(Fault("/feeder", "unknown_feeder", "There is no such feeder."))
     standing = and_(webhooks.c.participant_id == owner, webhooks.c.deleted_at.is_(None))
     if connection.execute(select(func.count()).where(standing)).scalar_one() >= content["most"]:
@@ -76,10 +77,6 @@ def add_webhook(connection: Connection, chain: Chain, asked: Asked) -> str:
     entry = Entry(asked.at, asked.actor, "webhook.add", str(row["id"]), after, rows=vouch(webhooks, row))
     chain.append(connection, [entry])
     return str(row["id"])
-
-
-def _is_known(connection: Connection, condition: Any) -> bool:
-    return connection.execute(select(1).where(condition).limit(1)).one_or_none() is not None
 
 
 def new_secret() -> str:
@@ -113,7 +110,7 @@ def ping(connection: Connection, chain: Chain, asked: Asked) -> str:
     hook = webhook_of(connection, asked.content["id"], asked.content["participant_id"])
     pings = and_(deliveries.c.webhook_id == hook.id, deliveries.c.event == PING)
     is_new = or_(deliveries.c.state == PENDING, deliveries.c.created_at > asked.at - PING_PAUSE)
-    if _is_known(connection, and_(pings, is_new)):
+    if is_known(connection, and_(pings, is_new)):
         pause = PING_PAUSE.seconds
         detail = f"A ping of this webhook is under way, or was sent less than {pause} s ago."
         raise Conflict("ping_waits", detail, headers={"Retry-After": str(pause)})
@@ -216,13 +213,13 @@ def note_attempt(connection: Connection, chain: Chain, attempt: Attempt) -> str:
     noted = update(deliveries).where(own).values(**values, worker="", status=attempt.status, error=attempt.error)
     if connection.execute(noted).rowcount == 0:
         return LOST
-    hook = connection.execute(select(webhooks).where(webhooks.c.id == given.webhook_id)).one()
+    hook = row_of(connection, webhooks, given.webhook_id)
     change = (connection, chain, hook, attempt.at, SYSTEM)
     if attempt.is_taken and hook.disabled_at is not None:
         _change(*change, "webhook.enable", disabled_at=None, disabled_reason="")
     if values["state"] == FAILED and hook.disabled_at is None:
         taken = and_(deliveries.c.webhook_id == hook.id, deliveries.c.state == DELIVERED)
-        has_taken = _is_known(connection, and_(taken, deliveries.c.ended_at >= given.created_at))
+        has_taken = is_known(connection, and_(taken, deliveries.c.ended_at >= given.created_at))
         if is_gone or (given.event != PING and not has_taken):
             reason = "its receiver says that it is gone" if is_gone else "it took nothing for too long"
             _change(*change, "webhook.disable", disabled_at=attempt.at, disabled_reason=reason)

@@ -361,7 +361,6 @@ def _latch(service: Service, rows: Sequence[Any], now: datetime) -> None:
 
 def _market(connection: Connection, row: Any, now: datetime) -> dict[str, Any]:
     newest = select(func.max(versions.c.price_version)).where(versions.c.market_id == row.id)
-    public_at = bids_public_at(row)
     return {
         "id": row.id,
         "name": row.name,
@@ -381,7 +380,7 @@ def _market(connection: Connection, row: Any, now: datetime) -> dict[str, Any]:
         "price_cap_usd_per_mwh": row.price_cap,
         "inputs": row.inputs,
         "takes_blocks": row.takes_blocks,
-        "bids_public_at": None if public_at is None else rfc3339(public_at),
+        "bids_public_at": rfc3339_or_none(bids_public_at(row)),
         "price_version": connection.execute(newest).scalar_one(),
         "created_at": rfc3339(row.created_at),
     }
@@ -398,8 +397,7 @@ def _run_of(service: Service, run_id: str) -> dict[str, Any]:
 def _run(row: Any) -> dict[str, Any]:
     names = (
         *("id", "market_id", "number", "kind", "state", "reason", "correction_reason", "settings", "settling"),
-        "corrected_inputs",
-        *("snapshot_sha256", "requested_by", "attempts", "progress", "summary"),
+        *("corrected_inputs", "snapshot_sha256", "requested_by", "attempts", "progress", "summary"),
     )
     times = ("created_at", "started_at", "ended_at")
     return {name: getattr(row, name) for name in names} | {name: rfc3339_or_none(getattr(row, name)) for name in times}

@@ -1,11 +1,11 @@
 """Meter readings: posted as JSON or CSV, read with all their versions."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from sqlalchemy import func, select
-from starlette.concurrency import run_in_threadpool
 
 from api.auth import Principal
 from api.clock import rfc3339
@@ -15,8 +15,8 @@ from api.http import StrictRoute
 from api.metering import Posted, add_readings
 from api.readingfile import readings_in
 from api.routes.common import Cursor, Limit, ServiceHere, answered, cursor_of, refusals, requires, row_position
-from api.schemas.common import Id
-from api.schemas.readings import COLUMNS, READING, Reading, ReadingsIn, ReadingsReceipt, SeriesPage
+from api.schemas.common import Id, Page
+from api.schemas.readings import COLUMNS, READING, Reading, ReadingsIn, ReadingsReceipt, SeriesOut
 from api.service import Service
 from api.store.rows import row_of
 from api.store.tables import markets, readings, resources
@@ -41,7 +41,7 @@ Checked = tuple[list[Reading | None], dict[int, Sequence[Fault]]]
 )
 async def add(market_id: MarketId, body: ReadingsIn, service: ServiceHere, who: CanWrite) -> Response:
     """Post what meters have shown, all or none; a reading that is there already is corrected, as a further version."""
-    found = await run_in_threadpool(_checked, body.readings)
+    found = await asyncio.to_thread(_checked, body.readings)
     return await _post(service, who, market_id, found)
 
 
@@ -54,15 +54,15 @@ async def add(market_id: MarketId, body: ReadingsIn, service: ServiceHere, who: 
 )
 async def add_table(market_id: MarketId, body: Table, service: ServiceHere, who: CanWrite) -> Response:
     """Post a table with the fields of a reading as its columns; lines are numbered in errors as items are, from 0."""
-    rows = await run_in_threadpool(readings_in, body)
-    items, faults = await run_in_threadpool(_checked, [{} if fields is None else fields for _, fields in rows])
+    rows = await asyncio.to_thread(readings_in, body)
+    items, faults = await asyncio.to_thread(_checked, [{} if fields is None else fields for _, fields in rows])
     for number, (_, fields) in enumerate(rows):
         if fields is None:
             faults[number] = [Fault("", "wrong_length", "The line must have a cell for each column.")]
     return await _post(service, who, market_id, (items, faults), [line for line, _ in rows])
 
 
-@router.get("", summary="Read meter readings", response_model=SeriesPage, responses=refusals(400, 403, 404, 422))
+@router.get("", summary="Read meter readings", response_model=Page[SeriesOut], responses=refusals(400, 403, 404, 422))
 def read(
     market_id: MarketId,
     service: ServiceHere,

@@ -1,9 +1,10 @@
 """What was published: prices for all, awards and statements for those they concern."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, and_, select
 from starlette.responses import StreamingResponse
 
 from api.auth import Principal
-from api.clock import rfc3339
+from api.clock import rfc3339, rfc3339_or_none
 from api.errors import NotFound
 from api.frames import chosen, csv_chunks, page, parquet_bytes, result_table
 from api.http import StrictRoute
@@ -60,9 +61,6 @@ AwardsOf = Annotated[
 IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
 UNCHANGED: Responses = {304: {"description": "What you have is current."}}
 FORMS: Responses = {200: {"content": {kind: {} for kind in ("text/csv", "application/vnd.apache.parquet")}}}
-AWARD_TABLES = {"resources": "awards"} | {
-    name: name for name in ("segments", "reactive_segments", "blocks", "stores", "services")
-}
 CACHE = "private, no-cache"
 PLAIN = " !#$&'()*+,-./:;<=>?@[]_`{|}~"
 """What headers say as it is; the rest, a percent sign too, is percent-encoded (RFC 3986)."""
@@ -212,11 +210,10 @@ def read_prices(
     form: PriceFormat = "json",
 ) -> Response:
     """Read nodal prices of real and reactive power with their parts, which add up to them."""
-    begins = None if interval_start is None else rfc3339(interval_start)
 
     def prices(connection: Connection, published: _Published) -> pa.Table:
         table = result_table(connection, published.version.run_id, "prices")
-        table = chosen(table, {"interval_start": begins, "bus": bus})
+        table = chosen(table, {"interval_start": rfc3339_or_none(interval_start), "bus": bus})
         if form == "oasis":
             return oasis_table(published.market, table)
         return table.rename_columns([PRICE_COLUMNS.get(name, name) for name in table.column_names])
@@ -239,13 +236,8 @@ def read_price_shares(
     form: Format = "json",
 ) -> Response:
     """Read the share of the substation, of losses and of each binding limit in each price; they add up to it."""
-    begins = None if interval_start is None else rfc3339(interval_start)
-
-    def shares(connection: Connection, published: _Published) -> pa.Table:
-        table = result_table(connection, published.version.run_id, PRICE_SHARES)
-        return _masked(connection, who, published, chosen(table, {"interval_start": begins, "bus": bus}))
-
-    return reading.answer(shares, form, own=who)
+    where = {"interval_start": rfc3339_or_none(interval_start), "bus": bus}
+    return reading.answer(partial(_masked, PRICE_SHARES, who, where), form, own=who)
 
 
 @router.get(
@@ -262,19 +254,14 @@ def read_limits(
 
     Which resource is called in the state in which a limit binds is told to its owner, an auditor and an operator.
     """
-
-    def limits(connection: Connection, published: _Published) -> pa.Table:
-        table = result_table(connection, published.version.run_id, "binding_limits")
-        return _masked(connection, who, published, table)
-
-    return reading.answer(limits, form, own=who)
+    return reading.answer(partial(_masked, "binding_limits", who, {}), form, own=who)
 
 
 @router.get(
     "/markets/{market_id}/bids",
     tags=["bids"],
     summary="Read the bids of a market",
-    response_model=Page,
+    response_model=Page[dict[str, Any]],
     responses=refusals(400, 403, 404, 422),
 )
 def read_masked_bids(
@@ -313,12 +300,7 @@ def read_broken_limits(
 
     Which resource is called in the state in which a limit is broken is told as in the binding limits.
     """
-
-    def limits(connection: Connection, published: _Published) -> pa.Table:
-        table = result_table(connection, published.version.run_id, "broken_limits")
-        return _masked(connection, who, published, table)
-
-    return reading.answer(limits, form, own=who)
+    return reading.answer(partial(_masked, "broken_limits", who, {}), form, own=who)
 
 
 @router.get(
@@ -337,7 +319,7 @@ def read_awards(
     """Read what your resources were awarded; an auditor and an operator see all."""
 
     def awards(connection: Connection, published: _Published) -> pa.Table:
-        table = result_table(connection, published.version.run_id, AWARD_TABLES[of])
+        table = result_table(connection, published.version.run_id, "awards" if of == "resources" else of)
         if who.sees_all:
             return table
         own = pa.array(_own_resources(connection, who, published), pa.string())
@@ -400,15 +382,18 @@ def _own_resources(connection: Connection, who: Principal, published: _Published
     return list(connection.execute(select(resources.c.name).where(owned)).scalars())
 
 
-def _masked(connection: Connection, who: Principal, published: _Published, table: pa.Table) -> pa.Table:
-    """Rows of `table` whose ``called`` names no resource of others."""
+def _masked(
+    name: str, who: Principal, where: Mapping[str, str | None], connection: Connection, published: _Published
+) -> pa.Table:
+    """Rows `where` something holds of a table whose ``called`` is to name no resource of others."""
+    table = chosen(result_table(connection, published.version.run_id, name), where)
     if who.sees_all:
         return table
     own = set(_own_resources(connection, who, published))
     calls = result_table(connection, published.version.run_id, CALLS).to_pylist()
     hidden = {row["called"]: row["anonymous"] for row in calls if row["resource"] not in own}
-    masked = [hidden.get(called, called) for called in table["called"].to_pylist()]
-    return table.set_column(table.column_names.index("called"), "called", pa.array(masked, pa.string()))
+    shown = [hidden.get(called, called) for called in table["called"].to_pylist()]
+    return table.set_column(table.column_names.index("called"), "called", pa.array(shown, pa.string()))
 
 
 def _statement(connection: Connection, who: Principal, run_id: str) -> pa.Table:

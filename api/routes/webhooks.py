@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from api import webhooks as hooks
 from api.auth import AUDITOR, Principal
-from api.clock import rfc3339
+from api.clock import rfc3339_or_none
 from api.errors import Unprocessable
 from api.http import StrictRoute
 from api.registry import Asked
@@ -22,8 +22,8 @@ from api.routes.common import (
     row_position,
     text_position,
 )
-from api.schemas.common import Id
-from api.schemas.webhooks import DeliveryOut, DeliveryPage, NewWebhookOut, Notice, WebhookIn, WebhookOut, WebhookPage
+from api.schemas.common import Id, Page
+from api.schemas.webhooks import DeliveryOut, NewWebhookOut, Notice, WebhookIn, WebhookOut
 from api.store.rows import row_of
 from api.store.tables import deliveries, webhooks
 from api.store.writer import each
@@ -58,7 +58,7 @@ async def add_webhook(body: WebhookIn, service: ServiceHere, who: CanWrite) -> R
         return answered(201, _webhook(row_of(connection, webhooks, name)) | {"secret": secret})
 
 
-@router.get("", summary="List webhooks", response_model=WebhookPage, responses=refusals(400, 403, 422))
+@router.get("", summary="List webhooks", response_model=Page[WebhookOut], responses=refusals(400, 403, 422))
 def list_webhooks(service: ServiceHere, who: CanRead, cursor: Cursor = None, limit: Limit = 100) -> Response:
     """List your webhooks, operators those of the operators; an auditor sees all."""
     query = select(webhooks).where(webhooks.c.deleted_at.is_(None), webhooks.c.id > text_position(cursor))
@@ -98,13 +98,13 @@ async def ping(webhook_id: WebhookId, service: ServiceHere, who: CanWrite) -> Re
     """Send a `ping`, once; a webhook that was disabled is enabled when its receiver takes it."""
     name = await service.writer.do(PING, _asked(service, webhook_id, who))
     with service.engine.connect() as connection:
-        return answered(202, _delivery(connection.execute(select(deliveries).where(deliveries.c.id == name)).one()))
+        return answered(202, _delivery(row_of(connection, deliveries, name)))
 
 
 @router.get(
     "/{webhook_id}/deliveries",
     summary="List deliveries",
-    response_model=DeliveryPage,
+    response_model=Page[DeliveryOut],
     responses=refusals(400, 403, 404, 422),
 )
 def list_deliveries(
@@ -158,5 +158,4 @@ def _delivery(row: Any) -> dict[str, Any]:
 
 
 def _times(row: Any, *names: str) -> dict[str, str | None]:
-    values = {name: getattr(row, name) for name in names}
-    return {name: None if value is None else rfc3339(value) for name, value in values.items()}
+    return {name: rfc3339_or_none(getattr(row, name)) for name in names}

@@ -71,10 +71,3 @@ class SeriesOut(Answer):
     net_injection_kwh: list[float | None]
     """Energy in each interval [kWh]; null where there is no reading."""
     q_kvarh: list[float | None]
-
-
-class SeriesPage(Answer):
-    """Readings, and where the next page begins."""
-
-    items: list[SeriesOut]
-    next_cursor: str | None

@@ -76,13 +76,6 @@ class NewWebhookOut(WebhookOut):
     """Verifies what is received (Standard Webhooks); it is shown only now."""
 
 
-class WebhookPage(Answer):
-    """Webhooks, and where the next page begins."""
-
-    items: list[WebhookOut]
-    next_cursor: str | None
-
-
 class Notice(Answer):
     """What a webhook is told."""
 
@@ -111,10 +104,3 @@ class DeliveryOut(Answer):
     """Status that the receiver answered to the last attempt."""
     error: DeliveryError
     """Why it did not answer, or was not asked."""
-
-
-class DeliveryPage(Answer):
-    """Deliveries, the newest first, and where the next page begins."""
-
-    items: list[DeliveryOut]
-    next_cursor: str | None

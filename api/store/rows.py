@@ -25,6 +25,11 @@ def row_of(connection: Connection, table: Table, name: str, columns: Sequence[Co
     return row
 
 
+def is_known(connection: Connection, condition: ColumnElement[bool]) -> bool:
+    """Whether there is any row of the table of a `condition` that it holds for."""
+    return connection.execute(select(1).where(condition).limit(1)).one_or_none() is not None
+
+
 def add(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows that have a value for every column, times and documents as they are kept.
 
