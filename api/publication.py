@@ -16,6 +16,8 @@ from api.store.tables import (
     CLEARING,
     MARKET_STATES,
     PUBLISHED,
+    QUEUED,
+    RUNNING,
     SETTLED,
     SETTLEMENT,
     SUCCEEDED,
@@ -55,6 +57,12 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
     if version > 1 and run.kind == CLEARING and not run.correction_reason:
         message = f"The newest run, {run.id}, was asked for without a correction_reason: ask for one with it."
         raise Conflict("reason_needed", message)
+    under_way = run_under_way(connection, market.id)
+    if version > 1 and under_way is not None:
+        message = (
+            f"The {under_way.kind} {under_way.id} begins from what is published now: wait for its end, or cancel it."
+        )
+        raise Conflict("run_under_way", message)
     moment = _next_moment(connection, step.at)
     status = _status(run, market.stage)
     published = {
@@ -89,6 +97,12 @@ def _next_moment(connection: Connection, now: datetime) -> datetime:
     """Time now, or right after the last publication: followers ask for what is later than the last that they know."""
     last = connection.execute(select(func.max(versions.c.published_at))).scalar_one()
     return now if last is None else max(now, last + timedelta(microseconds=1))
+
+
+def run_under_way(connection: Connection, market_id: str) -> Row[Any] | None:
+    """Run of a market that waits or is carried out: there is one at most."""
+    is_under_way = and_(runs.c.market_id == market_id, runs.c.state.in_((QUEUED, RUNNING)))
+    return connection.execute(select(runs).where(is_under_way)).one_or_none()
 
 
 def published_versions(connection: Connection, market_id: str) -> Sequence[Row[Any]]:

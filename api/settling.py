@@ -37,6 +37,8 @@ def settling_files(
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Files that settle a market with the readings that there are by now, and the document that tells of them.
 
+    A market that is its own real-time market has none: its deviations are settled at its prices, corrected ones too.
+
     Raises
     ------
     Unprocessable
@@ -45,6 +47,8 @@ def settling_files(
     names = dict(connection.execute(select(resources.c.id, resources.c.name)).all())
     found = newest_readings(connection, market.id)
     files = {METERED: _metered({names[row.resource_id]: row for row in found})}
+    if real_time_market_id == market.id:
+        real_time_market_id = None
     real_time = None if real_time_market_id is None else _real_time(connection, market, real_time_market_id)
     if real_time is not None:
         files |= {f"{REAL_TIME}/{name}": content for name, content in case_of(real_time).items()}

@@ -7,6 +7,8 @@ import zipfile
 from decimal import Decimal
 from urllib.parse import unquote
 
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from publishing import ANONYMOUS, end_run_of, publish_invented, run_invented, settle_invented
 from worlds import furnish, pages, running
 
+from api import frames
 from api.runner import Runner
 from api.runs import Claim, Ended, claim_run, end_run
 from api.store.writer import each
@@ -114,6 +117,20 @@ def test_a_settlement_and_a_clearing_are_not_under_way_together(world):
     assert world.ask("POST", path(world, "settle"), {})["id"] == settlement["id"]
     clearing = world.post(path(world, "runs"), {"correction_reason": "x"})
     assert (clearing.status_code, clearing.json()["code"]) == (409, "run_under_way")
+
+
+@pytest.mark.parametrize("then", ["settle", "runs"])
+def test_what_is_under_way_begins_from_what_is_published_which_stays_so(world, then):
+    publish_invented(world, LINES)
+    run_invented(world, CORRECTED, reason="wrong prices")
+    body = {} if then == "settle" else {"correction_reason": "other prices"}
+    asked = world.ask("POST", path(world, then), body)
+    answer = world.post(path(world, "publish"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "run_under_way")
+    assert len(heads(world)) == 1
+    world.ask("POST", f"/v1/runs/{asked['id']}/cancel")
+    world.ask("POST", path(world, "publish"))
+    assert heads(world)[-1] == ("corrected", "wrong prices")
 
 
 def test_a_run_is_published_once(world):
@@ -405,6 +422,14 @@ def test_deltas_add_up_to_the_cent(delta_world, tables):
         assert after == own
 
 
+def test_a_table_without_rows_has_columns_of_text():
+    content = io.BytesIO()
+    pd.DataFrame(columns=["bus", "resource"], dtype=object).to_parquet(content, index=False)
+    table = frames.read_table(content.getvalue())
+    assert frames.chosen(table, {"bus": "A"}).equals(table)
+    assert table.schema.types == [pa.string(), pa.string()]
+
+
 def test_the_first_version_has_no_delta(corrected):
     assert corrected.get(f"{path(corrected, 'statements/delta')}?price_version=1").status_code == 404
 
@@ -443,6 +468,10 @@ def test_a_market_is_cleared_published_and_corrected_from_bids_to_statements(loo
         ]
         assert awards[0]["solar"] == pytest.approx(400)
         assert awards[1]["wind"] == pytest.approx(200)
+        for of in ("segments", "reactive_segments", "blocks", "stores", "services"):
+            for form in ("json", "csv", "parquet"):
+                own = world.get(path(world, f"awards?of={of}&format={form}"), "sunny")
+                assert own.status_code == 200, "nobody bid such a thing, which is a table without rows"
         for who in ("sunny", "windy", "operator"):
             total = [
                 sum(Decimal(line["amount"]) for line in world.get(path(world, name), who).json()["items"])
