@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, select, update
 from api.errors import Conflict
 from api.gate import Step, state_at
 from api.outbox import EventName, announce
+from api.settling import run_under_way
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
 from api.store.tables import (
@@ -16,8 +17,6 @@ from api.store.tables import (
     CLEARING,
     MARKET_STATES,
     PUBLISHED,
-    QUEUED,
-    RUNNING,
     SETTLED,
     SETTLEMENT,
     SUCCEEDED,
@@ -97,12 +96,6 @@ def _next_moment(connection: Connection, now: datetime) -> datetime:
     """Time now, or right after the last publication: followers ask for what is later than the last that they know."""
     last = connection.execute(select(func.max(versions.c.published_at))).scalar_one()
     return now if last is None else max(now, last + timedelta(microseconds=1))
-
-
-def run_under_way(connection: Connection, market_id: str) -> Row[Any] | None:
-    """Run of a market that waits or is carried out: there is one at most."""
-    is_under_way = and_(runs.c.market_id == market_id, runs.c.state.in_((QUEUED, RUNNING)))
-    return connection.execute(select(runs).where(is_under_way)).one_or_none()
 
 
 def published_versions(connection: Connection, market_id: str) -> Sequence[Row[Any]]:

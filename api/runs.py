@@ -17,8 +17,7 @@ from api.errors import Conflict, Unprocessable
 from api.gate import CLOSED, Seen, latch, over_intervals, state_at
 from api.identity import RUN, new_id
 from api.outbox import announce
-from api.publication import run_under_way
-from api.settling import case_of, newest_run, settling_files
+from api.settling import case_of, newest_run, run_under_way, settling_files
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
 from api.store.tables import (
@@ -128,7 +127,8 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
     corrected = ({} if published is None else published.corrected_inputs) | _corrected(market, asked.inputs)
     under_way = _under_way(connection, market.id, CLEARING)
     state = state_at(market, asked.asked_at)
-    more, settling = {}, None
+    more: dict[str, bytes] = {}
+    settling = None
     if state == SETTLED:
         more, settling = settling_files(connection, market, _real_time_of(published))
     if under_way is not None:

@@ -9,13 +9,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, and_, select
 
 from api.archive import unpack
 from api.errors import Fault, Unprocessable
 from api.metering import newest_readings
 from api.runfolder import METERED, REAL_TIME, REAL_TIME_SETTINGS, SETTLING
-from api.store.tables import markets, resources, runs, versions
+from api.store.tables import QUEUED, RUNNING, markets, resources, runs, versions
 
 SAME = ("feeder", "starts_at", "interval_minutes", "intervals", "currency")
 """What a market and its real-time market must share; the rest the settlement itself checks."""
@@ -25,6 +25,12 @@ def newest_run(connection: Connection, market_id: str) -> Row[Any] | None:
     """The run of the newest published version of a market; None where there is none."""
     query = select(runs).join(versions, versions.c.run_id == runs.c.id).where(versions.c.market_id == market_id)
     return connection.execute(query.order_by(versions.c.price_version.desc()).limit(1)).one_or_none()
+
+
+def run_under_way(connection: Connection, market_id: str) -> Row[Any] | None:
+    """Run of a market that waits or is carried out: there is one at most."""
+    is_under_way = and_(runs.c.market_id == market_id, runs.c.state.in_((QUEUED, RUNNING)))
+    return connection.execute(select(runs).where(is_under_way)).one_or_none()
 
 
 def case_of(run: Row[Any]) -> dict[str, bytes]:
