@@ -13,7 +13,7 @@ class EntryOut(Answer):
     sequence: int
     at: str
     actor: str
-    """Key that made it; ``clock`` for a gate by its time, ``system`` for a worker, ``console`` at the service's machine."""
+    """Key that made it; ``clock`` for a gate by its time, ``system`` for a worker, ``console`` at its machine."""
     action: str = Field(examples=["market.publish"])
     target: str
     before: dict[str, Any] | None

@@ -248,9 +248,8 @@ class PublishedPage(Answer, Generic[Row]):
     next_cursor: str | None
 
 
-class AwardPage(
-    PublishedPage[
-        AwardOut | SegmentAwardOut | ReactiveSegmentAwardOut | BlockAwardOut | StoreAwardOut | ServiceAwardOut
-    ]
-):
+AwardRow = AwardOut | SegmentAwardOut | ReactiveSegmentAwardOut | BlockAwardOut | StoreAwardOut | ServiceAwardOut
+
+
+class AwardPage(PublishedPage[AwardRow]):
     """Awards of a version, all rows of the kind that `of` names, and where the next page begins."""
