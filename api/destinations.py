@@ -20,7 +20,7 @@ import httpx
 from api.errors import Fault, Unprocessable
 from api.settings import ServiceSettings
 
-MOST_LOOKUPS = 16
+MOST_LOOKUPS = 64
 """Names that are looked up at once: a server of names that does not answer holds a thread."""
 PUBLIC_IPV6 = ip_network("2000::/3")
 """Beyond it are loopback, link-local, unique local, multicast, mapped and translated (NAT64) addresses."""

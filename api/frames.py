@@ -52,9 +52,11 @@ _CACHE = _Recent()
 
 
 def read_table(content: bytes) -> pa.Table:
-    """Read a table; times become text, RFC 3339."""
+    """Read a table; times become text, RFC 3339, and so do columns that hold nothing at all."""
     table = pq.read_table(io.BytesIO(content))
     for number, column in enumerate(table.schema):
+        if pa.types.is_null(column.type):  # text of a table without rows, which does not tell its type
+            table = table.set_column(number, column.name, table[number].cast(pa.string()))
         if pa.types.is_timestamp(column.type):
             seconds = table[number].cast(pa.timestamp("s", "UTC"))
             table = table.set_column(number, column.name, pc.strftime(seconds, format=TIME_FORMAT))

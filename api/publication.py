@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, select, update
 from api.errors import Conflict
 from api.gate import Step, state_at
 from api.outbox import EventName, announce
+from api.settling import run_under_way
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
 from api.store.tables import (
@@ -55,6 +56,12 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
     if version > 1 and run.kind == CLEARING and not run.correction_reason:
         message = f"The newest run, {run.id}, was asked for without a correction_reason: ask for one with it."
         raise Conflict("reason_needed", message)
+    under_way = run_under_way(connection, market.id)
+    if version > 1 and under_way is not None:
+        message = (
+            f"The {under_way.kind} {under_way.id} begins from what is published now: wait for its end, or cancel it."
+        )
+        raise Conflict("run_under_way", message)
     moment = _next_moment(connection, step.at)
     status = _status(run, market.stage)
     published = {

@@ -17,7 +17,7 @@ from api.errors import Conflict, Unprocessable
 from api.gate import CLOSED, Seen, latch, over_intervals, state_at
 from api.identity import RUN, new_id
 from api.outbox import announce
-from api.settling import case_of, newest_run, settling_files
+from api.settling import case_of, newest_run, run_under_way, settling_files
 from api.store.audit import Chain, Entry
 from api.store.rows import row_of
 from api.store.tables import (
@@ -80,7 +80,7 @@ class RunRequest:
 class SettlementRequest:
     """A settlement that is asked for: as `RunRequest`, and at whose prices deviations are settled.
 
-    Without `real_time_market_id` it is that of the settlement before, else the market itself.
+    `real_time_market_id` is that of the settlement before where it is left out, and at first the market's own.
     """
 
     market_id: str
@@ -126,14 +126,19 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
     published = newest_run(connection, market.id)
     corrected = ({} if published is None else published.corrected_inputs) | _corrected(market, asked.inputs)
     under_way = _under_way(connection, market.id, CLEARING)
+    state = state_at(market, asked.asked_at)
+    more: dict[str, bytes] = {}
+    settling = None
+    if state == SETTLED:
+        more, settling = settling_files(connection, market, _real_time_of(published))
     if under_way is not None:
         has_same = {
             "settings": under_way.settings == asked.settings,
             "correction_reason": under_way.correction_reason == asked.correction_reason,
             "corrected_inputs": under_way.corrected_inputs == corrected,
+            "readings or real-time prices": under_way.settling == settling,
         }
         return _the_same(under_way, has_same), False
-    state = state_at(market, asked.asked_at)
     is_published = published is not None
     if state not in (CLOSED, CLEARED, PUBLISHED, SETTLED):
         raise Conflict("gate_not_closed", f"The market is {state}: close its gate first.")
@@ -142,11 +147,7 @@ def request_run(connection: Connection, chain: Chain, asked: RunRequest) -> tupl
     if not is_published and (asked.correction_reason or asked.inputs):
         raise Conflict("nothing_to_correct", "The market is not published: there is nothing to correct.")
     latch(connection, chain, Seen({market.id: state}, asked.asked_at))
-    files = _snapshot(connection, market, corrected)
-    settling = None
-    if state == SETTLED:
-        more, settling = settling_files(connection, market, _real_time_of(published))
-        files |= more
+    files = _snapshot(connection, market, corrected) | more
     given = {"settings": dict(asked.settings), "settling": settling, "corrected_inputs": corrected}
     return _queued(connection, chain, asked, CLEARING, files, given), True
 
@@ -164,31 +165,30 @@ def request_settlement(connection: Connection, chain: Chain, asked: SettlementRe
     """
     market = row_of(connection, markets, asked.market_id)
     published = newest_run(connection, market.id)
-    real_time = asked.real_time_market_id or _real_time_of(published)
     under_way = _under_way(connection, market.id, SETTLEMENT)
-    if under_way is not None:
-        has_same = {
-            "real_time_market_id": _real_time_of(under_way) == real_time,
-            "correction_reason": under_way.correction_reason == asked.correction_reason,
-        }
-        return _the_same(under_way, has_same), False
     if published is None:
         state = state_at(market, asked.asked_at)
         raise Conflict("not_published", f"The market is {state}: only a published one is settled.")
+    more, settling = settling_files(connection, market, asked.real_time_market_id or _real_time_of(published))
+    settling["settled_run_id"] = published.id
+    if under_way is not None:
+        has_same = {
+            "real_time_market_id": _real_time_of(under_way) == settling["real_time_market_id"],
+            "readings or prices": under_way.settling == settling,
+            "correction_reason": under_way.correction_reason == asked.correction_reason,
+        }
+        return _the_same(under_way, has_same), False
     if market.stage == SETTLED and not asked.correction_reason:
         raise Conflict("reason_needed", "The market is settled: to settle it again is a correction, with a reason.")
     if market.stage != SETTLED and asked.correction_reason:
         raise Conflict("nothing_to_correct", "The market is not settled: there is nothing to correct.")
-    more, settling = settling_files(connection, market, real_time)
-    given = {"settings": published.settings, "settling": settling | {"settled_run_id": published.id}}
-    given["corrected_inputs"] = published.corrected_inputs
+    given = {"settings": published.settings, "settling": settling, "corrected_inputs": published.corrected_inputs}
     return _queued(connection, chain, asked, SETTLEMENT, case_of(published) | more, given), True
 
 
 def _under_way(connection: Connection, market_id: str, kind: str) -> Row[Any] | None:
     """Run of a market that is under way; one of another kind than `kind` is a conflict."""
-    is_under_way = and_(runs.c.market_id == market_id, runs.c.state.in_((QUEUED, RUNNING)))
-    run = connection.execute(select(runs).where(is_under_way)).one_or_none()
+    run = run_under_way(connection, market_id)
     if run is not None and run.kind != kind:
         raise Conflict("run_under_way", f"The {run.kind} {run.id} of this market is under way: wait for its end.")
     return run

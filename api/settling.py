@@ -9,13 +9,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, and_, select
 
 from api.archive import unpack
 from api.errors import Fault, Unprocessable
 from api.metering import newest_readings
 from api.runfolder import METERED, REAL_TIME, REAL_TIME_SETTINGS, SETTLING
-from api.store.tables import markets, resources, runs, versions
+from api.store.tables import QUEUED, RUNNING, markets, resources, runs, versions
 
 SAME = ("feeder", "starts_at", "interval_minutes", "intervals", "currency")
 """What a market and its real-time market must share; the rest the settlement itself checks."""
@@ -25,6 +25,12 @@ def newest_run(connection: Connection, market_id: str) -> Row[Any] | None:
     """The run of the newest published version of a market; None where there is none."""
     query = select(runs).join(versions, versions.c.run_id == runs.c.id).where(versions.c.market_id == market_id)
     return connection.execute(query.order_by(versions.c.price_version.desc()).limit(1)).one_or_none()
+
+
+def run_under_way(connection: Connection, market_id: str) -> Row[Any] | None:
+    """Run of a market that waits or is carried out: there is one at most."""
+    is_under_way = and_(runs.c.market_id == market_id, runs.c.state.in_((QUEUED, RUNNING)))
+    return connection.execute(select(runs).where(is_under_way)).one_or_none()
 
 
 def case_of(run: Row[Any]) -> dict[str, bytes]:
@@ -37,6 +43,8 @@ def settling_files(
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Files that settle a market with the readings that there are by now, and the document that tells of them.
 
+    A market that is its own real-time market has none: its deviations are settled at its prices, corrected ones too.
+
     Raises
     ------
     Unprocessable
@@ -45,6 +53,8 @@ def settling_files(
     names = dict(connection.execute(select(resources.c.id, resources.c.name)).all())
     found = newest_readings(connection, market.id)
     files = {METERED: _metered({names[row.resource_id]: row for row in found})}
+    if real_time_market_id == market.id:
+        real_time_market_id = None
     real_time = None if real_time_market_id is None else _real_time(connection, market, real_time_market_id)
     if real_time is not None:
         files |= {f"{REAL_TIME}/{name}": content for name, content in case_of(real_time).items()}

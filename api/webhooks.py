@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,13 +27,15 @@ from api.registry import Asked
 from api.runs import SYSTEM
 from api.store.audit import Chain, Entry
 from api.store.rows import is_known, row_of
-from api.store.tables import DELIVERED, FAILED, PENDING, deliveries, feeders, markets, webhooks
+from api.store.tables import DELIVERED, FAILED, PENDING, deliveries, feeders, markets, participants, webhooks
 from api.store.vouching import vouch, vouch_again
 
 PREFIX, SECRET_BYTES = "whsec_", 32
 FIRST_PAUSE_S, PAUSE_FACTOR, LONGEST_PAUSE_S = 5.0, 4.0, 3_600.0
 KEPT = timedelta(days=30)
 """How long a delivery that has ended is kept."""
+MOST_OF_OWNER = 8
+"""Most deliveries of an owner that are on the way at once: receivers that are slow hold up no webhooks of others."""
 PING_PAUSE = timedelta(seconds=10)
 GONE = 410
 DELETED, DISABLED = "deleted", "disabled"
@@ -45,13 +48,16 @@ def add_webhook(connection: Connection, chain: Chain, asked: Asked) -> str:
     Raises
     ------
     Unprocessable
-        When its URL has faults, market or feeder are unknown, an event is not its owner's, or there are too many.
+        When its URL has faults; when owner, market or feeder are unknown, an event is not its owner's, or there are too
+        many.
     """
     content = asked.content
     owner, market_id, feeder = content["participant_id"], content["market_id"], content["feeder"]
     faults = list(content["faults"])
     if owner is not None and OF_OPERATORS & set(content["events"]):
         faults.append(Fault("/events", "operators_only", f"For operators only: {', '.join(sorted(OF_OPERATORS))}."))
+    if owner is not None and not is_known(connection, participants.c.id == owner):
+        faults.append(Fault("", "unknown_participant", "You are no participant that is registered here."))
     if market_id is not None and not is_known(connection, markets.c.id == market_id):
         faults.append(Fault("/market_id", "unknown_market", "There is no such market."))
     if feeder is not None and not is_known(connection, feeders.c.name == feeder):
@@ -132,6 +138,7 @@ class Turn:
 def claim_deliveries(connection: Connection, chain: Chain, turn: Turn) -> Sequence[Row[Any]]:
     """Take the first delivery that is due of each webhook that has none on the way.
 
+    Of each owner there are `MOST_OF_OWNER` on the way at once.
     A delivery whose sender goes silent is due again when its lease has run out.
     """
     is_pending = deliveries.c.state == PENDING
@@ -139,10 +146,16 @@ def claim_deliveries(connection: Connection, chain: Chain, turn: Turn) -> Sequen
     busy = select(deliveries.c.webhook_id).where(on_the_way)
     is_due = and_(is_pending, deliveries.c.next_attempt_at <= turn.at, deliveries.c.webhook_id.not_in(busy))
     first = func.min(deliveries.c.number)
-    numbers = connection.execute(
-        select(first).where(is_due).group_by(deliveries.c.webhook_id).order_by(first).limit(turn.most)
-    )
-    own = deliveries.c.number.in_(numbers.scalars().all())
+    oldest = select(first, webhooks.c.participant_id).join(webhooks).where(is_due)
+    oldest = oldest.group_by(deliveries.c.webhook_id, webhooks.c.participant_id).order_by(first)
+    owners = connection.execute(select(webhooks.c.participant_id).join(deliveries).where(on_the_way)).scalars()
+    count = Counter(owners)
+    numbers: list[int] = []
+    for number, owner in connection.execute(oldest):
+        if count[owner] < MOST_OF_OWNER and len(numbers) < turn.most:
+            count[owner] += 1
+            numbers.append(number)
+    own = deliveries.c.number.in_(numbers)
     lease_ends = turn.at + timedelta(seconds=turn.lease_s)
     taken = {"worker": turn.worker, "next_attempt_at": lease_ends, "attempts": deliveries.c.attempts + 1}
     connection.execute(update(deliveries).where(own).values(**taken))

@@ -36,7 +36,18 @@ from api.routes.common import (
 )
 from api.runfolder import CALLS, PRICE_COLUMNS, PRICE_SHARES
 from api.schemas.common import Id, Page, Time
-from api.schemas.results import PricePage, PriceSharePage
+from api.schemas.results import (
+    AwardPage,
+    BrokenLimitOut,
+    LimitOut,
+    MaskedBidOut,
+    PriceOut,
+    PriceShareOut,
+    PublishedPage,
+    StatementChangeOut,
+    StatementRowOut,
+    VersionOut,
+)
 from api.service import Service
 from api.store.rows import row_of
 from api.store.tables import IS_LIVE, bids, markets, resources, versions
@@ -168,7 +179,7 @@ Reading = Annotated[_Reading, Depends(_reading)]
     "/prices",
     tags=["prices"],
     summary="Follow publications",
-    response_model=Page[dict[str, Any]],
+    response_model=Page[VersionOut],
     responses=refusals(400, 403, 422),
 )
 def list_versions(
@@ -199,7 +210,7 @@ def list_versions(
     "/markets/{market_id}/prices",
     tags=["prices"],
     summary="Read prices",
-    response_model=PricePage,
+    response_model=PublishedPage[PriceOut],
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_prices(
@@ -225,7 +236,7 @@ def read_prices(
     "/markets/{market_id}/price-shares",
     tags=["prices"],
     summary="Read what makes each price",
-    response_model=PriceSharePage,
+    response_model=PublishedPage[PriceShareOut],
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_price_shares(
@@ -244,7 +255,7 @@ def read_price_shares(
     "/markets/{market_id}/limits",
     tags=["prices"],
     summary="Read binding limits",
-    response_model=Page[dict[str, Any]],
+    response_model=PublishedPage[LimitOut],
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_limits(
@@ -261,7 +272,7 @@ def read_limits(
     "/markets/{market_id}/bids",
     tags=["bids"],
     summary="Read the bids of a market",
-    response_model=Page[dict[str, Any]],
+    response_model=Page[MaskedBidOut],
     responses=refusals(400, 403, 404, 422),
 )
 def read_masked_bids(
@@ -290,7 +301,7 @@ def read_masked_bids(
     "/markets/{market_id}/broken-limits",
     tags=["prices"],
     summary="Read broken limits",
-    response_model=Page[dict[str, Any]],
+    response_model=PublishedPage[BrokenLimitOut],
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_broken_limits(
@@ -307,7 +318,7 @@ def read_broken_limits(
     "/markets/{market_id}/awards",
     tags=["awards"],
     summary="Read awards",
-    response_model=Page[dict[str, Any]],
+    response_model=AwardPage,
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_awards(
@@ -332,7 +343,7 @@ def read_awards(
     "/markets/{market_id}/statements",
     tags=["statements"],
     summary="Read statements",
-    response_model=Page[dict[str, Any]],
+    response_model=PublishedPage[StatementRowOut],
     responses=FORMS | UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_statements(
@@ -350,7 +361,7 @@ def read_statements(
     "/markets/{market_id}/statements/delta",
     tags=["statements"],
     summary="Read what a correction changes",
-    response_model=Page[dict[str, Any]],
+    response_model=PublishedPage[StatementChangeOut],
     responses=UNCHANGED | refusals(400, 403, 404, 422),
 )
 def read_delta(reading: Reading, who: Annotated[Principal, Depends(requires("statements:read"))]) -> Response:
@@ -392,8 +403,9 @@ def _masked(
     own = set(_own_resources(connection, who, published))
     calls = result_table(connection, published.version.run_id, CALLS).to_pylist()
     hidden = {row["called"]: row["anonymous"] for row in calls if row["resource"] not in own}
-    shown = [hidden.get(called, called) for called in table["called"].to_pylist()]
-    return table.set_column(table.column_names.index("called"), "called", pa.array(shown, pa.string()))
+    told = table["called"].combine_chunks().dictionary_encode()  # few texts stand in very many rows
+    shown = pa.array([hidden.get(called, called) for called in told.dictionary.to_pylist()], pa.string())
+    return table.set_column(table.column_names.index("called"), "called", shown.take(told.indices))
 
 
 def _statement(connection: Connection, who: Principal, run_id: str) -> pa.Table:

@@ -19,7 +19,6 @@ from api.routes.common import (
     cursor_of,
     refusals,
     requires,
-    row_position,
     text_position,
 )
 from api.schemas.common import Id, Page
@@ -111,14 +110,15 @@ def list_deliveries(
     webhook_id: WebhookId, service: ServiceHere, who: CanRead, cursor: Cursor = None, limit: Limit = 100
 ) -> Response:
     """List what a webhook of yours was told in the last 30 days, and what became of it, the newest first."""
-    before = row_position(cursor)
-    query = select(deliveries).where(deliveries.c.webhook_id == webhook_id)
-    if before:
-        query = query.where(deliveries.c.number < before)
+    query, last = select(deliveries).where(deliveries.c.webhook_id == webhook_id), text_position(cursor)
+    if last:  # by its name, for numbers count those of others too
+        query = query.where(
+            deliveries.c.number < select(deliveries.c.number).where(deliveries.c.id == last).scalar_subquery()
+        )
     with service.engine.connect() as connection:
         _own(connection, webhook_id, who)
         rows = connection.execute(query.order_by(deliveries.c.number.desc()).limit(limit + 1)).all()
-    following = cursor_of(rows[limit - 1].number) if len(rows) > limit else None
+    following = cursor_of(rows[limit - 1].id) if len(rows) > limit else None
     return answered(200, {"items": [_delivery(row) for row in rows[:limit]], "next_cursor": following})
 
 

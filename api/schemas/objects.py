@@ -348,7 +348,7 @@ class SettleIn(Body):
     real_time_market_id: Id | None = None
     """Published market at whose prices deviations are settled: of the same feeder, day, intervals and resources.
 
-    Left out: that of the settlement before, else the market's own prices.
+    Left out: that of the settlement before, and at first the market's own prices, which its own name gives too.
     """
     correction_reason: Name | None = None
     """Why a settled market is settled again."""

@@ -13,8 +13,8 @@ class EntryOut(Answer):
     sequence: int
     at: str
     actor: str
-    """Key that made it, ``clock`` or a worker."""
-    action: str = Field(examples=["market.published"])
+    """Key that made it; ``clock`` for a gate by its time, ``system`` for a worker, ``console`` at its machine."""
+    action: str = Field(examples=["market.publish"])
     target: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None

@@ -1,6 +1,6 @@
-"""A market through its service: ``dlmp submit``, ``run``, ``prices`` and ``statement``."""
+"""A market through its service: ``dlmp submit``, ``run``, ``readings``, ``settle``, ``prices`` and ``statement``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -133,11 +133,63 @@ def run_command(
     with _client(url, key_file, key) as client, progress(quiet=False) as show:
         if close:
             client.close_gate(market)
-        run = client.run(market, lambda run: show(f"run {run.number}: {run.progress['text']}"), **settings)
+        run = client.run(market, _shown(show), **settings)
         if run.state == SUCCEEDED and publish:
             client.publish(market)
-        state = client.market(market).state
-    print_rows([("run", f"{run.id}, {run.state}"), *_summary(run), ("market", f"{market}, {state}")])
+        found = client.market(market)
+    _tell(run, found)
+
+
+@app.command("readings")
+def readings_command(
+    market: MarketArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Readings, with the columns of the guide.")],
+    url: Url = DEFAULT_URL,
+    key_file: KeyFile = None,
+    key: KeyVariable = None,
+) -> None:
+    """Post the meter readings of a file, all or none; what is there already changes nothing."""
+    try:
+        table = file.read_bytes()
+    except OSError as error:
+        raise InputError([Problem("readings", "file", str(file), f"cannot be read ({error.strerror})")]) from None
+    with _client(url, key_file, key) as client:
+        series = client.add_readings(market, table)
+    new = [one for one in series if one.is_new]
+    print_rows([("readings", f"of {len(series)} resources, new ones of {len(new)}")])
+
+
+@app.command("settle")
+def settle_command(
+    market: MarketArgument,
+    real_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MARKET",
+            help="At whose prices deviations are settled; left out: as before, at first the market's own.",
+        ),
+    ] = None,
+    correction: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Why a settled market is settled again.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    key_file: KeyFile = None,
+    key: KeyVariable = None,
+) -> None:
+    """Settle a published market with the readings that there are; exit code 4 when the run fails."""
+    with _client(url, key_file, key) as client, progress(quiet=False) as show:
+        run = client.settle(market, _shown(show), real_time_market_id=real_time, correction_reason=correction)
+        found = client.market(market)
+    _tell(run, found)
+
+
+def _shown(show: Callable[[str], None]) -> Callable[[Run], None]:
+    return lambda run: show(f"run {run.number}: {run.progress['text']}")
+
+
+def _tell(run: Run, market: Market) -> None:
+    """Print how a run ended; the exit code is `FAILED_CODE` where it failed."""
+    print_rows([("run", f"{run.id}, {run.state}"), *_summary(run), ("market", f"{market.id}, {market.state}")])
     if run.state != SUCCEEDED:
         raise typer.Exit(FAILED_CODE)
 

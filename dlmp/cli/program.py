@@ -20,7 +20,7 @@ EXIT_CODES: dict[type[DlmpError], int] = {
 COMMANDS: Mapping[str, Sequence[str]] = {
     "dlmp.cli.engine": ("clear", "roll", "network", "cases", "demo"),
     "dlmp.cli.service": ("serve", "key", "audit"),
-    "dlmp.cli.market": ("submit", "run", "prices", "statement"),
+    "dlmp.cli.market": ("submit", "run", "readings", "settle", "prices", "statement"),
     "dlmp.cli.simulate": ("simulate",),
 }
 """Module of each command: the web server takes seconds to load, which a clearing need not wait for."""

@@ -25,16 +25,19 @@ from dlmp.client.errors import (
 from dlmp.client.outbox import Outbox
 from dlmp.client.records import (
     BidVersion,
+    Delivery,
     Feeder,
     Key,
     Market,
     MaskedBid,
     Outcome,
     Participant,
+    ReadSeries,
     Receipt,
     Resent,
     Resource,
     Run,
+    Webhook,
 )
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "ConflictError",
     "ContentError",
     "DeadlineLoad",
+    "Delivery",
     "EnergyBand",
     "Fault",
     "Feeder",
@@ -60,6 +64,7 @@ __all__ = [
     "Outbox",
     "Outcome",
     "Participant",
+    "ReadSeries",
     "Receipt",
     "RefusedError",
     "Resent",
@@ -68,4 +73,5 @@ __all__ = [
     "ServerError",
     "ServiceError",
     "Store",
+    "Webhook",
 ]

@@ -15,17 +15,20 @@ from dlmp.client.errors import ServiceError
 from dlmp.client.outbox import Outbox, Request
 from dlmp.client.records import (
     BidVersion,
+    Delivery,
     Feeder,
     Key,
     Market,
     MaskedBid,
     Participant,
+    ReadSeries,
     Receipt,
     Resent,
     Resource,
     Run,
+    Webhook,
 )
-from dlmp.client.tables import table_of, with_amounts
+from dlmp.client.tables import readings_csv, readings_frame, table_of, with_amounts
 from dlmp.client.transport import Transport, encoded
 
 ATOMIC, PER_ITEM = "atomic", "per_item"
@@ -236,13 +239,86 @@ class Client:
         """Publish prices, awards and statements of the newest run."""
         return Market.of(self._post(f"/v1/markets/{market_id}/publish"))
 
-    def settle(self, market_id: str, show: Show | None = None, **terms: str) -> Run:
-        """Settle a published market, and wait for its final statements.
+    def add_readings(self, market_id: str, readings: pd.DataFrame | bytes) -> list[ReadSeries]:
+        """Post what meters have shown, all or none; readings that are there already change nothing.
 
-        `terms` are those of the service: ``real_time_market_id``, ``correction_reason``.  The state of the run that is
-        returned says whether the market is settled.
+        Parameters
+        ----------
+        market_id
+            A market whose gate is closed.
+        readings
+            Rows ``resource_id, interval_start, interval_end, net_injection_kwh``, positive into the grid, and where
+            metered ``q_kvarh``; or such a table as CSV.
+
+        Raises
+        ------
+        ContentError, ConflictError
+            With every reading that is wrong, by its line in the CSV; when the gate is not closed.
         """
-        return self.follow(Run.of(self._post(f"/v1/markets/{market_id}/settle", terms)), show)
+        table = readings if isinstance(readings, bytes) else readings_csv(readings)
+        receipt = self._transport.write_table(f"/v1/markets/{market_id}/readings/csv", table).json()
+        return [ReadSeries.of(item) for item in receipt["items"]]
+
+    def readings(self, market_id: str, resource_id: str | None = None, *, all_versions: bool = False) -> pd.DataFrame:
+        """Readings of your resources, or for an operator of all.
+
+        Returns
+        -------
+        Rows ``resource_id, resource, version, is_current, interval_start, net_injection_kwh, q_kvarh``; ``q_kvarh`` is
+        NaN where none was metered.
+        """
+        market = self.market(market_id)
+        query = {"resource_id": resource_id, "all_versions": True if all_versions else None}
+        series = self._transport.items(f"/v1/markets/{market_id}/readings", **query)
+        return readings_frame(series, market.starts_at, market.interval_minutes)
+
+    def request_settlement(
+        self, market_id: str, *, real_time_market_id: str | None = None, correction_reason: str | None = None
+    ) -> Run:
+        """Queue the settlement of a published market with the readings that there are, or get the same one under way.
+
+        Parameters
+        ----------
+        market_id
+            The market.
+        real_time_market_id
+            At whose prices deviations are settled; None is that of the settlement before, and at first the market's own
+            prices.
+        correction_reason
+            Why a settled market is settled again.
+        """
+        terms = {"real_time_market_id": real_time_market_id, "correction_reason": correction_reason}
+        return Run.of(self._post(f"/v1/markets/{market_id}/settle", _given(terms)))
+
+    def settle(self, market_id: str, show: Show | None = None, **terms: str | None) -> Run:
+        """Settle a published market, and wait for its final statements; `terms` are those of `request_settlement`.
+
+        The state of the run that is returned says whether the market is settled.
+        """
+        return self.follow(self.request_settlement(market_id, **terms), show)
+
+    def add_webhook(
+        self, url: str, events: Sequence[str], *, market_id: str | None = None, feeder: str | None = None
+    ) -> Webhook:
+        """Register an https address that is told of `events`, all of them or those of a market or of a feeder."""
+        place = _given({"market_id": market_id, "feeder": feeder})
+        return Webhook.of(self._post("/v1/webhooks", {"url": url, "events": list(events)} | place))
+
+    def webhooks(self) -> list[Webhook]:
+        """Your webhooks, or for an operator those of the operators."""
+        return [Webhook.of(item) for item in self._transport.items("/v1/webhooks")]
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Delete a webhook: what waits for it is not sent any more."""
+        self._transport.write("DELETE", f"/v1/webhooks/{webhook_id}")
+
+    def ping(self, webhook_id: str) -> Delivery:
+        """Send a ``ping`` to a webhook, once; `deliveries` tells what became of it."""
+        return Delivery.of(self._post(f"/v1/webhooks/{webhook_id}/ping"))
+
+    def deliveries(self, webhook_id: str) -> list[Delivery]:
+        """What a webhook was told in the last 30 days, the newest first."""
+        return [Delivery.of(item) for item in self._transport.items(f"/v1/webhooks/{webhook_id}/deliveries")]
 
     def prices(self, market_id: str, version: int | None = None, bus: str | None = None) -> pd.DataFrame:
         """Prices of all nodes and intervals with their parts; the newest version, or `version`."""

@@ -1,6 +1,6 @@
 """What the client gives: receipts, and the things of the market; times are RFC 3339, UTC, as text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -95,14 +95,19 @@ class Market(_Record):
 
 @dataclass(frozen=True)
 class Run(_Record):
-    """A clearing run as it was when it was read."""
+    """A run as it was when it was read: a ``clearing``, or a ``settlement``.
+
+    `settling` tells what it settles with: readings by version, and the real-time market; None where it does not.
+    """
 
     id: str
     market_id: str
     number: int
+    kind: str
     state: str
     reason: str
     correction_reason: str
+    settling: Mapping[str, Any] | None
     snapshot_sha256: str
     attempts: int
     progress: Mapping[str, Any]
@@ -143,6 +148,47 @@ class MaskedBid(_Record):
     interval_start: str
     interval_end: str
     terms: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ReadSeries(_Record):
+    """What became of readings of a resource: the version of all of them, and whether any was new."""
+
+    resource_id: str
+    version: int
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Webhook(_Record):
+    """Where events are sent; `secret`, which verifies them, is in the answer that registers it only."""
+
+    id: str
+    participant_id: str | None
+    url: str
+    events: Sequence[str]
+    market_id: str | None
+    feeder: str | None
+    created_at: str
+    disabled_at: str | None
+    disabled_reason: str
+    secret: str | None = None
+
+
+@dataclass(frozen=True)
+class Delivery(_Record):
+    """What became of an event that a webhook was told; `content` is what was sent."""
+
+    id: str
+    event: str
+    content: Mapping[str, Any]
+    state: str
+    attempts: int
+    created_at: str
+    next_attempt_at: str | None
+    ended_at: str | None
+    status: int | None
+    error: str
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A read is sent again whenever no answer came.  So is a write that carries an idempotency key, which the service carries
 out once.  Any other write is sent again only where it cannot have been carried out: no connection came about, or the
-service said that it is busy.
+service said that it is busy.  Meter readings, of which the same ones again change nothing, are sent again like a read.
 """
 
 import json
@@ -72,6 +72,10 @@ class Transport:
         """Write something that has no idempotency key."""
         content = b"" if body is None else encoded(body)
         return self._send(method, path, content=content, headers=_content_type(content), may_repeat=False)
+
+    def write_table(self, path: str, table: bytes) -> httpx.Response:
+        """Write a table, CSV, that changes nothing when it comes once more."""
+        return self._send("POST", path, content=table, headers={"Content-Type": "text/csv"}, may_repeat=True)
 
     def write_once(self, request: Request) -> httpx.Response:
         """Write something under its idempotency key, by way of the outbox."""

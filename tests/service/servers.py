@@ -131,6 +131,20 @@ def flexible(desk: Desk) -> tuple[Market, list[Resource]]:
     ]
 
 
+def day_that_is_over(desk: Desk) -> Market:
+    """A market of a desk whose gate is open, and whose day was yesterday."""
+    day = desk.market
+    return desk.operator.add_market(
+        f"over {uuid4().hex[:8]}",
+        day.feeder_id,
+        (datetime.now(UTC) - timedelta(days=1)).date().isoformat(),
+        market_timezone=day.market_timezone,
+        gate_opens_at=day.gate_opens_at,
+        gate_closes_at=day.gate_closes_at,
+        import_price_usd_per_mwh=[30.0],
+    )
+
+
 def hours(market: Market, interval: int) -> tuple[str, str]:
     begins = datetime.fromisoformat(market.starts_at) + timedelta(hours=interval)
     return stamp(begins), stamp(begins + timedelta(hours=1))

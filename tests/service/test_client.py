@@ -5,8 +5,10 @@ import sys
 import threading
 from decimal import Decimal
 
+import pandas as pd
 import pytest
-from servers import Desk, Server, flexible, forwarded, hours, in_between, open_desk, say
+from receivers import receiving, until
+from servers import Desk, Server, day_that_is_over, flexible, forwarded, hours, in_between, open_desk, say, serving
 
 from dlmp.client import (
     Bid,
@@ -23,6 +25,7 @@ from dlmp.client import (
     NotFoundError,
     Outbox,
     OutOfDateError,
+    ReadSeries,
     ServerError,
     ServiceError,
     Store,
@@ -467,6 +470,50 @@ def test_a_correction_is_a_version_more_and_its_delta_leads_there(server: Server
     with published.client() as client:
         before, after = (sum(client.statements(market, version).amount) for version in (1, 2))
         assert sum(client.statement_delta(market).amount) == after - before != 0
+
+
+def test_readings_go_as_a_frame_and_come_back_as_one(desk: Desk):
+    market, resource = day_that_is_over(desk), desk.resources[0]
+    with desk.client() as client:
+        client.submit(Bid(market.id, resource.id, "supply", [(300.0, 12.0)]))
+        operator = desk.operator
+        with pytest.raises(ConflictError, match="gate_not_closed"):
+            operator.add_readings(market.id, b"resource_id,interval_start,interval_end,net_injection_kwh\n" + b"x,,,\n")
+        operator.close_gate(market.id)
+        starts = pd.date_range(market.starts_at, periods=2, freq="1h").tz_convert("Asia/Tokyo")
+        frame = pd.DataFrame(
+            {"resource_id": resource.id, "interval_start": starts, "net_injection_kwh": [290.0, 310.5]}
+        )
+        frame["interval_end"] = frame.interval_start + pd.Timedelta(hours=1)
+        frame["q_kvarh"] = [None, 1.25]
+        assert operator.add_readings(market.id, frame) == [ReadSeries(resource.id, 1, True)]
+        assert operator.add_readings(market.id, frame) == [ReadSeries(resource.id, 1, False)]
+        operator.add_readings(market.id, frame[1:].assign(net_injection_kwh=311.0))
+        found = client.readings(market.id)
+        assert found.net_injection_kwh.tolist() == [290.0, 311.0]
+        assert found.interval_start.tolist() == starts.tz_convert("UTC").tolist()
+        assert found.q_kvarh.isna().tolist() == [True, False]
+        every = client.readings(market.id, resource.id, all_versions=True)
+        assert every.version.tolist() == [1, 1, 2, 2]
+        assert every.is_current.tolist() == [False, False, True, True]
+        assert len(client.readings(market.id, desk.resources[1].id)) == 0
+        with pytest.raises(ConflictError, match="not_published"):
+            operator.request_settlement(market.id)
+
+
+def test_webhooks_are_registered_tried_and_deleted(tmp_path):
+    local = {"DLMP_WEBHOOK_ALLOW_HTTP": "true", "DLMP_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+    with serving(tmp_path, **local) as server, Client(server.url, server.key) as operator, receiving() as receiver:
+        feeder = operator.add_feeder("lane", shipped="feeder33")
+        hook = operator.add_webhook(receiver.url, ["run.failed"], feeder=feeder.name)
+        assert (hook.events, hook.feeder) == (["run.failed"], "lane")
+        assert operator.ping(hook.id).event == "ping"
+        (got,) = receiver.wait_for(1)
+        assert got.is_signed_by(hook.secret)
+        until(lambda: [one.state for one in operator.deliveries(hook.id)] == ["delivered"])
+        assert [(one.id, one.secret) for one in operator.webhooks()] == [(hook.id, None)]
+        operator.delete_webhook(hook.id)
+        assert operator.webhooks() == []
 
 
 def test_the_library_without_the_client_needs_no_http():

@@ -33,7 +33,9 @@ def resolved(written, schema):
     """Schemas that a schema stands for: itself, what it refers to, or the members of a union."""
     if "$ref" in schema:
         return resolved(written, written["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
-    return [one for member in schema.get("oneOf", []) for one in resolved(written, member)] or [schema]
+    return [one for member in schema.get("oneOf", schema.get("anyOf", [])) for one in resolved(written, member)] or [
+        schema
+    ]
 
 
 def test_the_document_is_valid(written):
@@ -74,6 +76,18 @@ def test_every_operation_documents_its_errors_as_problems(operations):
             assert kind == "application/problem+json", (name, code)
             assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
             assert content["example"]["status"] == int(code)
+
+
+def test_every_page_says_what_its_items_are(written, operations):
+    pages = 0
+    for name, operation in operations.items():
+        content = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+        for page in resolved(written, content.get("schema", {})):
+            if "items" in page.get("properties", {}):
+                pages += 1
+                for item in resolved(written, page["properties"]["items"]["items"]):
+                    assert item.get("properties"), name
+    assert pages > 20
 
 
 def test_every_body_has_examples(written, operations):

@@ -7,6 +7,8 @@ import zipfile
 from decimal import Decimal
 from urllib.parse import unquote
 
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 from publishing import ANONYMOUS, end_run_of, publish_invented, run_invented, settle_invented
 from worlds import furnish, pages, running
 
+from api import frames
 from api.runner import Runner
 from api.runs import Claim, Ended, claim_run, end_run
+from api.schemas import results
 from api.store.writer import each
 
 LINES = [("sunny", "solar", "10.01"), ("sunny", "battery", "-3.50"), ("windy", "wind", "0.07")]
@@ -114,6 +118,20 @@ def test_a_settlement_and_a_clearing_are_not_under_way_together(world):
     assert world.ask("POST", path(world, "settle"), {})["id"] == settlement["id"]
     clearing = world.post(path(world, "runs"), {"correction_reason": "x"})
     assert (clearing.status_code, clearing.json()["code"]) == (409, "run_under_way")
+
+
+@pytest.mark.parametrize("then", ["settle", "runs"])
+def test_what_is_under_way_begins_from_what_is_published_which_stays_so(world, then):
+    publish_invented(world, LINES)
+    run_invented(world, CORRECTED, reason="wrong prices")
+    body = {} if then == "settle" else {"correction_reason": "other prices"}
+    asked = world.ask("POST", path(world, then), body)
+    answer = world.post(path(world, "publish"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "run_under_way")
+    assert len(heads(world)) == 1
+    world.ask("POST", f"/v1/runs/{asked['id']}/cancel")
+    world.ask("POST", path(world, "publish"))
+    assert heads(world)[-1] == ("corrected", "wrong prices")
 
 
 def test_a_run_is_published_once(world):
@@ -405,8 +423,40 @@ def test_deltas_add_up_to_the_cent(delta_world, tables):
         assert after == own
 
 
+def test_a_table_without_rows_has_columns_of_text():
+    content = io.BytesIO()
+    pd.DataFrame(columns=["bus", "resource"], dtype=object).to_parquet(content, index=False)
+    table = frames.read_table(content.getvalue())
+    assert frames.chosen(table, {"bus": "A"}).equals(table)
+    assert table.schema.types == [pa.string(), pa.string()]
+
+
 def test_the_first_version_has_no_delta(corrected):
     assert corrected.get(f"{path(corrected, 'statements/delta')}?price_version=1").status_code == 404
+
+
+def check_columns(world):
+    """Every table that goes out has the columns that the document says, those without rows too."""
+    for name, row in {
+        "prices?": results.PriceOut,
+        "price-shares?": results.PriceShareOut,
+        "limits?": results.LimitOut,
+        "broken-limits?": results.BrokenLimitOut,
+        "statements?": results.StatementRowOut,
+        "awards?of=resources": results.AwardOut,
+        "awards?of=segments": results.SegmentAwardOut,
+        "awards?of=reactive_segments": results.ReactiveSegmentAwardOut,
+        "awards?of=blocks": results.BlockAwardOut,
+        "awards?of=stores": results.StoreAwardOut,
+        "awards?of=services": results.ServiceAwardOut,
+    }.items():
+        table = world.get(path(world, f"{name}&format=parquet"), "sunny")
+        assert table.status_code == 200, name
+        assert pq.read_schema(io.BytesIO(table.content)).names == list(row.model_fields), name
+        page = world.ask("GET", path(world, name), who="sunny")
+        results.PublishedPage[row].model_validate(page, strict=True)
+    changes = world.ask("GET", path(world, "statements/delta"), who="sunny")
+    assert {tuple(change) for change in changes["items"]} == {tuple(results.StatementChangeOut.model_fields)}
 
 
 def test_a_market_is_cleared_published_and_corrected_from_bids_to_statements(loop, tmp_path_factory):
@@ -443,6 +493,7 @@ def test_a_market_is_cleared_published_and_corrected_from_bids_to_statements(loo
         ]
         assert awards[0]["solar"] == pytest.approx(400)
         assert awards[1]["wind"] == pytest.approx(200)
+        check_columns(world)
         for who in ("sunny", "windy", "operator"):
             total = [
                 sum(Decimal(line["amount"]) for line in world.get(path(world, name), who).json()["items"])

@@ -4,7 +4,7 @@ import json
 from datetime import timedelta
 
 import pytest
-from publishing import parquet, price_table, publish_invented, settle_invented
+from publishing import end_run_of, parquet, price_table, publish_invented, settle_invented
 from worlds import DAY_BEGINS, faults, pages, z
 
 from api.metering import MOST_TOLD
@@ -102,6 +102,20 @@ def test_a_settlement_freezes_the_readings_that_there_are(day):
     assert b"settling/metered.csv" in snapshot
     later = settle_invented(day, LINES, reason="read again")
     assert day.ask("GET", f"/v1/runs/{later}")["settling"]["readings"] == {day["solar"]: 2}
+
+
+@pytest.mark.parametrize("kind", ["settle", "runs"])
+def test_whoever_asks_with_other_readings_does_not_get_the_run_under_way(day, kind):
+    publish_invented(day, LINES)
+    settle_invented(day, LINES)
+    post(day, reading(day))
+    where, body = f"/v1/markets/{day['market']}/{kind}", {"correction_reason": "read again"}
+    first = day.ask("POST", where, body)
+    assert day.ask("POST", where, body)["id"] == first["id"]
+    post(day, reading(day, net_injection_kwh=13))
+    answer = day.post(where, body)
+    assert (answer.status_code, answer.json()["code"]) == (409, "run_under_way")
+    assert "readings" in answer.json()["detail"]
 
 
 def test_one_reads_ones_own_readings(day):
@@ -276,6 +290,18 @@ def test_a_real_time_market_must_fit_and_be_published(day):
         assert faults(answer) == {("/real_time_market_id", code)}
     answer = day.post(f"/v1/markets/{day['market']}/settle", {"real_time_market_id": f"mkt_{'0' * 24}"})
     assert faults(answer) == {("/real_time_market_id", "unknown_market")}
+
+
+def test_a_market_may_be_settled_at_its_own_prices_again(day):
+    publish_invented(day, LINES)
+    other = day.ask("POST", "/v1/markets", day.market(gate_closes_at=z(day.clock.now + HOUR)))["id"]
+    publish_invented(day, LINES, other)
+    settle, own = f"/v1/markets/{day['market']}/settle", day["market"]
+    first = day.ask("POST", settle, {"real_time_market_id": other})
+    assert first["settling"]["real_time_market_id"] == other
+    end_run_of(day, first["id"], LINES)
+    again = {"correction_reason": "no real-time market"}
+    assert day.ask("POST", settle, again | {"real_time_market_id": own})["settling"]["real_time_market_id"] is None
 
 
 def test_a_settlement_that_clears_otherwise_than_was_published_is_refused(day):

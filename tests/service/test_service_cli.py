@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from servers import Desk, flexible
+from servers import Desk, day_that_is_over, flexible, hours
 
 from dlmp.cli import main
-from dlmp.client import Client
+from dlmp.client import Bid, Client
 
 HEADER = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh\n"
 
@@ -281,6 +281,34 @@ def test_a_market_is_closed_cleared_and_published_and_a_run_of_an_open_one_is_re
     assert f"{desk.market.id}, published" in out
 
 
+def test_a_market_is_settled_with_the_readings_of_a_file(run, desk: Desk, server, tmp_path: Path):
+    operator = ("--url", desk.url, "--key-file", server.folder / "data" / "operator.key")
+    market, resource = day_that_is_over(desk), desk.resources[0].id
+    with desk.client() as client:
+        client.submit(Bid(market.id, resource, "supply", [(300.0, 12.0)]))
+    assert run("run", market.id, "--close", "--publish", *operator)[0] == 0
+    path, line = tmp_path / "readings.csv", ",".join((resource, *hours(market, 1)))
+    header = "resource_id,interval_start,interval_end,net_injection_kwh,q_kvarh\n"
+    path.write_text(f"{header}{line},290,\n{line},x,\n")
+    code, _, err = run("readings", market.id, path, *operator)
+    assert code == 5
+    assert "Line 3: " in err and "not_a_number" in err
+    assert run("readings", market.id, "nowhere.csv", *operator)[0] == 2
+    path.write_text(f"{header}{line},290,\n")
+    for new in (1, 0):
+        code, out, _ = run("readings", market.id, path, *operator)
+        assert (code, out.split()) == (0, f"readings of 1 resources, new ones of {new}".split())
+    code, out, _ = run("settle", market.id, *operator)
+    assert code == 0
+    assert "succeeded" in out and f"{market.id}, settled" in out
+    code, _, err = run("settle", market.id, *operator)
+    assert (code, "(reason_needed)" in err) == (5, True)
+    with desk.client() as client:
+        own = client.statements(market.id).set_index("product")
+        assert own.quantity["energy_imbalance"] == pytest.approx(-10)
+        assert own.quantity["deemed_as_awarded"] == 23
+
+
 def test_prices_are_shown_for_every_hour_and_written_as_csv_and_parquet(run, published: Desk, tmp_path: Path):
     code, out, err = run("prices", published.market.id, "--url", published.url)
     assert (code, err) == (0, "")
@@ -317,5 +345,17 @@ def test_a_statement_is_shown_with_its_total_and_written_to_the_cent(run, publis
 def test_help_names_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
-    for name in ("clear", "serve", "key", "audit", "submit", "run", "prices", "statement", "simulate"):
+    for name in (
+        "clear",
+        "serve",
+        "key",
+        "audit",
+        "submit",
+        "run",
+        "readings",
+        "settle",
+        "prices",
+        "statement",
+        "simulate",
+    ):
         assert f"\n  {name} " in out or f" {name} " in out

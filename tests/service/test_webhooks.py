@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from base64 import b64decode
+from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,16 +20,28 @@ from receivers import receiving, until
 from sqlalchemy import select
 from worlds import GATE_CLOSES, NOW, faults, pages, z
 
+from api.errors import Unprocessable
 from api.gate import Step, close_market
 from api.integrity import faults_in_store
 from api.outbox import EVENTS
+from api.registry import Asked
+from api.routes.common import position_of
 from api.runs import Claim, Ended, claim_run, end_run
 from api.schemas.webhooks import DeliveryError
 from api.sender import Sender
 from api.store.tables import deliveries as rows
 from api.store.tables import webhooks
 from api.store.writer import each
-from api.webhooks import Attempt, Turn, claim_deliveries, drop_old_deliveries, new_secret, note_attempt, signed
+from api.webhooks import (
+    Attempt,
+    Turn,
+    add_webhook,
+    claim_deliveries,
+    drop_old_deliveries,
+    new_secret,
+    note_attempt,
+    signed,
+)
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "service.md").read_text("utf-8")
 
@@ -436,6 +449,42 @@ def test_deliveries_come_in_pages_the_newest_first(shared_hooks):
     assert pages(world, f"/v1/webhooks/{hook['id']}/deliveries", "sunny", 2) == whole
     last = whole[0]["content"]["market_id"]
     assert last == market
+
+
+def test_a_cursor_of_deliveries_does_not_tell_how_many_others_have(shared_hooks):
+    world = shared_hooks
+    hook = ask(world, "POST", "", HOOK | {"events": ["market.open", "market.closed"]}).json()
+    market = world.ask("POST", "/v1/markets", world.market())["id"]
+    world.ask("POST", f"/v1/markets/{market}/close")
+    page = world.ask("GET", f"/v1/webhooks/{hook['id']}/deliveries?limit=1", who="sunny")
+    assert position_of(page["next_cursor"]) == page["items"][0]["id"]
+
+
+def test_slow_receivers_of_one_owner_leave_room_for_those_of_others(new_world):
+    with new_world(**LOCAL) as world:
+        body = {"url": "https://127.0.0.1/", "events": ["market.closed"]}
+        owners = {ask(world, "POST", "", body, who).json()["id"]: who for who in ["sunny"] * 12 + ["windy", "operator"]}
+        world.ask("POST", f"/v1/markets/{world['market']}/close")
+
+        def claimed(worker):
+            turn = Turn(worker, world.clock(), 20.0, 64)
+            found = world.service.writer.do_now(each(claim_deliveries), turn)
+            return Counter(owners[delivery.webhook_id] for delivery in found)
+
+        assert claimed("one") == {"sunny": 8, "windy": 1, "operator": 1}
+        assert claimed("two") == {}
+        world.clock.step(seconds=21)
+        assert claimed("two") == {"sunny": 8, "windy": 1, "operator": 1}, "their leases have run out"
+
+
+def test_nobody_who_is_not_registered_has_a_webhook(shared_hooks):
+    """As whom a provider of tokens may name anybody."""
+    world = shared_hooks
+    content = {"url": "https://127.0.0.1/", "events": ["market.open"], "market_id": None, "feeder": None}
+    content |= {"participant_id": f"par_{'0' * 24}", "secret": new_secret(), "faults": (), "most": 20}
+    with pytest.raises(Unprocessable) as refused:
+        world.service.writer.do_now(each(add_webhook), Asked("oidc:ann", NOW, content))
+    assert [fault.code for fault in refused.value.faults] == ["unknown_participant"]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
