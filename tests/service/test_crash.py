@@ -56,6 +56,6 @@ def test_ninety_kills_in_settlements_leave_each_version_whole_or_absent(kind: st
 
 @pytest.mark.nightly
 def test_kills_in_settlements_of_the_engine_leave_each_version_whole_or_absent(tmp_path: Path) -> None:
-    with settlements("sqlite", tmp_path, resources=10, seed=4, with_engine=True) as killed:
+    with settlements("sqlite", tmp_path, resources=50, seed=4, with_engine=True) as killed:
         killed_at(killed, SETTLEMENT_POINTS)
     assert list((tmp_path / TEMPORARY).iterdir()) == [], "what a killed worker had of the bids is left"

@@ -142,6 +142,7 @@ class Harness:
         connection.request("POST", one.path, json.dumps(one.body), headers | {"Content-Type": "application/json"})
         response = connection.getresponse()
         document = json.loads(response.read())
+        assert response.status == 201, document
         if one.status:
             assert (response.status, document) == (one.status, one.document), "answered twice, and not the same"
         one.status, one.document = response.status, document
