@@ -10,6 +10,7 @@ outlives the worker that waits for it.  It then removes a folder that a worker m
 for everyone's bids are in it.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -124,7 +125,8 @@ def _reason(error: DlmpError) -> str:
 
 
 def _say(**words: object) -> None:
-    print(json.dumps(words), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # the worker is gone: the other thread is about to end the process
+        print(json.dumps(words), flush=True)
 
 
 def _end_with_parent(folder: Path) -> None:

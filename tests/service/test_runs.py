@@ -1,6 +1,7 @@
 """A run ends with its reason, soon after its limit, whatever its solver does; the service answers meanwhile."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -203,12 +204,15 @@ def test_no_process_outlives_its_run(desk: Desk) -> None:
 
 
 def test_a_child_whose_worker_is_gone_ends_and_leaves_nothing_of_its_folder(tmp_path: Path) -> None:
+    nobody, broken = os.pipe()
+    os.close(nobody)
     for name, stays in (("dlmp-run-1", False), ("of someone else", True)):
         folder = tmp_path / name
         shutil.copytree(NETWORKS / "day33", folder / "case")
-        child = subprocess.Popen([*CHILD, str(folder)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        assert child.wait(60) != 0
+        child = subprocess.Popen([*CHILD, str(folder)], stdin=subprocess.DEVNULL, stdout=broken)
+        assert child.wait(120) != 0
         assert folder.exists() == stays
+    os.close(broken)
 
 
 def test_a_day_that_cannot_be_cleared_hard_fails_and_says_why(tmp_path: Path) -> None:
