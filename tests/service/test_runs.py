@@ -1,7 +1,7 @@
 """A run ends with its reason, soon after its limit, whatever its solver does; the service answers meanwhile."""
 
 import asyncio
-import os
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -203,16 +203,23 @@ def test_no_process_outlives_its_run(desk: Desk) -> None:
     assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
+KILLED_WORKER = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+print(child.pid, flush=True)
+os._exit(1)
+"""
+
+
 def test_a_child_whose_worker_is_gone_ends_and_leaves_nothing_of_its_folder(tmp_path: Path) -> None:
-    nobody, broken = os.pipe()
-    os.close(nobody)
     for name, stays in (("dlmp-run-1", False), ("of someone else", True)):
         folder = tmp_path / name
         shutil.copytree(NETWORKS / "day33", folder / "case")
-        child = subprocess.Popen([*CHILD, str(folder)], stdin=subprocess.DEVNULL, stdout=broken)
-        assert child.wait(120) != 0
+        command = [sys.executable, "-c", KILLED_WORKER, *CHILD, str(folder)]
+        worker = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(int(worker.stdout)).wait(120)
         assert folder.exists() == stays
-    os.close(broken)
 
 
 def test_a_day_that_cannot_be_cleared_hard_fails_and_says_why(tmp_path: Path) -> None:
