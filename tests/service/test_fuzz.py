@@ -50,7 +50,7 @@ def names_of(world):
     past = world.ask("POST", "/v1/markets", over)["id"]
     for name in ("solar", "battery"):
         world.placed(market_id=past, resource_id=world[name], **hour(0, PAST_BEGINS))
-    world.ask("POST", f"/v1/markets/{past}/close")
+    publish_invented(world, [("sunny", "solar", "1.00")], past)
     run_invented(world, [("sunny", "solar", "1.00")], markets[1])
     spare = world.ask("POST", "/v1/keys", {"name": "spare", "role": "auditor"})["id"]
     published = world.ask("POST", "/v1/markets", world.market())["id"]
@@ -72,7 +72,7 @@ def names_of(world):
         "POST /v1/markets/{market_id}/publish market_id": [markets[1], published],
         "POST /v1/markets/{market_id}/readings market_id": [past],
         "POST /v1/markets/{market_id}/readings/csv market_id": [past],
-        "POST /v1/markets/{market_id}/runs market_id": [past, published],
+        "POST /v1/markets/{market_id}/runs market_id": [markets[1], past, published],
         "POST /v1/markets/{market_id}/settle market_id": [published],
         "GET /v1/markets/{market_id}/bids market_id": [past],
         **{f"GET /v1/markets/{{market_id}}/{name} market_id": [published] for name in PUBLISHED},
@@ -120,7 +120,7 @@ def sound_bodies(world, names):
         "POST /v1/bids/batch": st.fixed_dictionaries(
             {"mode": st.sampled_from(["atomic", "per_item"]), "bids": st.lists(offered, min_size=1, max_size=3)}
         ),
-        "PUT /v1/bids/{bid_id}": offered.map(lambda bid: bid | {"market_id": names["open"][0]}),
+        "PUT /v1/bids/{bid_id}": offered,
         "POST /v1/markets": st.builds(world.market, import_price_usd_per_mwh=st.lists(numbers, min_size=1, max_size=1)),
         "POST /v1/markets/{market_id}/readings": st.fixed_dictionaries(
             {"readings": st.lists(read, min_size=1, max_size=3)}
@@ -134,30 +134,41 @@ def sound_bodies(world, names):
     }
 
 
-def make_sound(case, sound, data):
-    """Put a sound body with a field or two of the one that is made up in its place, every other time."""
+def make_sound(world, case, sound, place, data):
+    """Put a sound body, at its `place`, for the one that is made up, with a field or two of that, every other time."""
     made_up, wanted = case.body, sound.get(f"{case.method} {case.path}")
     if wanted is None or data.draw(st.booleans()):
         return
     case.body = data.draw(wanted)
+    if case.path.startswith("/v1/bids"):
+        case.headers.update(world.new_key())
+    if place:
+        case.body |= place
     if isinstance(case.body, dict) and isinstance(made_up, dict) and made_up:
         chosen = data.draw(st.lists(st.sampled_from(list(made_up)), max_size=2))
         case.body |= {name: made_up[name] for name in chosen}
 
 
+PLACE = ("market_id", "resource_id", "interval_start", "interval_end")
 ENDLESS = "/v1/markets/{market_id}/events"
 """Goes on as long as its market is followed, which here is for ever."""
 
 
 def put_names_in(world, case, names, data):
-    """Put names of what there is in the places of those that are made up, every other time."""
+    """Put names of what there is in the places of those that are made up, every other time.
+
+    Returns where a bid stands that is named with its version: nothing where none is.
+    """
+    place = {}
     if isinstance(case.path_parameters, dict) and case.path != ENDLESS:
         for name in case.path_parameters:
             known = names.get(f"{case.method} {case.path} {name}", names.get(name, []))
             if known and data.draw(st.booleans()):
                 case.path_parameters[name] = data.draw(st.sampled_from(known))
-                if name == "bid_id" and "If-Match" in (case.headers or {}) and data.draw(st.booleans()):
-                    case.headers["If-Match"] = world.get(f"/v1/bids/{case.path_parameters[name]}").headers["ETag"]
+                if name == "bid_id" and case.method != "GET" and data.draw(st.booleans()):
+                    found = world.get(f"/v1/bids/{case.path_parameters[name]}")
+                    case.headers["If-Match"] = found.headers["ETag"]
+                    place = {field: found.json()[field] for field in PLACE}
     bodies = case.body if isinstance(case.body, list) else [case.body]
     bodies += [
         one
@@ -170,6 +181,7 @@ def put_names_in(world, case, names, data):
         for name in names.keys() & body.keys() if isinstance(body, dict) else ():
             if data.draw(st.booleans()):
                 body[name] = data.draw(st.sampled_from(names[name]))
+    return place
 
 
 def _list(value):
@@ -245,8 +257,8 @@ def fuzz_all(world, requests):
         @given(case=st.one_of(made_up), people=those_who_may(operation), data=st.data())
         def fuzz(case, people, data):
             nonlocal count
-            put_names_in(world, case, names, data)
-            make_sound(case, sound, data)
+            place = put_names_in(world, case, names, data)
+            make_sound(world, case, sound, place, data)
             for who in people:
                 answer = sent(world, case, who)
                 count += 1
