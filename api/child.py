@@ -6,11 +6,14 @@ Where the case has a folder ``settling``, its statements are those of two settle
 at the prices of the case, and deviations from them at the prices of the real-time market, or else of the case again.
 
 It says what it is doing in lines of JSON on its standard output, and ends when its standard input does: so it never
-outlives the worker that waits for it.
+outlives the worker that waits for it.  It then removes a folder that a worker made, which one that was killed cannot,
+for everyone's bids are in it.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -22,6 +25,7 @@ from api.runfolder import (
     CALLS,
     CASE,
     METERED,
+    PREFIX,
     PRICE_COLUMNS,
     PRICE_SHARES,
     REAL_TIME,
@@ -48,17 +52,21 @@ SHARE_COLUMNS = {
     "share_q_usd_per_mvarh": "q_share_usd_per_mvarh",
 }
 REFUSED, NOT_CONVERGED_CODE = 2, 4
+LEAVING = threading.Lock()
+"""Is taken by whoever ends the process, so that it does not end amid the other's work."""
 
 
 def main() -> None:
     """Clear the case of the folder that is named on the command line."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     folder = Path(sys.argv[1])
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     try:
         _clear(folder)
     except DlmpError as error:
         _say(reason=_reason(error))
         raise SystemExit(REFUSED) from None
+    finally:
+        LEAVING.acquire()
 
 
 def _clear(folder: Path) -> None:
@@ -117,12 +125,16 @@ def _reason(error: DlmpError) -> str:
 
 
 def _say(**words: object) -> None:
-    print(json.dumps(words), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # the worker is gone: the other thread is about to end the process
+        print(json.dumps(words), flush=True)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     while os.read(0, 1024):
         pass
+    LEAVING.acquire()
+    if folder.name.startswith(PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

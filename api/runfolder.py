@@ -1,6 +1,8 @@
 """What the folder of one run holds, for the worker and for its child process."""
 
 CASE, SETTINGS, RESULTS, SUMMARY = "case", "settings.json", "results", "summary.json"
+PREFIX = "dlmp-run-"
+"""What the name of a folder that a worker makes begins with."""
 SETTLING = "settling/"
 METERED, REAL_TIME, REAL_TIME_SETTINGS = (SETTLING + name for name in ("metered.csv", "real_time", "real_time.json"))
 """What stands in the case of a run that settles with what was metered."""

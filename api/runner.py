@@ -31,7 +31,7 @@ from api.frames import read_table, result_table
 from api.gate import Step
 from api.identity import new_id
 from api.publication import publish
-from api.runfolder import CASE, REAL_TIME_PRICES, RESULTS, SETTINGS, SUMMARY
+from api.runfolder import CASE, PREFIX, REAL_TIME_PRICES, RESULTS, SETTINGS, SUMMARY
 from api.runs import CANCEL, GO_ON, LOST, Beat, Claim, Ended, Release, beat, claim_run, end_run, release_run
 from api.service import Service
 from api.store.audit import Chain
@@ -103,7 +103,7 @@ class Runner:
 
     def _carry_out(self, run: Any) -> None:
         log.info("run begins", run=run.id, market=run.market_id, attempt=run.attempts)
-        with tempfile.TemporaryDirectory(prefix="dlmp-run-") as temporary:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as temporary:
             folder = Path(temporary)
             unpack_into(run.snapshot, folder / CASE)
             (folder / SETTINGS).write_text(json.dumps(run.settings), "utf-8")

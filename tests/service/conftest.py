@@ -19,6 +19,7 @@ from worlds import Loop, Names, World, furnish, running
 from api.store.tables import metadata
 
 __all__ = ["desk", "published", "server"]
+pytest.register_assert_rewrite("crash")  # what a failed assertion compared is told there, too
 
 SERVER = os.environ.get("DLMP_TEST_DATABASE_URL", "postgresql://root@127.0.0.1:5432/test")
 KINDS = ("sqlite", "postgresql")

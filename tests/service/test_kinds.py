@@ -389,6 +389,7 @@ def test_whatever_is_accepted_makes_a_case_that_can_be_read(world, tmp_path, cas
         assert len(case.stores) == taken["store"] + taken["deadline_load"] + taken["energy_band"]
 
     check()
+    print(f"{cases} cases, accepted bids: {dict(counts)}")
     assert set(counts) == set(TERMS)
 
 

@@ -1,6 +1,9 @@
 """A run ends with its reason, soon after its limit, whatever its solver does; the service answers meanwhile."""
 
 import asyncio
+import contextlib
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +27,7 @@ from api.integrity import faults_in_store
 from api.publication import publish
 from api.registry import Asked, add_market
 from api.routes.bids import _terms
-from api.runner import Runner
+from api.runner import CHILD, Runner
 from api.runs import Beat, Cancel, Claim, Ended, RunRequest, beat, cancel_run, claim_run, end_run, request_run
 from api.schemas.bids import BID
 from api.service import Service, new_service
@@ -32,6 +35,7 @@ from api.store.tables import keys, markets, results, runs, versions
 from api.store.writer import each
 from benchmarks.servers import settle_world
 
+NETWORKS = Path(__file__).parents[2] / "networks"
 LIMIT_S, GRACE_S = 2.0, 2.0
 SCRIPTS = {
     "hangs": "import time; time.sleep(600)",
@@ -197,6 +201,25 @@ def test_no_process_outlives_its_run(desk: Desk) -> None:
         one for one in psutil.process_iter(["cmdline"]) if "grandchild of a run" in " ".join(one.info["cmdline"] or ())
     ]
     assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+KILLED_WORKER = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+print(child.pid, flush=True)
+os._exit(1)
+"""
+
+
+def test_a_child_whose_worker_is_gone_ends_and_leaves_nothing_of_its_folder(tmp_path: Path) -> None:
+    for name, stays in (("dlmp-run-1", False), ("of someone else", True)):
+        folder = tmp_path / name
+        shutil.copytree(NETWORKS / "day33", folder / "case")
+        command = [sys.executable, "-c", KILLED_WORKER, *CHILD, str(folder)]
+        worker = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(int(worker.stdout)).wait(120)
+        assert folder.exists() == stays
 
 
 def test_a_day_that_cannot_be_cleared_hard_fails_and_says_why(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ The file, whose path is in the environment, holds ``WHEN ACTION COUNT``: at the 
 - ``locked``: when the write lock has been taken;
 - ``written``: when an entry ACTION of the audit chain is written, and not committed;
 - ``committed``: when a transaction with such an entry is on disk, and nobody has been told;
-- ``solving``: when the solver's process has begun.
+- ``solving``: when the solver's process has begun;
+- ``solved``: when it has ended, and nothing of its results is written.
 
-The solver is a stand-in that takes a moment and leaves small tables.
+Before it dies it gives the file the ending `SPRUNG`.  Where the environment names a solver, that one stands in for the
+engine.
 """
 
 import os
@@ -24,11 +26,12 @@ from sqlalchemy import Connection
 
 import api.app
 from api.runner import Runner
+from api.runs import Ended
 from api.store.audit import Chain, Entry
 from benchmarks import servers
 
-FILE = "DLMP_TEST_TRAP"
-SOLVER = Path(__file__).with_name("solver.py")
+FILE, SOLVER = "DLMP_TEST_TRAP", "DLMP_TEST_SOLVER"
+SPRUNG = ".sprung"
 
 
 class Trap:
@@ -48,6 +51,7 @@ class Trap:
         if wanted == when and action in actions:
             self._left -= 1
             if self._left <= 0:
+                self._file.rename(self._file.with_suffix(SPRUNG))
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -55,7 +59,8 @@ def app() -> FastAPI:
     """Make the application, its trap set."""
     trap = Trap(Path(os.environ[FILE]))
     written: list[str] = []
-    lock, append, begin = Chain.locked.__func__, Chain.append, Runner._begin  # type: ignore[attr-defined]
+    lock, append = Chain.locked.__func__, Chain.append  # type: ignore[attr-defined]
+    begin, report = Runner._begin, Runner._report
 
     def locked(cls: type[Chain], connection: Connection) -> Chain:
         chain: Chain = lock(cls, connection)
@@ -73,10 +78,16 @@ def app() -> FastAPI:
         trap.pass_by("solving")
         return child
 
+    def reported(runner: Runner, ended: Ended) -> None:
+        trap.pass_by("solved")
+        report(runner, ended)
+
     Chain.locked = classmethod(locked)  # type: ignore[assignment, method-assign]
     Chain.append = appended  # type: ignore[method-assign]
     Runner._begin = begun  # type: ignore[method-assign]
-    api.app.Runner = partial(Runner, command=(sys.executable, str(SOLVER)))  # type: ignore[assignment, misc]
+    Runner._report = reported  # type: ignore[method-assign]
+    if SOLVER in os.environ:
+        api.app.Runner = partial(Runner, command=(sys.executable, os.environ[SOLVER]))  # type: ignore[assignment, misc]
     made = servers.app()
     dialect = made.state.service.engine.dialect
     commit = dialect.do_commit
