@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from dlmp.network.model import FloatArray, IntArray
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, FIXED, LinearProgram, QpSolution, StatusArray, solve_qp
+from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, FIXED, LinearProgram, QpMethod, QpSolution, StatusArray, solve_qp
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -40,7 +40,7 @@ class Sums:
 
 
 def solve_condensed(
-    problem: LinearProgram, hessian: sparse.csc_array, sums: Sums, *, in_stages: bool = False
+    problem: LinearProgram, hessian: sparse.csc_array, sums: Sums, method: QpMethod
 ) -> QpSolution | None:
     """Minimise ``cost x + x hessian x / 2`` as `dlmp.solve.solve_qp` does, at ``x = base + ways z`` without `sums`."""
     is_left = problem.upper - problem.lower > FIXED
@@ -64,7 +64,7 @@ def solve_condensed(
     whole = replace(whole, lower=bounds.lower, upper=bounds.upper)
     kept = whole.may_bind() & ~bounds.is_from_row
     curved = sparse.csc_array(ways.T @ hessian @ ways)
-    found = solve_qp(whole.with_rows(kept), curved, in_stages=in_stages)
+    found = solve_qp(whole.with_rows(kept), curved, method)
     if found is None:
         return None
     dual, state = np.zeros(len(kept)), np.zeros(len(kept), dtype=np.int8)
@@ -111,8 +111,8 @@ class _Bounds:
         np.minimum.at(highest, column, high)
         lower_row, upper_row = np.full((2, len(lower)), -1)
         for of_bound, makes in (
-            (lower_row, (low == lowest[column]) & (low > lower[column])),
-            (upper_row, (high == highest[column]) & (high < upper[column])),
+            (lower_row, (low == lowest[column]) & (low > lower[column] + FIXED)),
+            (upper_row, (high == highest[column]) & (high < upper[column] - FIXED)),
         ):
             of_bound[column[makes]] = row[makes]
         return cls(np.minimum(lowest, highest), highest, lower_row, upper_row, is_single)

@@ -19,6 +19,7 @@ from dlmp.solve import (
     BASIC,
     FIXED,
     LinearProgram,
+    QpMethod,
     QpSolution,
     StatusArray,
     gain_of_leaving,
@@ -82,9 +83,7 @@ class Held:
         return replace(self, **{name: getattr(self, name)[order] for name in by_column})
 
 
-def solve_held(
-    problem: LinearProgram, hessian: sparse.csc_array, held: Held, *, in_stages: bool = False
-) -> QpSolution | None:
+def solve_held(problem: LinearProgram, hessian: sparse.csc_array, held: Held, method: QpMethod) -> QpSolution | None:
     """Minimise over the columns that are not held; None where those alone have no optimum.
 
     A row without a free column keeps the state and the dual that it had.
@@ -95,7 +94,7 @@ def solve_held(
     kept = left.free_columns_of_rows() > 0
     lower, upper = (np.where(left.is_free, end, left.at) for end in (problem.lower, problem.upper))
     own = replace(problem, lower=lower, upper=upper).with_rows(kept)
-    found = solve_condensed(own, hessian, Sums.of(own, held.is_sum, held.may_follow), in_stages=in_stages)
+    found = solve_condensed(own, hessian, Sums.of(own, held.is_sum, held.may_follow), method)
     if found is None:
         return None
     column = np.where(left.is_free, found.column, held.column).astype(np.int8)

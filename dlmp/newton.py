@@ -26,12 +26,18 @@ from dlmp.formulation.network_rows import violation
 from dlmp.formulation.softness import BROKEN, Softness, StateArray, is_held
 from dlmp.holding import Held
 from dlmp.network.model import FloatArray
-from dlmp.quadratic import MAX_ROUNDS, Curvature, QuadraticModel
+from dlmp.quadratic import Curvature, Effort, QuadraticModel
 from dlmp.settings import Settings
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray, gain_of_leaving
 from dlmp.timing import PhaseClock
 
 MAX_STEPS, MAX_QUADRATIC_STEPS, STEPS_AFTER_QUADRATIC = 8, 8, 8
+FAR = Effort(rounds=1, tolerance=1e-5)
+"""Of a coupled horizon's first quadratic programme, which says which decisions to hold."""
+NEAR, NEAR_COUPLED = Effort(), Effort(few=50)
+"""Of the next one: along a coupled horizon a Newton step is cheaper than another round for few corrections."""
+EXACT = Effort(tolerance=1e-12)
+"""Of those after a Newton finish that failed: limits that hardly bind must be told from those that hardly do not."""
 FEW_REACTIVE = 60
 """Among more free reactive powers than this the sets go in circles, as they do along a coupled horizon: begin with
 the quadratic programme."""
@@ -186,14 +192,16 @@ def newton_finish(
         search.settle(MAX_STEPS)
     search.restore(start, search.is_open)
     if market.is_coupled:
-        search.quadratic_step(rounds=1)
-    for _ in range(MAX_QUADRATIC_STEPS):
+        search.quadratic_step(FAR)
+    first = NEAR_COUPLED if market.is_coupled else NEAR
+    for effort in [first] + [EXACT] * (MAX_QUADRATIC_STEPS - 1):
         if not (search.is_open & ~search.has_failed).any():
             break
-        search.quadratic_step()
-        stand = search.state()
+        search.quadratic_step(effort)
+        stand, has_failed = search.state(), search.has_failed.copy()
         search.settle(STEPS_AFTER_QUADRATIC)
         search.restore(stand, search.is_open)
+        search.has_failed = has_failed  # a Newton step that leads nowhere leaves the next programme a try
     if is_basis_last:
         # An interior point does not tell tiny quantities from none: the basis does.
         search.restore(start, search.is_open)
@@ -347,15 +355,15 @@ class _Search:
         self.has_failed |= lost
         self.restore(before, lost)
 
-    def quadratic_step(self, rounds: int = MAX_ROUNDS) -> None:
+    def quadratic_step(self, effort: Effort) -> None:
         """Replace open intervals by the optimum of their quadratic model; one that has none is given up."""
         market = self.market
         weights = self.multipliers.weights()
         model = QuadraticModel(
-            market, self.formulation, self.x, self.point, weights, self._held(), self.curvature, self.clock
+            market, self.formulation, self.x, self.point, weights, self._held(), self.curvature, effort, self.clock
         )
         trying = np.flatnonzero(self.is_open & ~self.has_failed)
-        solutions = model.solve_all(trying, self.active.limit, rounds)
+        solutions = model.solve_all(trying, self.active.limit)
         solved = np.concatenate([np.zeros(0, dtype=np.int64), *(found.intervals for found in solutions)])
         self.has_failed[np.setdiff1d(trying, solved)] = True
         self.curvature.expire(trying)

@@ -18,16 +18,31 @@ from dlmp.formulation.network_rows import PREDICTED, worth_watching
 from dlmp.formulation.softness import Slack, Softness, StateArray, slack_columns, with_slack
 from dlmp.holding import Held, solve_held
 from dlmp.network.model import FloatArray, IntArray
-from dlmp.solve import BASIC, LinearProgram, QpSolution, StatusArray
+from dlmp.solve import BASIC, QP_TOLERANCE, LinearProgram, QpMethod, QpSolution, StatusArray
 from dlmp.timing import PhaseClock
 
 MOST_USES = 4
-FEW_CORRECTIONS = 50
-"""So many are left to the Newton finish of a coupled horizon, where a step is cheaper than another programme."""
-MAX_ROUNDS = 8
-"""Most rounds of predicted limits."""
 NEAR_ROW = 0.03
 """Rows of the market farther from their bounds [pu], such as most sides of the circles, stay out of the model."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How exactly to solve a quadratic model.
+
+    Parameters
+    ----------
+    rounds
+        How often to solve it at most, each time with the limits that the last solution is predicted to break.
+    few
+        So many corrections of limits, rows and held columns in a group of intervals need no other round.
+    tolerance
+        Of the interior point method.
+    """
+
+    rounds: int = 8
+    few: int = 0
+    tolerance: float = QP_TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,10 +173,11 @@ class QuadraticModel:
         weights: Weights,
         held: Held,
         curvature: Curvature,
+        effort: Effort,
         clock: PhaseClock,
     ):
         self.market, self.formulation, self.x, self.point, self.clock = market, formulation, x, point, clock
-        self.weights, self.held = weights, held
+        self.weights, self.held, self.effort = weights, held, effort
         self.softness = Softness.of(formulation.limits, market.penalties)
         self.curvature = curvature
         self._limit_weights = weights.limits.toarray()
@@ -170,7 +186,7 @@ class QuadraticModel:
         every = np.arange(market.intervals)
         self.import_gradients = [market.spread(g) for g in point.import_gradients(market.ports, every)]
 
-    def solve_all(self, intervals: IntArray, state: StateArray, rounds: int = MAX_ROUNDS) -> list[QuadraticSolution]:
+    def solve_all(self, intervals: IntArray, state: StateArray) -> list[QuadraticSolution]:
         """Minimise the model of each group of intervals, adding limits until its solution is predicted to keep all.
 
         Parameters
@@ -180,8 +196,6 @@ class QuadraticModel:
         state
             (states, k) States of the limits: the model begins with those that bind or are broken, and those that are
             near their bound.
-        rounds
-            How often to solve at most; one is enough far from the optimum.
 
         Returns
         -------
@@ -198,7 +212,7 @@ class QuadraticModel:
         solutions: dict[int, QuadraticSolution] = {}
         x = self.x.copy()
         unsolved = market.groups(intervals)
-        for _ in range(rounds):
+        for _ in range(self.effort.rounds):
             for group in unsolved:
                 states = np.isin(market.state_interval, group)
                 found = self._solve(group, watched, reached, is_soft=bool(excess[states].any()))
@@ -213,8 +227,9 @@ class QuadraticModel:
             wrong = self._held_wrongly(solutions.values())
             count = crossed.sum(axis=1) + wrong.sum(axis=1)
             np.add.at(count, market.state_interval, new.sum(axis=1))
-            few = FEW_CORRECTIONS if market.is_coupled else 0
-            unsolved = [found.intervals for found in solutions.values() if count[found.intervals].sum() > few]
+            unsolved = [
+                found.intervals for found in solutions.values() if count[found.intervals].sum() > self.effort.few
+            ]
             if not unsolved:
                 break
             watched |= new
@@ -268,9 +283,10 @@ class QuadraticModel:
             curved = sparse.csc_array(hessian + slope)
             held = self._held(group, columns, own, states[place], limit)
             stages = _Stages(group, market.state_interval[states])
-            found = _optimum(problem, curved, held, slack, stages)
+            method = QpMethod(in_stages=len(group) > 1, tolerance=self.effort.tolerance)
+            found = _optimum(problem, curved, held, slack, stages, method)
             if found is None and held.is_held.any():
-                found = _optimum(problem, curved, held.released(), slack, stages)
+                found = _optimum(problem, curved, held.released(), slack, stages, method)
         limit_dual, excess = np.zeros((2, len(states), len(limits)))
         if found is not None:
             limit_dual[place, limit] = found.row_dual[len(own) + 2 * len(group) :]
@@ -355,17 +371,18 @@ class _Stages:
     intervals: IntArray
     of_state: IntArray
 
-    @property
-    def are_several(self) -> bool:
-        return len(self.intervals) > 1
-
 
 def _optimum(
-    problem: LinearProgram, hessian: sparse.csc_array, held: Held, slack: Slack | None, stages: _Stages
+    problem: LinearProgram,
+    hessian: sparse.csc_array,
+    held: Held,
+    slack: Slack | None,
+    stages: _Stages,
+    method: QpMethod,
 ) -> QpSolution | None:
     """Solve the programme with the columns of `slack`, which come back behind all others."""
     if slack is None:
-        return solve_held(problem, hessian, held, in_stages=stages.are_several)
+        return solve_held(problem, hessian, held, method)
     width, count = len(problem.cost) // len(stages.intervals), len(slack.key)
     whole = sparse.csc_array(sparse.block_diag([hessian, sparse.csc_array((count, count))]))
     soft, held = with_slack(problem, slack), held.with_free_columns(count)
@@ -379,8 +396,6 @@ def _optimum(
         soft.row_lower,
         soft.row_upper,
     )
-    found = solve_held(
-        sorted_by_interval, whole[by_interval][:, by_interval], held.ordered(by_interval), in_stages=stages.are_several
-    )
+    found = solve_held(sorted_by_interval, whole[by_interval][:, by_interval], held.ordered(by_interval), method)
     back = np.argsort(by_interval)
     return None if found is None else replace(found, x=found.x[back], column=found.column[back])

@@ -241,7 +241,23 @@ class QpSolution:
     row: StatusArray
 
 
-def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, *, in_stages: bool = False) -> QpSolution | None:
+@dataclass(frozen=True)
+class QpMethod:
+    """How to solve a quadratic programme.
+
+    Parameters
+    ----------
+    in_stages
+        True where the columns come in groups that are coupled to the next group only.
+    tolerance
+        Largest residual, absolute and relative to the terms of its condition.
+    """
+
+    in_stages: bool = False
+    tolerance: float = QP_TOLERANCE
+
+
+def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, method: QpMethod = QpMethod()) -> QpSolution | None:
     """Minimise ``cost x + x hessian x / 2`` over the constraints of `problem` by PIQP's interior point method.
 
     Schwan, Jiang, Kuhn and Jones, "PIQP: A Proximal Interior-Point Quadratic Programming Solver", IEEE CDC 2023.
@@ -254,8 +270,8 @@ def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, *, in_stages: bo
         Linear cost, bounds and rows.
     hessian
         (c, c) Positive semidefinite.
-    in_stages
-        True where the columns come in groups that are coupled to the next group only.
+    method
+        How.
 
     Returns
     -------
@@ -269,9 +285,9 @@ def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, *, in_stages: bo
     at = np.where(is_free, 0.0, problem.lower)
     moved = rows @ at
     solver = piqp.SparseSolver()
-    has_stages = in_stages and bool(is_free.any())  # PIQP crashes at stages without any column
+    has_stages = method.in_stages and bool(is_free.any())  # PIQP crashes at stages without any column
     solver.settings.kkt_solver = piqp.KKTSolver.sparse_multistage if has_stages else piqp.KKTSolver.sparse_ldlt
-    solver.settings.eps_abs = solver.settings.eps_rel = QP_TOLERANCE
+    solver.settings.eps_abs = solver.settings.eps_rel = method.tolerance
     own, curved = rows[:, is_free], sparse.csc_matrix(hessian[is_free][:, is_free])
     curved.sort_indices()  # PIQP takes that for granted
     solver.setup(

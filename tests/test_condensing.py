@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from dlmp.condensing import Sums, solve_condensed
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, LinearProgram, QpSolution, solve_qp
+from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, LinearProgram, QpMethod, QpSolution, solve_qp
 
 SUM = 2
 
@@ -22,9 +22,9 @@ def sold_at_five(most: float, *, at_most: float = np.inf, first_at_most: float =
     )
 
 
-def condensed(problem: LinearProgram, hessian: sparse.csc_array, *, in_stages: bool = False) -> QpSolution:
+def condensed(problem: LinearProgram, hessian: sparse.csc_array, method: QpMethod) -> QpSolution:
     is_sum = np.arange(len(problem.cost)) == SUM
-    found = solve_condensed(problem, hessian, Sums.of(problem, is_sum, ~is_sum), in_stages=in_stages)
+    found = solve_condensed(problem, hessian, Sums.of(problem, is_sum, ~is_sum), method)
     assert found is not None
     return found
 
@@ -41,7 +41,7 @@ def condensed(problem: LinearProgram, hessian: sparse.csc_array, *, in_stages: b
 )
 def test_whatever_holds_the_sum_has_the_price(problem, x, column, row, row_dual, in_stages: bool):
     hessian = sparse.csc_array((3, 3))
-    for found in (condensed(problem, hessian, in_stages=in_stages), solve_qp(problem, hessian)):
+    for found in (condensed(problem, hessian, QpMethod(in_stages)), solve_qp(problem, hessian)):
         assert found.x == pytest.approx(x, abs=1e-6)
         assert found.column.tolist() == column
         assert found.row.tolist() == row
@@ -50,7 +50,7 @@ def test_whatever_holds_the_sum_has_the_price(problem, x, column, row, row_dual,
 
 def test_a_curved_sum_is_bought_until_it_costs_what_it_brings():
     problem, hessian = sold_at_five(9.0), sparse.csc_array(np.diag([0.0, 0, 4]))
-    found = condensed(problem, hessian)
+    found = condensed(problem, hessian, QpMethod())
     assert found.x == pytest.approx([0.5, 0, 0.5], abs=1e-6)
     assert found.row_dual == pytest.approx([-3, 0, 0], abs=1e-6)
 
@@ -58,6 +58,6 @@ def test_a_curved_sum_is_bought_until_it_costs_what_it_brings():
 def test_a_sum_of_what_has_no_room_is_known():
     problem = sold_at_five(9.0)
     problem.lower[:2] = problem.upper[:2]
-    found = condensed(problem, sparse.csc_array((3, 3)), in_stages=True)
+    found = condensed(problem, sparse.csc_array((3, 3)), QpMethod(in_stages=True))
     assert found.x == pytest.approx([2, 1, 3])
     assert found.row_dual == pytest.approx([-5, 0, 0])

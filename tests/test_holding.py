@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from dlmp.holding import Held, solve_held
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, LinearProgram, solve_qp
+from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, LinearProgram, QpMethod, solve_qp
 
 
 def programme(cost, lower, upper, rows, row_lower, row_upper) -> LinearProgram:
@@ -47,7 +47,7 @@ CHOSEN = [AT_UPPER, AT_LOWER, BASIC, BASIC, BASIC]
 
 def test_a_sum_of_held_offers_is_held_with_them_and_has_their_price():
     problem, hessian = sold_at_five(reserve_cost=1.0, room=10.0)
-    found = solve_held(problem, hessian, held_at(problem, CHOSEN, HELD))
+    found = solve_held(problem, hessian, held_at(problem, CHOSEN, HELD), QpMethod())
     assert found.x == pytest.approx([2, 0, 2, 0, 2], abs=1e-6)
     assert found.column.tolist() == [AT_UPPER, AT_LOWER, BASIC, AT_LOWER, BASIC]
     assert found.row_dual == pytest.approx([-5, 0], abs=1e-6)
@@ -57,7 +57,7 @@ def test_a_sum_of_held_offers_is_held_with_them_and_has_their_price():
 @pytest.mark.parametrize(("reserve_cost", "dual", "status", "row"), [(-1.0, -1.0, BASIC, 1), (1.0, 0.0, AT_LOWER, 0)])
 def test_a_row_without_room_binds_only_where_somebody_wants_it(reserve_cost, dual, status, row):
     problem, hessian = sold_at_five(reserve_cost, room=2.0)
-    found = solve_held(problem, hessian, held_at(problem, CHOSEN, HELD))
+    found = solve_held(problem, hessian, held_at(problem, CHOSEN, HELD), QpMethod())
     assert found.x == pytest.approx([2, 0, 2, 0, 2], abs=1e-6)
     assert found.row_dual == pytest.approx([-5 - dual, dual], abs=1e-6)
     assert (found.column[3], found.row[1]) == (status, row)
@@ -67,14 +67,14 @@ def test_nothing_is_made_of_offers_whose_sum_is_out_of_range():
     problem, hessian = sold_at_five(reserve_cost=1.0, room=10.0)
     small = replace(problem, upper=np.array([2.0, 1, 1.5, 3, 9]))
     held = held_at(small, CHOSEN, HELD)
-    assert solve_held(small, hessian, held) is None
-    assert solve_held(small, hessian, held.released()).x[2] == pytest.approx(1.5, abs=1e-6)
+    assert solve_held(small, hessian, held, QpMethod()) is None
+    assert solve_held(small, hessian, held.released(), QpMethod()).x[2] == pytest.approx(1.5, abs=1e-6)
 
 
 def test_what_is_held_wrongly_is_told():
     problem, hessian = sold_at_five(reserve_cost=1.0, room=10.0)
     held = held_at(problem, [AT_LOWER, AT_LOWER, BASIC, BASIC, BASIC], HELD)
-    found = solve_held(problem, hessian, held)
+    found = solve_held(problem, hessian, held, QpMethod())
     assert held.is_held_wrongly(problem, hessian, found).tolist() == [True, False, False, False, False]
 
 
@@ -111,7 +111,7 @@ def test_the_optimum_is_that_of_the_whole_programme(seed):
     assert far.any()
     is_sum = np.isin(np.arange(len(cost)), sums)
     held = Held(far, np.ones(len(cost), bool), is_sum, whole.column, whole.row, whole.row_dual)
-    found = solve_held(problem, hessian, held)
+    found = solve_held(problem, hessian, held, QpMethod())
     assert found.x == pytest.approx(whole.x, abs=1e-6)
     reduced = reduced_cost(problem, hessian, found)
     assert np.abs(reduced[found.column == BASIC]).max() < 1e-5

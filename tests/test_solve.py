@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from dlmp.errors import SolverError
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, solve_lp, solve_mip, solve_qp
+from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, QpMethod, solve_lp, solve_mip, solve_qp
 
 INF = np.inf
 REGULARISED = 1e-6
@@ -121,7 +121,7 @@ def test_quadratic_programme_worked_by_hand():
 def test_a_quadratic_programme_tells_what_binds(in_stages: bool):
     """x^2 - 8 x is least at 4, beyond 3; y^2 + y at -1/2, below 0; z is fixed; no row binds."""
     bounded = programme([-8, 1, 0], [0, 0, 2], [3, 5, 2], [[1, -1, 0], [0, 0, 1]], [2, 1], [INF, INF])
-    found = solve_qp(bounded, sparse.csc_array(2 * np.eye(3)), in_stages=in_stages)
+    found = solve_qp(bounded, sparse.csc_array(2 * np.eye(3)), QpMethod(in_stages))
     assert found.column.tolist() == [AT_UPPER, AT_LOWER, AT_LOWER]
     assert found.x.tolist() == [3.0, 0.0, 2.0]
     assert found.row.tolist() == [0, 0]
