@@ -52,6 +52,9 @@ DAMPING_BY_ERROR, MOST_DAMPING = 100.0, 1e-2
 """Damping of columns in a coupled horizon, per error of the optimality conditions, and its largest value."""
 ROW_DAMPING_BY_ERROR, MOST_ROW_DAMPING = 1e-2, 1e-4
 """The same of its rows, per broken pu."""
+FAR_OFF = 1e-3
+"""Above this error of a coupled horizon's optimality conditions [currency/MWh] the multipliers are estimated anew
+before a step: the damping of rows would turn it into a move."""
 COARSER, COARSEST = 10.0, 1e-2
 """Signs of reduced costs in a coupled horizon are told by this multiple of the error that is left, and at most so
 coarsely [currency/MWh]."""
@@ -487,27 +490,57 @@ class _System:
 
     def step(self) -> tuple[FloatArray, Multipliers] | None:
         """Take one Newton step on the free columns; None when the system is singular."""
-        here = self.jacobian[:, self.free]
-        of_columns, of_rows = self._damping()
-        damping, corner = of_columns * sparse.eye_array(len(self.free)), -of_rows * sparse.eye_array(len(self.dual))
-        system = sparse.csc_array(sparse.block_array([[self.hessian(), here.T], [here, None]]))
+        if self.market.is_coupled and self.error > FAR_OFF:
+            self._estimate_multipliers()
         right = np.concatenate([-self.reduced[self.free], self.residual])
+        change = self._solved(self.hessian(), *self._damping(), right)
+        if change is None:
+            return None
+        x = self.x.copy()
+        x[self.free] += change[: len(self.free)]
+        return x, self._multipliers(self.dual - change[len(self.free) :])
+
+    def _estimate_multipliers(self) -> None:
+        """Take the multipliers that leave the free columns the least reduced costs, in the sense of least squares.
+
+        Nocedal and Wright, Numerical Optimization, 2006, section 18.3.  A sum that was let free knows no price yet.
+        """
+        right = np.concatenate([-self.reduced[self.free], np.zeros(len(self.dual))])
+        change = self._solved(sparse.eye_array(len(self.free)), 0.0, PROXIMAL, right)
+        if change is None:
+            return
+        of_dual = change[len(self.free) :]
+        self.dual, self.reduced = self.dual - of_dual, self.reduced + self.jacobian.T @ of_dual
+        self.error = float(np.abs(self.reduced[self.free]).max(initial=0.0))
+        self.multipliers = self._multipliers(self.dual)
+
+    def _solved(
+        self, curvature: sparse.sparray, of_columns: float, of_rows: float, right: FloatArray
+    ) -> FloatArray | None:
+        """Solve the system with this `curvature` of the free columns and the damping of columns and of rows.
+
+        None when it is singular.
+        """
+        here = self.jacobian[:, self.free]
+        damping, corner = of_columns * sparse.eye_array(len(self.free)), -of_rows * sparse.eye_array(len(self.dual))
+        system = sparse.csc_array(sparse.block_array([[curvature, here.T], [here, None]]))
         try:
             factors = splu(sparse.csc_array(system + sparse.block_diag([damping, corner])))
         except RuntimeError:
             return None
         change = factors.solve(right)
         change += factors.solve(right - system @ change)  # what the damping has left over
-        x = self.x.copy()
-        x[self.free] += change[: len(self.free)]
-        dual = self.dual - change[len(self.free) :]
+        return np.asarray(change)
+
+    def _multipliers(self, dual: FloatArray) -> Multipliers:
+        """The multipliers with the duals `dual` of the system's rows."""
         row, real, reactive, limit = np.split(dual, np.cumsum([len(self.rows), len(self.open), len(self.open)]))
         multipliers = self.multipliers.copy()
         multipliers.row[np.isin(self.row_interval, self.open)] = 0.0
         multipliers.limit[self.open_states] = self.priced[self.open_states]
         multipliers.row[self.rows], multipliers.limit[self.state, self.limit] = row, limit
         multipliers.import_p[self.open], multipliers.import_q[self.open] = real, reactive
-        return x, multipliers
+        return multipliers
 
     def _damping(self) -> tuple[float, float]:
         """Damping of the free columns and of the rows, which vanish with the errors of either.

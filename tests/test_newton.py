@@ -7,11 +7,14 @@ import pytest
 from acopf import solve_acopf
 from cases import CASES, feeder33, market, resource
 from scipy import sparse
+from servicecases import SERVICE_CASES
 
 from dlmp import MarketCase, Settings, clear
 from dlmp.formulation.ac_tangent import AcTangent
 from dlmp.formulation.market_lp import build_market_lp
-from dlmp.newton import ActiveSet, Multipliers, Optimum, newton_finish
+from dlmp.newton import ActiveSet, Multipliers, Optimum, _Search, newton_finish
+from dlmp.products.energy import SUPPLY_LESS_DEMAND
+from dlmp.products.services import CALLS_LAST
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC
 from dlmp.timing import PhaseClock
 
@@ -116,3 +119,16 @@ def test_intervals_that_are_solved_already_are_left_alone():
     np.testing.assert_array_equal(again.x[first], solved.x[first])
     np.testing.assert_allclose(again.x, solved.x, atol=1e-8)
     assert sparse.issparse(again.multipliers.weights().limits)
+
+
+def test_prices_of_sums_that_are_wrong_by_a_million_move_nothing():
+    """At the optimum of a day with services and stores, but for the duals of what resources and calls add up to."""
+    work = clear(SERVICE_CASES["day_33"]())._dispatch
+    lp, known = work.market, work.learned.optimum
+    wrong = known.multipliers.copy()
+    for rule in (SUPPLY_LESS_DEMAND, CALLS_LAST):
+        wrong.row[lp.rows_of(rule)] += 1e6
+    search = _Search(lp, work.formulation, SETTINGS, PhaseClock(), known.x, known.point, known.active.copy(), wrong)
+    moved, search.multipliers = search.system(search.is_open).step()
+    assert np.abs(moved - known.x).max() < 1e-9
+    assert search.system(search.is_open).error < 1e-6
