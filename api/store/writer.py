@@ -31,8 +31,8 @@ Handler = Callable[[Connection, Chain, Sequence[Any]], Sequence[Any]]
 
 LARGEST_GROUP = 256
 """Most changes of a group, but for the last job of it, which may have more."""
-LINGER_S, PAUSE_S = 0.003, 0.0005
-"""How long the first job of a group waits for as many as the group before had, and between two looks [s]."""
+LINGER_S, PAUSE_S = 0.008, 0.001
+"""How long the first job of a group waits for as many as are expected, and between two looks [s]."""
 MOST_WAITING = 2_000
 PATIENCE_S, FIRST_PAUSE_S = 5.0, 0.05
 """How long a database that is away is waited for [s]."""
@@ -128,9 +128,9 @@ class Writer:
         return result
 
     def _work(self) -> None:
-        group: list[_Waiting] = []
+        expected = 0
         while True:
-            group, is_last = self._next_group(expected=len(group))
+            group, is_last = self._next_group(expected)
             try:
                 self._carry_out(group)
             except BaseException as error:
@@ -138,12 +138,14 @@ class Writer:
                 _tell(group, [error] * len(group))
             if is_last:
                 return
+            expected = len(group) + self._queue.qsize()  # clients that have their answers soon ask for more
 
-    def _next_group(self, *, expected: int) -> tuple[list[_Waiting], bool]:
+    def _next_group(self, expected: int) -> tuple[list[_Waiting], bool]:
         group: list[_Waiting] = []
         size = 0
         waiting = self._queue.get()
         until = time.monotonic() + LINGER_S
+        expected = min(expected, LARGEST_GROUP // waiting.size) if waiting is not None else 0
         while 1 + self._queue.qsize() < expected and time.monotonic() < until:
             time.sleep(PAUSE_S)
         while waiting is not None:
