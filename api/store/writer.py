@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import groupby
@@ -61,6 +61,7 @@ class Writer:
 
     def __init__(self, engine: Engine):
         self._engine = engine.execution_options(**{WRITES: True})
+        self._kept: Connection | None = None
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._door = threading.Lock()
@@ -137,6 +138,7 @@ class Writer:
                 log.exception("writer", jobs=len(group))
                 _tell(group, [error] * len(group))
             if is_last:
+                self._let_go()
                 return
             expected = len(group) + self._queue.qsize()  # clients that have their answers soon ask for more
 
@@ -164,13 +166,14 @@ class Writer:
         until, pause = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
         while group:
             try:
-                with self._engine.begin() as connection:
+                with self._transaction() as connection:
                     chain = Chain.locked(connection)
                     if written is None or not written.is_part_of(connection):
                         written = None
                         results, has_moved = _worked(connection, chain, group)
                         written = chain if has_moved else None
             except Exception as error:
+                self._let_go()
                 if written is None and not isinstance(error, AWAY):
                     self._on_their_own(group, error)
                     return
@@ -183,6 +186,22 @@ class Writer:
                 continue
             _tell(group, results)
             return
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """Begin a transaction on a connection that is kept: to ask each time whether one still lives costs as much as a
+        statement, and where it does not, the group is tried again.
+        """
+        if self._kept is None:
+            self._kept = self._engine.connect()
+        with self._kept.begin():
+            yield self._kept
+
+    def _let_go(self) -> None:
+        """Give the connection back, which the pool looks at before it gives it out again."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def _on_their_own(self, group: list[_Waiting], error: Exception) -> None:
         if len(group) == 1:

@@ -326,6 +326,26 @@ def test_a_connection_that_the_server_ends_is_made_anew(tmp_path: Path) -> None:
         engine.dispose()
 
 
+def test_a_connection_that_the_server_ends_between_two_jobs_is_made_anew(tmp_path: Path) -> None:
+    with databases("postgresql", tmp_path) as environment:
+        engine = open_database(settings_of(environment).url)
+        writer = Writer(engine)
+        writer.start()
+        first = writer.do_now(each(whose), None)
+        with engine.connect() as other:
+            other.execute(text("SELECT pg_terminate_backend(:own)"), {"own": first})
+        assert writer.do_now(NOTE, "after all") == "after all"
+        assert writer.do_now(each(whose), None) == writer.do_now(each(whose), None) != first
+        writer.stop()
+        assert noted(engine) == ["after all"]
+        engine.dispose()
+
+
+def whose(connection: Connection, chain: Chain, job: None) -> int:
+    """Process of the database that carries out a job."""
+    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
 def test_the_head_of_the_chain_is_what_the_jobs_left(writer: Writer, engine: Engine) -> None:
     together(writer, "one", "two", "refused")[-1].result(20)
     with engine.connect() as connection:
