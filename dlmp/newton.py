@@ -196,8 +196,8 @@ def newton_finish(
     search.restore(start, search.is_open)
     if market.is_coupled:
         search.quadratic_step(FAR)
-    first = NEAR_COUPLED if market.is_coupled else NEAR
-    for effort in [first] + [EXACT] * (MAX_QUADRATIC_STEPS - 1):
+    effort = NEAR_COUPLED if market.is_coupled else NEAR
+    for _ in range(MAX_QUADRATIC_STEPS):
         if not (search.is_open & ~search.has_failed).any():
             break
         search.quadratic_step(effort)
@@ -205,6 +205,7 @@ def newton_finish(
         search.settle(STEPS_AFTER_QUADRATIC)
         search.restore(stand, search.is_open)
         search.has_failed = has_failed  # a Newton step that leads nowhere leaves the next programme a try
+        effort = EXACT
     if is_basis_last:
         # An interior point does not tell tiny quantities from none: the basis does.
         search.restore(start, search.is_open)
