@@ -54,7 +54,7 @@ ROW_DAMPING_BY_ERROR, MOST_ROW_DAMPING = 1e-2, 1e-4
 """The same of its rows, per broken pu."""
 FAR_OFF = 1e-3
 """Above this error of a coupled horizon's optimality conditions [currency/MWh] the multipliers are estimated anew
-before a step: the damping of rows would turn it into a move."""
+before a step, once a finish has failed: the damping of rows would turn it into a move."""
 COARSER, COARSEST = 10.0, 1e-2
 """Signs of reduced costs in a coupled horizon are told by this multiple of the error that is left, and at most so
 coarsely [currency/MWh]."""
@@ -196,15 +196,16 @@ def newton_finish(
     search.restore(start, search.is_open)
     if market.is_coupled:
         search.quadratic_step(FAR)
-    first = NEAR_COUPLED if market.is_coupled else NEAR
-    for effort in [first] + [EXACT] * (MAX_QUADRATIC_STEPS - 1):
+    effort = NEAR_COUPLED if market.is_coupled else NEAR
+    for _ in range(MAX_QUADRATIC_STEPS):
         if not (search.is_open & ~search.has_failed).any():
             break
         search.quadratic_step(effort)
         stand, has_failed = search.state(), search.has_failed.copy()
-        search.settle(STEPS_AFTER_QUADRATIC)
+        search.settle(STEPS_AFTER_QUADRATIC, estimates=market.is_coupled and effort is EXACT)
         search.restore(stand, search.is_open)
         search.has_failed = has_failed  # a Newton step that leads nowhere leaves the next programme a try
+        effort = EXACT
     if is_basis_last:
         # An interior point does not tell tiny quantities from none: the basis does.
         search.restore(start, search.is_open)
@@ -316,8 +317,11 @@ class _Search:
         """(c,) True for the columns whose reduced cost is small beside the price of energy."""
         return np.abs(system.reduced) <= NEAR_PRICE * np.abs(self.multipliers.import_p).max(initial=1.0)
 
-    def settle(self, steps: int) -> None:
-        """Step and correct the sets of open intervals until all are solved or the sets repeat."""
+    def settle(self, steps: int, *, estimates: bool = False) -> None:
+        """Step and correct the sets of open intervals until all are solved or the sets repeat.
+
+        With `estimates` of the multipliers before steps from far off: each costs as much as a step.
+        """
         market, seen = self.market, set[bytes]()
         held, last_moves = np.zeros(len(self.x), bool), np.inf
         for step in range(steps + 1):
@@ -337,6 +341,8 @@ class _Search:
                 seen.add(key)
                 last_moves = moves
                 system = self.system(trying)
+            if estimates and system.error > FAR_OFF:
+                system.estimate_multipliers()
             moved = system.step()
             if moved is None:
                 return
@@ -490,8 +496,6 @@ class _System:
 
     def step(self) -> tuple[FloatArray, Multipliers] | None:
         """Take one Newton step on the free columns; None when the system is singular."""
-        if self.market.is_coupled and self.error > FAR_OFF:
-            self._estimate_multipliers()
         right = np.concatenate([-self.reduced[self.free], self.residual])
         change = self._solved(self.hessian(), *self._damping(), right)
         if change is None:
@@ -500,7 +504,7 @@ class _System:
         x[self.free] += change[: len(self.free)]
         return x, self._multipliers(self.dual - change[len(self.free) :])
 
-    def _estimate_multipliers(self) -> None:
+    def estimate_multipliers(self) -> None:
         """Take the multipliers that leave the free columns the least reduced costs, in the sense of least squares.
 
         Nocedal and Wright, Numerical Optimization, 2006, section 18.3.  A sum that was let free knows no price yet.

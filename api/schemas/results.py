@@ -68,7 +68,8 @@ class _OfInterval(Answer):
 class LimitOut(_OfInterval):
     """A limit that binds in an interval."""
 
-    component: Literal["congestion", "voltage", "unbalance", "import"]
+    component: Literal["congestion", "voltage", "unbalance", "energy"]
+    """Part of the prices that it makes: ``energy`` is a limit of import."""
     element: str = Field(examples=["line 23-24"])
     phase: str
     end: str

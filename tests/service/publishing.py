@@ -53,10 +53,14 @@ def statement_table(world, lines):
 
 def award_table(lines):
     """Awards of the resources of statement lines."""
-    return {
-        "resource": pa.array([line[1] for line in lines], pa.string()),
-        "net_injection_kw": pa.array([10.0] * len(lines), pa.float64()),
-    }
+    count = len(lines)
+    texts = {"kind": "generator", "bus": "A", "phase": "123"}
+    numbers = {"net_injection_kw": 10.0, "q_kvar": 0.0, "lmp_usd_per_mwh": 30.0, "lmp_q_usd_per_mvarh": 0.0}
+    columns = {"interval_start": pa.array([DAY_BEGINS] * count, pa.timestamp("s", "UTC"))}
+    columns |= {"interval": pa.array([0] * count, pa.int64())}
+    columns |= {"resource": pa.array([line[1] for line in lines], pa.string())}
+    columns |= {name: pa.array([text] * count, pa.string()) for name, text in texts.items()}
+    return columns | {name: pa.array([value] * count, pa.float64()) for name, value in numbers.items()}
 
 
 CALLED = ("-", "capacity_up", "capacity_up of solar", "capacity_up of solar, wind", "var_up of wind since interval 3")
@@ -69,8 +73,22 @@ ANONYMOUS = {
 
 
 def limit_table():
+    """A limit that binds in the state of every call."""
+    return {"component": ["congestion"] * len(CALLED)} | _limits() | {"shadow_price_usd_per_h": [0.25] * len(CALLED)}
+
+
+def broken_limit_table():
+    """A limit that is broken in the state of every call."""
+    numbers = {"value": 2.0, "excess": 0.5, "penalty_usd_per_h": 4.0, "cost_usd": 2.0}
+    columns = {"cause": ["congestion"] * len(CALLED)} | _limits()
+    return columns | {name: [value] * len(CALLED) for name, value in numbers.items()}
+
+
+def _limits():
     count = len(CALLED)
-    return {"element": [f"line {number}" for number in range(count)], "called": CALLED, "limit": [1.5] * count}
+    columns = {"interval_start": pa.array([DAY_BEGINS] * count, pa.timestamp("s", "UTC")), "interval": [0] * count}
+    columns |= {"element": [f"line {number}" for number in range(count)], "phase": ["-"] * count, "end": ["-"] * count}
+    return columns | {"called": CALLED, "limit": [1.5] * count, "unit": ["A"] * count}
 
 
 def share_table():
@@ -124,7 +142,7 @@ def end_run_of(world, run_id, lines, nodes=("S", "A", "B")):
         "statements": parquet(statement_table(world, lines)),
         "awards": parquet(award_table(lines)),
         "binding_limits": parquet(limit_table()),
-        "broken_limits": parquet(limit_table()),
+        "broken_limits": parquet(broken_limit_table()),
         "price_shares": parquet(share_table()),
         "calls": parquet(call_table()),
     }
