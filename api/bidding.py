@@ -132,7 +132,7 @@ def accept(connection: Connection, chain: Chain, group: Sequence[Submission], *,
     targets = _targets(connection, group)
     wanted = [change.terms for one in group for change in one.changes if change.terms is not None]
     wanted += [_terms_of(row) for row in targets.values()]
-    book.open(connection, chain.hash, wanted, {one.participant_id for one in group})
+    book.open(connection, chain, wanted, {one.participant_id for one in group})
     ledger = _Ledger(book, targets)
     replies: list[Reply | Refusal] = []
     for one in group:
@@ -145,7 +145,7 @@ def accept(connection: Connection, chain: Chain, group: Sequence[Submission], *,
         if isinstance(reply, Reply):
             answered[key] = one.request_sha256, reply
     ledger.write(connection, chain)
-    book.close(chain.hash)
+    book.close(chain)
     return replies
 
 

@@ -1,11 +1,12 @@
 """What a bid is checked against: its market, its resource, and what else that resource offers there."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, case, exists, func, select
+from sqlalchemy import Connection, bindparam, case, exists, func, select
 
 from api.clock import Clock, rfc3339
 from api.coupled import coupled_faults
@@ -27,11 +28,25 @@ from api.offers import (
 )
 from api.schemas.bids import MOST_SEGMENTS
 from api.schemas.common import POWER_DECIMALS
+from api.store.audit import Chain
 from api.store.columns import is_one_of
-from api.store.tables import IS_LIVE, bids, feeders, markets, participants, resources, runs, submissions
+from api.store.tables import (
+    IS_LIVE,
+    WITHDRAWN,
+    audit,
+    bids,
+    feeders,
+    markets,
+    participants,
+    resources,
+    runs,
+    submissions,
+)
 
 MOST_KEPT = 20_000
-"""Most resources in markets whose standing bids are kept in memory."""
+"""Most resources, and most resources in markets whose standing bids are kept in memory."""
+MOST_FOLLOWED = 128
+"""Most submissions of others that are followed; after more, what is needed is read anew."""
 GATE_FAULTS = {SCHEDULED: "gate_not_open", CLOSED: "gate_closed"}
 
 
@@ -48,14 +63,21 @@ COUNTS = (
     .group_by(bids.c.participant_id, bids.c.market_id)
 )
 LAST = select(func.max(submissions.c.number)).where(submissions.c.participant_id == participants.c.id)
+SINCE = select(audit.c.sequence, audit.c.hash, audit.c.after).where(audit.c.sequence >= bindparam("sequence"))
+SINCE = SINCE.order_by(audit.c.sequence)
+TOUCHED = select(
+    *(bids.c.id, bids.c.market_id, bids.c.participant_id, bids.c.resource_id, bids.c.product),
+).where(is_one_of(bids.c.id, "names"), bids.c.version == 1)
 NUMBERS = select(participants.c.id, LAST.scalar_subquery()).where(is_one_of(participants.c.id, "owners"))
 
 
 class Book:
     """Markets, resources and standing bids; kept up as bids are accepted one after another.
 
-    What has been read stays true as long as nobody else writes, and whoever writes moves the head of the audit chain:
-    a book that finds the head where it left it goes on with what it knows, and forgets everything otherwise.
+    What has been read stays true as long as nobody else writes, and whoever writes moves the head of the audit chain.
+    A book that finds the head where it left it goes on with what it knows.  Where the chain has grown by submissions
+    alone, as with another worker beside this one, it follows them: it counts their bids, and forgets what stands of the
+    resources they are of.  It forgets everything otherwise.
     """
 
     def __init__(self, most_bids: int, most_blocks: int, clock: Clock):
@@ -63,7 +85,7 @@ class Book:
         self._forget()
 
     def _forget(self) -> None:
-        self._head = ""
+        self._head: Chain | None = None
         self.markets: dict[str, Any] = {}
         self.seen: list[Seen] = []
         """Gates that were seen in a state for the first time, to be latched."""
@@ -74,11 +96,12 @@ class Book:
         self.numbers: dict[str, int] = {}
         """Number of the last submission of participants."""
 
-    def open(self, connection: Connection, head: str, terms: Iterable[Terms], owners: Iterable[str]) -> None:
+    def open(self, connection: Connection, head: Chain, terms: Iterable[Terms], owners: Iterable[str]) -> None:
         """Read what `terms` and `owners` need and the book does not know at the `head` of the chain."""
-        if head != self._head or len(self._standing) > MOST_KEPT:
+        known, self._head = self._head, None  # should the work be broken off, what it has changed here is forgotten
+        is_small = max(len(self._standing), len(self._resources)) <= MOST_KEPT
+        if known is None or not is_small or not self._follow(connection, known, head):
             self._forget()
-        self._head = ""  # should the work be broken off, what it has changed here is forgotten
         wanted, who = list(terms), set(owners)
         self._read_things({one.market_id for one in wanted}, {one.resource_id for one in wanted}, connection)
         pairs = {
@@ -92,10 +115,35 @@ class Book:
         if unknown := who - self.numbers.keys():
             self.numbers |= {name: last or 0 for name, last in connection.execute(NUMBERS, {"owners": unknown})}
 
-    def close(self, head: str) -> None:
+    def close(self, head: Chain) -> None:
         """Keep what is known for when the chain is found at `head` again; what was seen is latched by now."""
         self.seen.clear()
-        self._head = head
+        self._head = replace(head)
+
+    def _follow(self, connection: Connection, known: Chain, head: Chain) -> bool:
+        """Take in what others have written since the chain was at `known`; False where it is more than submissions."""
+        grown = head.sequence - known.sequence
+        if not 0 <= grown <= MOST_FOLLOWED or grown != head.submissions - known.submissions:
+            return False
+        if grown == 0:
+            return head.hash == known.hash
+        own, *others = connection.execute(SINCE, {"sequence": known.sequence}).all()
+        if (own.sequence, own.hash) != (known.sequence, known.hash):
+            return False
+        changes = [bid for entry in others for bid in entry.after["bids"]]
+        touched = connection.execute(TOUCHED, {"names": {bid["bid_id"] for bid in changes}})
+        bid_of = {row.id: row for row in touched}
+        for entry in others:
+            owner = bid_of[entry.after["bids"][0]["bid_id"]].participant_id
+            if owner in self.numbers:
+                self.numbers[owner] += 1
+        for change in changes:
+            bid = bid_of[change["bid_id"]]
+            self._standing.pop((bid.market_id, bid.resource_id), None)
+            if (bid.participant_id, bid.market_id) in self._count:
+                is_placed, is_withdrawn = change["version"] == 1, change["state"] == WITHDRAWN
+                self.count(bid.participant_id, bid, -1 if is_withdrawn else int(is_placed))
+        return True
 
     def _read_things(self, market_ids: set[str], resource_ids: set[str], connection: Connection) -> None:
         new_markets, new_resources = market_ids - self.markets.keys(), resource_ids - self._resources.keys()
@@ -132,7 +180,7 @@ class Book:
         """Take a bid out; return it."""
         return self._standing.get((market_id, resource_id), {}).pop(bid_id, None)
 
-    def count(self, participant_id: str, bid: Standing, more: int) -> None:
+    def count(self, participant_id: str, bid: Any, more: int) -> None:
         """Count `more` bids such as `bid` of a participant in its market."""
         key = participant_id, bid.market_id
         number, blocks = self._count.get(key, (0, 0))

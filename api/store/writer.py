@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import groupby
@@ -31,8 +31,8 @@ Handler = Callable[[Connection, Chain, Sequence[Any]], Sequence[Any]]
 
 LARGEST_GROUP = 256
 """Most changes of a group, but for the last job of it, which may have more."""
-LINGER_S, PAUSE_S = 0.003, 0.0005
-"""How long the first job of a group waits for as many as the group before had, and between two looks [s]."""
+LINGER_S, PAUSE_S = 0.008, 0.001
+"""How long the first job of a group waits for as many as are expected, and between two looks [s]."""
 MOST_WAITING = 2_000
 PATIENCE_S, FIRST_PAUSE_S = 5.0, 0.05
 """How long a database that is away is waited for [s]."""
@@ -61,6 +61,7 @@ class Writer:
 
     def __init__(self, engine: Engine):
         self._engine = engine.execution_options(**{WRITES: True})
+        self._kept: Connection | None = None
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._door = threading.Lock()
@@ -128,22 +129,25 @@ class Writer:
         return result
 
     def _work(self) -> None:
-        group: list[_Waiting] = []
+        expected = 0
         while True:
-            group, is_last = self._next_group(expected=len(group))
+            group, is_last = self._next_group(expected)
             try:
                 self._carry_out(group)
             except BaseException as error:
                 log.exception("writer", jobs=len(group))
                 _tell(group, [error] * len(group))
             if is_last:
+                self._let_go()
                 return
+            expected = len(group) + self._queue.qsize()  # clients that have their answers soon ask for more
 
-    def _next_group(self, *, expected: int) -> tuple[list[_Waiting], bool]:
+    def _next_group(self, expected: int) -> tuple[list[_Waiting], bool]:
         group: list[_Waiting] = []
         size = 0
         waiting = self._queue.get()
         until = time.monotonic() + LINGER_S
+        expected = min(expected, LARGEST_GROUP // waiting.size) if waiting is not None else 0
         while 1 + self._queue.qsize() < expected and time.monotonic() < until:
             time.sleep(PAUSE_S)
         while waiting is not None:
@@ -162,13 +166,14 @@ class Writer:
         until, pause = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
         while group:
             try:
-                with self._engine.begin() as connection:
+                with self._transaction() as connection:
                     chain = Chain.locked(connection)
                     if written is None or not written.is_part_of(connection):
                         written = None
                         results, has_moved = _worked(connection, chain, group)
                         written = chain if has_moved else None
             except Exception as error:
+                self._let_go()
                 if written is None and not isinstance(error, AWAY):
                     self._on_their_own(group, error)
                     return
@@ -181,6 +186,22 @@ class Writer:
                 continue
             _tell(group, results)
             return
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """Begin a transaction on a connection that is kept: to ask each time whether one still lives costs as much as a
+        statement, and where it does not, the group is tried again.
+        """
+        if self._kept is None:
+            self._kept = self._engine.connect()
+        with self._kept.begin():
+            yield self._kept
+
+    def _let_go(self) -> None:
+        """Give the connection back, which the pool looks at before it gives it out again."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def _on_their_own(self, group: list[_Waiting], error: Exception) -> None:
         if len(group) == 1:

@@ -1,11 +1,17 @@
 """Bids over HTTP: placed, amended, withdrawn; receipts, idempotency, and everything that is refused."""
 
+import dataclasses
 import hashlib
+import re
 import threading
 from datetime import timedelta
 
 import pytest
-from worlds import DAY_BEGINS, GATE_CLOSES, GATE_OPENS, LANE, NOW, faults, z
+from sqlalchemy import event
+from worlds import DAY_BEGINS, GATE_CLOSES, GATE_OPENS, LANE, NOW, faults, running, z
+
+from api.book import Book
+from api.store.audit import Chain
 
 SUPPLY = {"quantity_kw": 100, "price_usd_per_mwh": 10}
 
@@ -521,3 +527,64 @@ def test_if_match_may_be_a_list_but_must_name_a_version(world):
     assert (answer.status_code, answer.json()["code"]) == (400, "if_match_needed")
     _, second = read(world, bid_id)
     assert withdraw(world, bid_id, f"{first}, {second}").status_code == 200
+
+
+@pytest.fixture
+def pair(new_world):
+    """Two processes of the service on one database, of which each takes turns; at most three bids in a market."""
+    with new_world(max_bids_per_market=3) as one:
+        settings = {"max_bids_per_market": 3}
+        with running(one.service.settings.url, one.names, one.loop, **settings) as other:
+            yield one, dataclasses.replace(other, numbers=one.numbers)
+
+
+def test_processes_know_of_each_others_bids(pair):
+    one, other = pair
+    first = one.place(one.bid(**span(0, 1)))
+    second = other.place(other.bid(**span(1, 2)))
+    refused_with(one, one.bid(**span(1, 2)), ("/interval_start", "overlaps"))
+    refused_with(other, other.bid(**span(0, 1)), ("/interval_start", "overlaps"))
+    third = one.place(one.bid(**span(2, 3)))
+    assert [answer.json()["sequence"] for answer in (first, second, third)] == [1, 2, 3]
+    refused_with(other, other.bid(**span(3, 4)), ("", "too_many_bids"))
+    bid_id = first.json()["items"][0]["bid_id"]
+    amended = amend(other, bid_id, read(other, bid_id)[1], **span(5, 6))
+    refused_with(one, one.bid(**span(6, 7)), ("", "too_many_bids"))
+    withdrawn = withdraw(one, bid_id, read(one, bid_id)[1])
+    fourth = other.place(other.bid(**span(5, 6)))
+    assert [answer.json()["sequence"] for answer in (amended, withdrawn, fourth)] == [4, 5, 6]
+    refused_with(one, one.bid(**span(7, 8)), ("", "too_many_bids"))
+
+
+def test_a_process_knows_of_gates_that_another_moved(pair):
+    one, other = pair
+    one.placed(**span(0, 1))
+    other.placed(**span(1, 2))
+    one.ask("POST", f"/v1/markets/{one['market']}/close")
+    answer = other.place(other.bid(**span(2, 3)))
+    assert (answer.status_code, answer.json()["code"]) == (409, "gate_closed")
+
+
+def test_a_process_reads_no_market_anew_after_bids_of_another(pair):
+    one, other = pair
+    one.placed(**span(0, 1))
+    other.placed(**span(1, 2))
+    sent = []
+    event.listen(one.service.engine, "before_cursor_execute", lambda *what: sent.append(what[2]))
+    one.placed(**span(2, 3))
+    assert any("FROM audit" in statement for statement in sent)
+    assert not [statement for statement in sent if re.search("FROM (markets|resources|participants)", statement)]
+
+
+def test_a_book_ahead_of_a_database_that_was_put_back_forgets_what_it_knew(new_world):
+    with new_world() as world:
+        head = Chain(5, "a" * 64, 2)
+        book = Book(3, 3, world.clock)
+        with world.service.engine.connect() as connection:
+            for then in (head, Chain(5, "b" * 64, 2), Chain(4, "c" * 64, 1)):
+                book.open(connection, head, [], [])
+                book.numbers["par"] = 7
+                book.close(head)
+                book.open(connection, then, [], [])
+                assert book.numbers == ({"par": 7} if then is head else {})
+                book.close(then)

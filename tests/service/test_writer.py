@@ -95,6 +95,28 @@ def test_jobs_that_wait_share_one_commit(writer: Writer, engine: Engine) -> None
     assert noted(engine) == [f"job {number}" for number in range(50)]
 
 
+def test_a_group_waits_for_those_whose_answers_were_just_given(
+    writer: Writer, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "LINGER_S", 20.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(connection: Connection, chain: Chain, job: object) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    first = writer.put(each(wait), None)
+    assert begun.wait(20)
+    behind = writer.put(NOTE, "behind")  # waits while the first is carried out, whose client will ask again
+    commits: list[object] = []
+    event.listen(engine, "commit", commits.append)
+    go_on.set()
+    first.result(20)
+    again = writer.put(NOTE, "again")
+    assert [behind.result(20), again.result(20)] == ["behind", "again"]
+    assert len(commits) == 2  # of the first, and of both others
+
+
 def test_large_jobs_do_not_share_a_commit(writer: Writer, engine: Engine) -> None:
     commits: list[object] = []
     go_on, _ = held(writer)
@@ -302,6 +324,26 @@ def test_a_connection_that_the_server_ends_is_made_anew(tmp_path: Path) -> None:
         writer.stop()
         assert noted(engine) == ["after all"]
         engine.dispose()
+
+
+def test_a_connection_that_the_server_ends_between_two_jobs_is_made_anew(tmp_path: Path) -> None:
+    with databases("postgresql", tmp_path) as environment:
+        engine = open_database(settings_of(environment).url)
+        writer = Writer(engine)
+        writer.start()
+        first = writer.do_now(each(whose), None)
+        with engine.connect() as other:
+            other.execute(text("SELECT pg_terminate_backend(:own)"), {"own": first})
+        assert writer.do_now(NOTE, "after all") == "after all"
+        assert writer.do_now(each(whose), None) == writer.do_now(each(whose), None) != first
+        writer.stop()
+        assert noted(engine) == ["after all"]
+        engine.dispose()
+
+
+def whose(connection: Connection, chain: Chain, job: None) -> int:
+    """Process of the database that carries out a job."""
+    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
 def test_the_head_of_the_chain_is_what_the_jobs_left(writer: Writer, engine: Engine) -> None:
