@@ -56,8 +56,8 @@ def publish(connection: Connection, chain: Chain, step: Step) -> int:
     if version > 1 and run.kind == CLEARING and not run.correction_reason:
         message = f"The newest run, {run.id}, was asked for without a correction_reason: ask for one with it."
         raise Conflict("reason_needed", message)
-    under_way = run_under_way(connection, market.id)
-    if version > 1 and under_way is not None:
+    under_way = run_under_way(connection, market.id) if version > 1 else None
+    if under_way is not None:
         message = (
             f"The {under_way.kind} {under_way.id} begins from what is published now: wait for its end, or cancel it."
         )

@@ -455,7 +455,11 @@ class _System:
         self._add_priced(cost)
         self.reduced = np.where(is_open[self.column_interval], cost, 0.0)
         self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed & is_open[self.column_interval])
-        self.error = float(np.abs(self.reduced[self.free]).max(initial=0.0))
+
+    @property
+    def error(self) -> float:
+        """Largest reduced cost of a free column [currency/MWh]."""
+        return float(np.abs(self.reduced[self.free]).max(initial=0.0))
 
     def has_wrong_sign(self, tolerance: float) -> npt.NDArray[np.bool_]:
         """(c,) True for the columns that are held at a bound which it would pay to leave."""
@@ -515,7 +519,6 @@ class _System:
             return
         of_dual = change[len(self.free) :]
         self.dual, self.reduced = self.dual - of_dual, self.reduced + self.jacobian.T @ of_dual
-        self.error = float(np.abs(self.reduced[self.free]).max(initial=0.0))
         self.multipliers = self._multipliers(self.dual)
 
     def _solved(

@@ -14,6 +14,7 @@ from dlmp.client import Client, Market, Receipt, RefusedError, Run
 from dlmp.client.bidfile import BidFile, read_bids
 from dlmp.client.client import ATOMIC, PER_ITEM
 from dlmp.client.errors import Fault
+from dlmp.client.tables import TIME_FORMAT
 from dlmp.errors import InputError, Problem
 
 MOST_BIDS = 1_000
@@ -215,7 +216,7 @@ def prices_command(
         prices, of = client.prices(market, version), client.market(market)
     with _writing(csv or parquet):
         if csv is not None:
-            prices.to_csv(csv, index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
+            prices.to_csv(csv, index=False, date_format=TIME_FORMAT)
         if parquet is not None:
             prices.to_parquet(parquet, index=False)
     if csv is None and parquet is None:

@@ -21,6 +21,7 @@ from dlmp.casefolder.stores import PROFILE_COLUMNS, STORE_COLUMNS
 from dlmp.client.bids import CURVES, ENERGY, REACTIVE, SELF_SCHEDULE, AnyBid, Bid, Block, Store
 from dlmp.client.errors import Fault
 from dlmp.client.records import Market, Resource
+from dlmp.client.tables import TIME_FORMAT
 from dlmp.csvfile import Column, Table, read_csv
 from dlmp.errors import Problems
 
@@ -36,7 +37,6 @@ BID_COLUMNS = (
 )
 PROFILE_FILE = "store_profile.csv"
 SCHEDULED = "must be blank: the row is self-scheduled, which is to be taken at any price"
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 Found = list[tuple[AnyBid, tuple[int, ...]]]

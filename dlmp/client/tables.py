@@ -10,6 +10,7 @@ import pandas as pd
 TIMES, AMOUNTS = ("interval_start",), ("amount",)
 SERIES = ("resource_id", "resource", "version", "is_current")
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+"""Of times in UTC, RFC 3339."""
 
 
 def table_of(parquet: bytes) -> pd.DataFrame:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from dlmp.casefolder import read_case
 from dlmp.client import Bid, Client, Market, Receipt, Resource, ServiceError
+from dlmp.client.tables import TIME_FORMAT
 from dlmp.errors import SolverError
 from dlmp.market import MarketCase
 from dlmp.network.model import BALANCED_PHASE
@@ -28,7 +29,6 @@ from dlmp.simulation.portfolio import Aggregator, Asset, portfolios
 ADDED_SHARE = 0.5
 """Size of what is added to a feeder's own resources, as a share of its largest load."""
 LARGEST_BATCH = 100
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 Show = Callable[[str], None]
 
 
