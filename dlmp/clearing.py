@@ -60,6 +60,9 @@ class Clearing:
         What each pass came to.  One that goes on from an optimum, after an unsafe call, needs no LP as a rule.
     error_usd_per_mwh
         Largest error of the optimality conditions [currency/MWh].
+    beside_rule
+        Intervals whose prices support the dispatch, but are not known to be those of the rule for prices that are not
+        unique (`dlmp.pricerule`), which rounding hid: another order of bids may publish others.
     seconds
         CPU seconds by phase.
     """
@@ -80,6 +83,7 @@ class Clearing:
     flows: Flows = field(repr=False)
     passes: tuple[PassReport, ...]
     error_usd_per_mwh: float
+    beside_rule: tuple[int, ...]
     seconds: dict[str, float]
     _dispatch: Dispatch = field(repr=False)
     _scarcity: Scarcity = field(repr=False)
@@ -334,6 +338,7 @@ class Clearing:
             "broken_limits": count_elements(self._scarcity.table),
             "penalty": self.penalty,
             "intervals_of_avoidable_penalties": list(self.avoidable),
+            "intervals_beside_price_rule": list(self.beside_rule),
             "residuals": {
                 "optimality_usd_per_mwh": _or_none(self.error_usd_per_mwh),
                 "violation_pu": last.violation_pu,
@@ -398,6 +403,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         penalties = case.penalties if settings.limits == SOFT else HARD
         market = build_market_lp(case, settings.circle_sides, penalties)
     found = None
+    beside_rule: tuple[int, ...] = ()
     while True:
         with clock.phase("build"):
             formulation = new_formulation(case, settings, market.state_interval)
@@ -408,7 +414,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
             unsafe = unsafe_calls(found, settings, last)
         if not len(unsafe):
             with clock.phase("rules"):
-                found = with_chosen_prices(with_shared_ties(found))
+                found, beside_rule = with_chosen_prices(with_shared_ties(found))
             break
         market = market.with_states(unsafe)
     market = found.market
@@ -449,6 +455,7 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         flows=Flows(case.network, case.horizon, at_from * BASE_KVA, -at_to * BASE_KVA, _loading(found)),
         passes=found.reports,
         error_usd_per_mwh=found.error_usd_per_mwh,
+        beside_rule=beside_rule,
         seconds=clock.seconds,
         _dispatch=found,
         _scarcity=scarcity,

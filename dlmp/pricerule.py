@@ -11,7 +11,7 @@
 
 Both are stated in prices and the network alone, and the second is strictly convex: the answer is one.  Means that
 differ by no more than the solver tells count as one, which leaves 1. nothing to choose; where rounding hides the
-answer of 2., multipliers that are known to keep 1. are published.
+answer of 2., multipliers that are known to keep 1. are published, and their intervals told.
 Multipliers that share no condition (`dlmp.supporting`) are chosen apart; intervals that do, through stores, together.
 """
 
@@ -29,14 +29,22 @@ from dlmp.products.storage import ENERGY_BALANCE
 from dlmp.supporting import IMPORT_P, IMPORT_Q, LIMIT, MARKET, DualChanges, End
 
 
-def with_chosen_prices(found: Dispatch) -> Dispatch:
-    """Return `found` with the multipliers that the rule chooses; itself where they are the only ones."""
+def with_chosen_prices(found: Dispatch) -> tuple[Dispatch, tuple[int, ...]]:
+    """Return `found` with the multipliers that the rule chooses, itself where they are the only ones.
+
+    The intervals beside it are those whose multipliers support the dispatch, but are not known to be the rule's:
+    rounding hid these.
+    """
     duals = DualChanges(found)
-    change = np.zeros(len(duals))
+    change, beside_rule = np.zeros(len(duals)), set[int]()
     for part in duals.open_parts():
-        change[part] = _chosen(duals, part) * duals.scale[part]
+        chosen, is_known = _chosen(duals, part)
+        change[part] = chosen * duals.scale[part]
+        if not is_known:
+            beside_rule.update(duals.interval[part].tolist())
+    told = tuple(sorted(beside_rule))
     if not change.any():
-        return found
+        return found, told
     row_dual, weights = found.row_dual.copy(), found.weights
     row_dual[duals.row[duals.kind == MARKET]] += change[duals.kind == MARKET]
     at_limit = duals.kind == LIMIT
@@ -46,17 +54,17 @@ def with_chosen_prices(found: Dispatch) -> Dispatch:
     import_p, import_q = weights.import_p.copy(), weights.import_q.copy()
     for kind, value in ((IMPORT_P, import_p), (IMPORT_Q, import_q)):
         value[duals.state[duals.kind == kind]] += change[duals.kind == kind]
-    return replace(found, weights=Weights(import_p, import_q, sparse.csr_array(limits)), row_dual=row_dual)
+    return replace(found, weights=Weights(import_p, import_q, sparse.csr_array(limits)), row_dual=row_dual), told
 
 
-def _chosen(duals: DualChanges, part: IntArray) -> FloatArray:
-    """Scaled changes of the multipliers `part` that the rule chooses."""
+def _chosen(duals: DualChanges, part: IntArray) -> tuple[FloatArray, bool]:
+    """Scaled changes of the multipliers `part` that the rule chooses; False with others, where rounding hides them."""
     mean, square, reference = _criteria(duals, part)
     scale = duals.scale[part]
-    within, instead = _middle(duals, part, mean * scale)
+    within, instead, is_known = _middle(duals, part, mean * scale)
     change = nearest_point(within, square * scale**2, (reference - duals.dual[part]) / scale)
     # Where rounding hides the nearest point, one that is known to lie within: the dispatch is the best all the same.
-    return instead if change is None else change
+    return (instead, False) if change is None else (change, is_known)
 
 
 def _criteria(duals: DualChanges, part: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -74,8 +82,10 @@ def _criteria(duals: DualChanges, part: IntArray) -> tuple[FloatArray, FloatArra
     return gradient[:, 0].mean(axis=1), square, reference
 
 
-def _middle(duals: DualChanges, part: IntArray, mean: FloatArray) -> tuple[Polyhedron, FloatArray]:
+def _middle(duals: DualChanges, part: IntArray, mean: FloatArray) -> tuple[Polyhedron, FloatArray, bool]:
     """Where the mean price stands in the middle of its range, or anywhere where it has none or no end; a point of it.
+
+    False where an end is not known.
 
     Parameters
     ----------
@@ -86,19 +96,22 @@ def _middle(duals: DualChanges, part: IntArray, mean: FloatArray) -> tuple[Polyh
     """
     within, none = duals.polyhedron(part), np.zeros(len(part))
     if not mean.any():
-        return within, none
+        return within, none, True
     same = float(duals.same_usd_per_mwh[duals.interval[part]].max())
     low, high = duals.ends(part, mean)
     least, most = (float(mean @ end.change) for end in (low, high))
+    is_known = low.is_known and high.is_known
     if most - least <= same:
-        return within, none
-    bounded = [float(mean @ end.change) for end in duals.ends(part, mean, is_hard=True) if not end.is_open]
+        return within, none, is_known
+    without_penalty = duals.ends(part, mean, is_hard=True)
+    is_known = is_known and all(end.is_known for end in without_penalty)
+    bounded = [float(mean @ end.change) for end in without_penalty if not end.is_open]
     if not bounded:
-        return within, none
+        return within, none, is_known
     target = float(np.clip(np.mean(bounded), least, most))
     for end, value in ((low, least), (high, most)):
         if abs(target - value) <= same:
-            return _held_at(within, end), end.change
+            return _held_at(within, end), end.change, is_known
     share = (target - least) / (most - least)
     held = replace(
         within,
@@ -106,7 +119,7 @@ def _middle(duals: DualChanges, part: IntArray, mean: FloatArray) -> tuple[Polyh
         row_lower=np.append(within.row_lower, target),
         row_upper=np.append(within.row_upper, target),
     )
-    return held, (1 - share) * low.change + share * high.change
+    return held, (1 - share) * low.change + share * high.change, is_known
 
 
 def _held_at(within: Polyhedron, end: End) -> Polyhedron:

@@ -51,6 +51,9 @@ def clearing_rows(clearing: Clearing, certificate: Certificate | None, wall_seco
         total = _count(len(clearing.case.blocks), "block")
         rows.append(("blocks", f"{accepted} of {total} accepted, {paid:,.2f} {currency} to make them whole"))
     rows += service_rows(clearing)
+    if clearing.beside_rule:
+        where = f"intervals {_named(clearing.beside_rule)}"
+        rows.append(("prices", f"rounding hid those of the rule in {where}: they may depend on the order of bids"))
     if clearing.status != CONVERGED:
         rows.insert(2, ("", "these results may not be published"))
     return rows if certificate is None else rows + verdict(certificate, currency)

@@ -57,12 +57,15 @@ class End:
         Bounds (i,) and conditions of the polyhedron that hold the end: all ends meet them with equality.
     is_open
         True where nothing but `FARTHEST` ends the direction.
+    is_known
+        False where the linear programme did not tell the end.
     """
 
     change: FloatArray
     holds_unknown: BoolArray
     holds_row: BoolArray
     is_open: bool
+    is_known: bool = True
 
 
 class DualChanges:
@@ -266,7 +269,8 @@ def _end(within: Polyhedron, cost: FloatArray, same: float) -> End:
     except SolverError:
         found = None
     if found is None:
-        return End(np.zeros(len(cost)), np.zeros(len(cost), bool), np.zeros(len(within.row_lower), bool), True)
+        none = np.zeros(len(cost), bool), np.zeros(len(within.row_lower), bool)
+        return End(np.zeros(len(cost)), *none, is_open=True, is_known=False)
     reduced = cost - within.matrix.T @ found.row_dual
     # By duality the cost is a sum over all bounds that hold it.
     farthest = np.abs(found.x) >= FARTHEST

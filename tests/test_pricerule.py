@@ -17,6 +17,7 @@ from dlmp import Clearing, MarketCase, Penalties, Settings, Tier, clear
 from dlmp.errors import SolverError
 from dlmp.pricerule import with_chosen_prices
 from dlmp.prices import COMPONENTS
+from dlmp.report import clearing_rows
 from dlmp.supporting import DualChanges
 from dlmp.uniqueness import price_ranges
 
@@ -109,7 +110,9 @@ def test_where_a_limit_begins_to_bind_prices_lie_between_the_ends_whatever_the_o
 def test_other_prices_are_left_alone():
     found = clear(CASES["undervoltage_reactive_33"]())
     assert list(DualChanges(found._dispatch).open_parts()) == []
-    assert with_chosen_prices(found._dispatch) is found._dispatch
+    chosen, beside_rule = with_chosen_prices(found._dispatch)
+    assert chosen is found._dispatch
+    assert beside_rule == found.beside_rule == ()
 
 
 def test_means_that_differ_by_less_than_the_solver_tells_leave_nothing_to_choose():
@@ -127,6 +130,9 @@ def test_where_rounding_hides_the_nearest_point_the_mean_stands_in_the_middle(mo
     found = clear(island(resource("g", "a", supply=[(100, 10), (100, 20)])))
     assert price(found, "a") == pytest.approx(15, abs=1e-4)
     assert found.certificate.is_supported
+    assert found.beside_rule == (0,)
+    assert found.summary()["intervals_beside_price_rule"] == [0]
+    assert "order of bids" in dict(clearing_rows(found, None, 0.0))["prices"]
     case = island(resource("g", "a", supply=[(100, 10), (100, 5000)]))
     assert price(clear(replace(case, penalties=Penalties(substation=(Tier(0.0, 1000.0),)))), "a") == pytest.approx(1020)
 
@@ -143,6 +149,7 @@ def test_where_the_solver_tells_no_end_a_price_that_supports_the_dispatch_is_pub
     found = clear(island(resource("g", "a", supply=[(100, 10), (100, 20)])))
     assert 10 - 1e-6 <= price(found, "a") <= 20 + 1e-6
     assert found.certificate.is_supported
+    assert found.beside_rule == (0,)
 
 
 @pytest.mark.nightly
