@@ -1,5 +1,6 @@
 """The application: routes, errors and middleware around a service."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -13,6 +14,8 @@ from api.runner import Runner
 from api.sender import Sender
 from api.service import Service
 
+COLLECTED_AFTER = (20_000, 20, 20)
+"""Thresholds of Python's garbage collector; with its own it looks through all bids in memory many times a second."""
 SUMMARY = "Bids over HTTP to published prices and statements of a distribution market."
 
 
@@ -21,6 +24,7 @@ def new_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        gc.set_threshold(*COLLECTED_AFTER)
         service.writer.start()
         settings = service.settings
         workers: list[Runner | Sender] = [Runner(service)] if settings.runs_here else []

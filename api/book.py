@@ -32,6 +32,7 @@ from api.store.audit import Chain
 from api.store.columns import is_one_of
 from api.store.tables import (
     IS_LIVE,
+    LIVE,
     WITHDRAWN,
     audit,
     bids,
@@ -53,10 +54,13 @@ GATE_FAULTS = {SCHEDULED: "gate_not_open", CLOSED: "gate_closed"}
 HAS_RUN = exists().where(runs.c.market_id == markets.c.id)
 MARKETS = select(markets, HAS_RUN.label("has_run")).where(is_one_of(markets.c.id, "names"))
 RESOURCES = select(resources).where(is_one_of(resources.c.id, "names"))
-STANDING = select(
+OF_STANDING = (
     *(bids.c.id, bids.c.market_id, bids.c.resource_id, bids.c.first_interval, bids.c.last_interval),
     *(bids.c.product, bids.c.terms),
-).where(IS_LIVE, is_one_of(bids.c.market_id, "markets"), is_one_of(bids.c.resource_id, "resources"))
+)
+STANDING = select(*OF_STANDING).where(
+    IS_LIVE, is_one_of(bids.c.market_id, "markets"), is_one_of(bids.c.resource_id, "resources")
+)
 COUNTS = (
     select(bids.c.participant_id, bids.c.market_id, func.count(), func.sum(case((bids.c.product == BLOCK, 1), else_=0)))
     .where(IS_LIVE, is_one_of(bids.c.market_id, "markets"), is_one_of(bids.c.participant_id, "owners"))
@@ -65,9 +69,8 @@ COUNTS = (
 LAST = select(func.max(submissions.c.number)).where(submissions.c.participant_id == participants.c.id)
 SINCE = select(audit.c.sequence, audit.c.hash, audit.c.after).where(audit.c.sequence >= bindparam("sequence"))
 SINCE = SINCE.order_by(audit.c.sequence)
-TOUCHED = select(
-    *(bids.c.id, bids.c.market_id, bids.c.participant_id, bids.c.resource_id, bids.c.product),
-).where(is_one_of(bids.c.id, "names"), bids.c.version == 1)
+VERSIONS = select(*OF_STANDING, bids.c.participant_id, bids.c.state).where(is_one_of(bids.c.id, "names"))
+VERSIONS = VERSIONS.order_by(bids.c.version)
 NUMBERS = select(participants.c.id, LAST.scalar_subquery()).where(is_one_of(participants.c.id, "owners"))
 
 
@@ -76,8 +79,8 @@ class Book:
 
     What has been read stays true as long as nobody else writes, and whoever writes moves the head of the audit chain.
     A book that finds the head where it left it goes on with what it knows.  Where the chain has grown by submissions
-    alone, as with another worker beside this one, it follows them: it counts their bids, and forgets what stands of the
-    resources they are of.  It forgets everything otherwise.
+    alone, as with another worker beside this one, it follows them: it counts their bids, and lets those stand that now
+    do.  It forgets everything otherwise.
     """
 
     def __init__(self, most_bids: int, most_blocks: int, clock: Clock):
@@ -131,15 +134,19 @@ class Book:
         if (own.sequence, own.hash) != (known.sequence, known.hash):
             return False
         changes = [bid for entry in others for bid in entry.after["bids"]]
-        touched = connection.execute(TOUCHED, {"names": {bid["bid_id"] for bid in changes}})
-        bid_of = {row.id: row for row in touched}
+        versions = connection.execute(VERSIONS, {"names": {bid["bid_id"] for bid in changes}})
+        bid_of = {row.id: row for row in versions}
         for entry in others:
             owner = bid_of[entry.after["bids"][0]["bid_id"]].participant_id
             if owner in self.numbers:
                 self.numbers[owner] += 1
+        for bid in bid_of.values():
+            if (standing := self._standing.get((bid.market_id, bid.resource_id))) is not None:
+                standing.pop(bid.id, None)
+                if bid.state == LIVE:
+                    self.add(Standing(*bid[: len(OF_STANDING)]))
         for change in changes:
             bid = bid_of[change["bid_id"]]
-            self._standing.pop((bid.market_id, bid.resource_id), None)
             if (bid.participant_id, bid.market_id) in self._count:
                 is_placed, is_withdrawn = change["version"] == 1, change["state"] == WITHDRAWN
                 self.count(bid.participant_id, bid, -1 if is_withdrawn else int(is_placed))

@@ -8,7 +8,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 10_000
@@ -24,8 +24,7 @@ def open_database(url: str) -> Engine:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        patience = {"connect_timeout": CONNECT_TIMEOUT_S}
-        return create_engine(parsed, pool_size=16, max_overflow=32, pool_pre_ping=True, connect_args=patience)
+        return _postgresql(parsed)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, pool_size=16, max_overflow=32, connect_args={"check_same_thread": False})
@@ -48,6 +47,19 @@ def open_database(url: str) -> Engine:
     def begin(connection: Any) -> None:
         writes = connection.get_execution_options().get(WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    patience = {"connect_timeout": CONNECT_TIMEOUT_S}
+    engine = create_engine(url, pool_size=16, max_overflow=32, pool_pre_ping=True, connect_args=patience)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:
+        # A statement's plan would be kept from when its tables were empty, and read them whole ever after.
+        connection.execute("SET plan_cache_mode = force_custom_plan")
+        connection.commit()
 
     return engine
 

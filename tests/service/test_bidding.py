@@ -565,7 +565,20 @@ def test_a_process_knows_of_gates_that_another_moved(pair):
     assert (answer.status_code, answer.json()["code"]) == (409, "gate_closed")
 
 
-def test_a_process_reads_no_market_anew_after_bids_of_another(pair):
+def test_a_process_knows_what_stands_after_another_placed_amended_and_withdrew(pair):
+    one, other = pair
+    first = one.placed(**span(0, 1))
+    second = other.placed(**span(1, 2))
+    assert amend(other, second, read(other, second)[1], **span(4, 5)).status_code == 200
+    assert withdraw(other, first, read(other, first)[1]).status_code == 200
+    third = other.placed(**span(2, 3))
+    refused_with(one, one.bid(**span(2, 3)), ("/interval_start", "overlaps"))
+    refused_with(one, one.bid(**span(4, 5)), ("/interval_start", "overlaps"))
+    assert withdraw(other, third, read(other, third)[1]).status_code == 200
+    one.placed(**span(0, 3))
+
+
+def test_a_process_reads_nothing_anew_after_bids_of_another(pair):
     one, other = pair
     one.placed(**span(0, 1))
     other.placed(**span(1, 2))
@@ -573,7 +586,8 @@ def test_a_process_reads_no_market_anew_after_bids_of_another(pair):
     event.listen(one.service.engine, "before_cursor_execute", lambda *what: sent.append(what[2]))
     one.placed(**span(2, 3))
     assert any("FROM audit" in statement for statement in sent)
-    assert not [statement for statement in sent if re.search("FROM (markets|resources|participants)", statement)]
+    anew = re.compile(r"FROM (markets|resources|participants)|bids\.resource_id (= ANY|IN)")
+    assert not [statement for statement in sent if anew.search(statement)]
 
 
 def test_a_book_ahead_of_a_database_that_was_put_back_forgets_what_it_knew(new_world):
