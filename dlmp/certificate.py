@@ -276,7 +276,8 @@ def bid_gaps(found: Dispatch, prices: Prices, services: ServiceAwards) -> tuple[
     -------
     gap
         (t, r) Best profit less the profit of the award [currency]; that of a resource whose intervals depend on each
-        other, a store, one with ramps or with calls that last, over the whole horizon, in interval 0.
+        other, a store, one with ramps, with calls that last or with a block of several intervals that may be accepted
+        in part, over the whole horizon, in interval 0.
     traded
         Sum of what all resources are paid or pay, in absolute value [currency].
     """
@@ -334,6 +335,7 @@ def _over_dependent(market: MarketLp, total: FloatArray) -> FloatArray:
     ramped = ramp_limited(case.resources, case.horizon.interval_minutes)
     offers = case.service_offers
     lasting = offers.resource[offers.lasts(case.horizon.interval_hours) > 1]
-    coupled = np.unique(np.concatenate([case.stores.resource, lasting, *ramped]))
+    level = case.blocks.resource[case.blocks.must_be_level]
+    coupled = np.unique(np.concatenate([case.stores.resource, lasting, level, *ramped]))
     total[0, coupled], total[1:, coupled] = total[:, coupled].sum(axis=0), 0.0
     return total

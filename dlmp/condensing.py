@@ -12,7 +12,18 @@ import numpy.typing as npt
 from scipy import sparse
 
 from dlmp.network.model import FloatArray, IntArray
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, FIXED, LinearProgram, QpMethod, QpSolution, StatusArray, solve_qp
+from dlmp.solve import (
+    AT_LOWER,
+    AT_UPPER,
+    BASIC,
+    FIXED,
+    OUT_OF_RANGE,
+    LinearProgram,
+    QpMethod,
+    QpSolution,
+    StatusArray,
+    solve_qp,
+)
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -45,6 +56,8 @@ def solve_condensed(
     """Minimise ``cost x + x hessian x / 2`` as `dlmp.solve.solve_qp` does, at ``x = base + ways z`` without `sums`."""
     is_left = problem.upper - problem.lower > FIXED
     is_left[sums.column] = False
+    if not is_left.any():
+        return solve_qp(problem, hessian, method)
     left, others = np.flatnonzero(is_left), np.setdiff1d(np.arange(len(problem.row_lower)), sums.row)
     matrix, base = problem.matrix, np.where(is_left, 0.0, problem.lower)
     base[sums.column] = 0.0
@@ -61,6 +74,8 @@ def solve_condensed(
         np.concatenate([problem.row_upper[others] - moved, (problem.upper - base)[sums.column]]),
     )
     bounds = _Bounds.of(whole)
+    if bounds is None:
+        return None
     whole = replace(whole, lower=bounds.lower, upper=bounds.upper)
     kept = whole.may_bind() & ~bounds.is_from_row
     curved = sparse.csc_array(ways.T @ hessian @ ways)
@@ -98,8 +113,8 @@ class _Bounds:
     is_from_row: BoolArray
 
     @classmethod
-    def of(cls, problem: LinearProgram) -> "_Bounds":
-        """Take the rows of a single column into the bounds of `problem`."""
+    def of(cls, problem: LinearProgram) -> "_Bounds | None":
+        """Take the rows of a single column into the bounds of `problem`; None where they leave a column no value."""
         matrix, lower, upper = sparse.csr_array(problem.matrix, copy=True), problem.lower, problem.upper
         matrix.eliminate_zeros()
         is_single = np.diff(matrix.indptr) == 1
@@ -109,6 +124,8 @@ class _Bounds:
         lowest, highest = lower.copy(), upper.copy()
         np.maximum.at(lowest, column, low)
         np.minimum.at(highest, column, high)
+        if (lowest > highest + OUT_OF_RANGE).any():
+            return None
         lower_row, upper_row = np.full((2, len(lower)), -1)
         for of_bound, makes in (
             (lower_row, (low == lowest[column]) & (low > lower[column] + FIXED)),

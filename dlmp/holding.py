@@ -18,6 +18,7 @@ from dlmp.solve import (
     AT_UPPER,
     BASIC,
     FIXED,
+    OUT_OF_RANGE,
     LinearProgram,
     QpMethod,
     QpSolution,
@@ -27,8 +28,6 @@ from dlmp.solve import (
 
 WRONG_SIGN = 1e-6
 """A held column that would save more by moving is held wrongly [currency/MWh]."""
-OUT_OF_RANGE = 1e-7
-"""A sum of held decisions may be this far beyond its bounds [pu]."""
 
 
 @dataclass(frozen=True, eq=False)

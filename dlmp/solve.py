@@ -38,6 +38,8 @@ QP_TOLERANCE = 1e-9
 """Tolerance of quadratic programmes, absolute and relative."""
 FIXED = 1e-9
 """A column of a quadratic programme whose bounds are no farther apart is fixed; a row broken by no more is kept."""
+OUT_OF_RANGE = 1e-7
+"""A column that others determine may be this far beyond its bounds [pu]."""
 MIP_GAP = 1e-7
 """Largest distance of a mixed-integer optimum from its bound [currency/MWh x pu]."""
 TOLERANCE = 1e-9

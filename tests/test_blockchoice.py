@@ -108,6 +108,17 @@ def test_a_block_that_may_be_accepted_in_part_has_one_share_in_all_its_hours_and
     assert price(found, interval=0) == pytest.approx(20 + 20 - 90, abs=1e-4)
 
 
+def test_a_block_with_one_share_in_all_its_hours_is_what_its_bidder_would_choose_over_all_of_them():
+    """Prices of 5 and 15 in turn, a block at 9 that may be had in part and a load of 50 that it may not exceed: with 50
+    of its 90 kW it makes the prices, 4 and 14, and earns nothing whatever its share."""
+    case = market(feeder(LINE, {"a": (50, 0)}), [5.0, 15.0], bidder("plant", "a", 100), p_min_kw=0.0)
+    found = clear(with_blocks(case, block("B", "plant", 90, 9, last=1, least_share=0.25)))
+    assert found.blocks.block_kw[:, 0] == pytest.approx([50, 50], abs=0.1)
+    assert found.prices.lmp_usd_per_mwh.mean(axis=0)[1] == pytest.approx(9, abs=0.05)
+    assert found.certificate.worst_bid_gap_usd == pytest.approx(0, abs=1e-6)
+    assert found.certificate.is_supported
+
+
 def test_a_demand_block_is_served_where_it_pays_more_than_supply_costs():
     case = island(resource("g", "a", supply=[(200, 30)]), bidder("plant", "a", 0, 80), load_kw=10)
     rows = [block("cheap", "plant", 30, 25, side="demand"), block("dear", "plant", 50, 35, side="demand")]

@@ -61,3 +61,32 @@ def test_a_sum_of_what_has_no_room_is_known():
     found = condensed(problem, sparse.csc_array((3, 3)), QpMethod(in_stages=True))
     assert found.x == pytest.approx([2, 1, 3])
     assert found.row_dual == pytest.approx([-5, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        sold_at_five(9.0, at_most=-0.5),
+        LinearProgram(
+            np.ones(2), np.zeros(2), np.ones(2), sparse.csr_array([[1.0, 0]]), np.array([2.0]), np.array([3.0])
+        ),
+        LinearProgram(
+            np.ones(2), np.ones(2), np.ones(2), sparse.csr_array([[1.0, 1]]), np.array([3.0]), np.array([4.0])
+        ),
+    ],
+    ids=["sum", "row of one column", "nothing left"],
+)
+def test_a_programme_without_a_feasible_point_has_no_optimum(problem: LinearProgram):
+    is_sum, hessian = np.arange(len(problem.cost)) == SUM, sparse.csc_array((len(problem.cost),) * 2)
+    assert solve_qp(problem, hessian) is None
+    assert solve_condensed(problem, hessian, Sums.of(problem, is_sum, ~is_sum), QpMethod()) is None
+
+
+def test_a_programme_in_which_nothing_is_left_to_decide_is_what_is_given():
+    both = LinearProgram(
+        np.ones(2), np.ones(2), np.ones(2), sparse.csr_array([[1.0, 1]]), np.array([1.0]), np.array([4.0])
+    )
+    no = np.zeros(2, bool)
+    found = solve_condensed(both, sparse.csc_array((2, 2)), Sums.of(both, no, no), QpMethod())
+    assert found is not None
+    assert found.x.tolist() == [1, 1]

@@ -32,7 +32,8 @@ class Metered:
     energy
         Energy, real + j reactive [kWh + j kvarh].
     is_deemed
-        True where there is no reading, and what was awarded stands for it.
+        True where there is no reading, or none of reactive energy though some was awarded and others have theirs: what
+        was awarded stands for it.
     """
 
     energy: ComplexArray
@@ -93,7 +94,12 @@ def metered_energy(
     real[interval, resource] = energy
     read = np.isfinite(reactive)
     imaginary[interval[read], resource[read]] = reactive[read]
-    return Metered(np.asarray(real + 1j * imaginary), count == 0)
+    is_deemed = count == 0
+    if read.any():
+        has_reactive = np.zeros(count.shape, bool)
+        has_reactive[interval[read], resource[read]] = True
+        is_deemed |= ~has_reactive & (awarded.imag != 0)
+    return Metered(np.asarray(real + 1j * imaginary), is_deemed)
 
 
 def _check_columns(table: pd.DataFrame, problems: Problems) -> None:

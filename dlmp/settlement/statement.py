@@ -27,7 +27,7 @@ from dlmp.settlement.surplus import Surplus
 
 ROUNDING = "rounding"
 DEEMED = "deemed_as_awarded"
-"""Says of a resource in how many intervals its meter has no reading."""
+"""Says of a resource in how many intervals its meter has no reading, or none of reactive energy."""
 NOTHING = "-"
 """In place of a resource or a unit where there is none."""
 

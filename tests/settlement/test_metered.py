@@ -45,7 +45,9 @@ def test_what_has_no_reading_is_deemed_as_awarded_where_that_is_asked_for():
     """A reading of real energy alone stands, with the reactive energy that was awarded."""
     metered = read(table(q_kvarh=[5, None, 7, 8])[:3], deem_missing=True)
     assert metered.energy.tolist() == [[10 + 1j, -5 + 5j], [12 + 7j, 7 + 4j]]
-    assert metered.is_deemed.tolist() == [[False, False], [False, True]]
+    assert metered.is_deemed.tolist() == [[True, False], [False, True]], "of the first its reactive energy"
+    nobody = read(table(q_kvarh=[None] * 4)[:3], deem_missing=True)
+    assert nobody.is_deemed.tolist() == [[False, False], [False, True]], "reactive energy is not metered"
     nothing = read(table()[:0], deem_missing=True)
     assert nothing.energy.tolist() == AWARDED.tolist()
     assert nothing.is_deemed.all()
