@@ -13,8 +13,9 @@ from servicecases import SERVICE_CASES
 from storecases import STORE_CASES
 from test_random_services import MANY, cases, numbers
 
-from dlmp import Clearing, MarketCase, Penalties, Settings, Tier, clear
+from dlmp import Clearing, MarketCase, Penalties, Settings, Tier, clear, read_case, shipped_case
 from dlmp.formulation import ac_tangent
+from dlmp.market import simple_case
 
 LINEAR = Settings(formulation="lindistflow")
 
@@ -129,3 +130,14 @@ def test_random_changes_of_random_cases(case: MarketCase, share: float, price: f
     assert warm.certificate.is_feasible
     assert warm.certificate.is_supported
     assert warm.certificate.is_deliverable
+
+
+def test_loads_that_follow_their_voltage_may_change_alone() -> None:
+    """Nobody bids, so that nothing else moves."""
+    case = simple_case(read_case(shipped_case("ieee13")).network, 30.0)
+    p_kw, q_kvar, laws = case.load_p_kw.copy(), case.load_q_kvar.copy(), slice(case.network.port_count, None)
+    p_kw[:, laws] *= 0.8
+    q_kvar[:, laws] *= 0.8
+    assert (p_kw != case.load_p_kw).any()
+    other = replace(case, load_p_kw=p_kw, load_q_kvar=q_kvar)
+    assert_same(clear(other, start=clear(case)), clear(other))
