@@ -200,9 +200,11 @@ class NetworkRows:
 
     def slack(self) -> Slack:
         """Columns by which the rows of `matrix` may be broken."""
-        blocks = self.all_rows()
-        state, limit = (np.concatenate([getattr(rows, name) for rows in blocks]) for name in ("state", "limit"))
-        steepest = np.concatenate([np.abs(rows.gradient).max(axis=(1, 2), initial=0.0) for rows in blocks])
+        blocks, none = self.all_rows(), np.zeros(0, dtype=np.int64)
+        state, limit = (
+            np.concatenate([none, *(getattr(rows, name) for rows in blocks)]) for name in ("state", "limit")
+        )
+        steepest = np.concatenate([none, *(np.abs(rows.gradient).max(axis=(1, 2), initial=0.0) for rows in blocks)])
         return slack_columns(self.softness, state, limit, steepest)
 
     def programme(self, cost: FloatArray, slack: Slack) -> LinearProgram:
