@@ -1,12 +1,12 @@
 """Clear a market case: the one function that users call, and the record it returns."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from dlmp.blockchoice import dispatch_with_blocks
 from dlmp.calls import called_kva
@@ -365,6 +365,7 @@ def clear(
     case: MarketCase,
     settings: Settings | None = None,
     progress: Callable[[PassReport], None] | None = None,
+    start: Clearing | None = None,
 ) -> Clearing:
     """Find the least-cost dispatch of `case` that the network can carry, and its nodal prices.
 
@@ -376,6 +377,10 @@ def clear(
         Formulation and tolerances; default: `Settings()`.
     progress
         Called after each pass; default: silent.
+    start
+        An earlier clearing to begin with: quicker where the `case` is that one's but for prices, quantities of the
+        same segments, and loads, for intervals without a change are solved already.  The result is the same, but for
+        which local optimum is found at negative prices.  Default: begin anew, as where nothing of `start` fits.
 
     Returns
     -------
@@ -392,21 +397,32 @@ def clear(
     SolverError
         When HiGHS fails.
     """
-    with threadpool_limits(1, user_api="blas"):
+    with _threads().limit(limits=1, user_api="blas"):
         # Matrices are small: BLAS threads cost more than they bring (measured: three times slower).
-        return _clear(case, settings or Settings(), progress)
+        return _clear(case, settings or Settings(), progress, start)
 
 
-def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport], None] | None) -> Clearing:
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _clear(
+    case: MarketCase,
+    settings: Settings,
+    progress: Callable[[PassReport], None] | None,
+    start: Clearing | None,
+) -> Clearing:
     clock = PhaseClock()
     with clock.phase("build"):
         penalties = case.penalties if settings.limits == SOFT else HARD
-        market = build_market_lp(case, settings.circle_sides, penalties)
-    found = None
+        found = None if start is None else _start_of(start, case, settings)
+        like = None if found is None else found.market
+        market = build_market_lp(case, settings.circle_sides, penalties, like)
     beside_rule: tuple[int, ...] = ()
     while True:
         with clock.phase("build"):
-            formulation = new_formulation(case, settings, market.state_interval)
+            formulation = _formulation(case, settings, market, found)
         last, found = found, _dispatch(market, formulation, settings, clock, progress, found)
         if not found.converged:
             break
@@ -460,6 +476,22 @@ def _clear(case: MarketCase, settings: Settings, progress: Callable[[PassReport]
         _dispatch=found,
         _scarcity=scarcity,
     )
+
+
+def _start_of(start: Clearing, case: MarketCase, settings: Settings) -> Dispatch | None:
+    """What to begin with to clear `case` after `start`; None where that one's does not fit."""
+    if start.status != CONVERGED or start.settings != settings or not case.is_like(start.case):
+        return None
+    return replace(start._dispatch, reports=(), lp_solves=0)
+
+
+def _formulation(case: MarketCase, settings: Settings, market: MarketLp, known: Dispatch | None) -> Formulation:
+    """The formulation for the states of `market`; the `known` one where it is the same."""
+    if known is None or not np.array_equal(known.market.state_interval, market.state_interval):
+        return new_formulation(case, settings, market.state_interval)
+    if market.has_other_load(known.market).any():
+        return new_formulation(case, settings, market.state_interval)
+    return known.formulation
 
 
 def _dispatch(

@@ -105,7 +105,7 @@ class Learned:
         """The `optimum` at dispatch `x` of another market, open in the intervals in which that is another problem."""
         own, new, states = self.market.columns, market.columns, len(market.state_interval)
         has_new_bounds = (own.lower != new.lower) | (own.upper != new.upper)
-        is_open = optimum.is_open | has_new_bounds.any(axis=1)
+        is_open = optimum.is_open | has_new_bounds.any(axis=1) | market.differs_from(self.market)
         is_open[market.state_interval[len(self.market.state_interval) :]] = True
         active, dual = optimum.active, optimum.multipliers
         column = np.where(has_new_bounds.ravel(), _status_at(x, new.lower.ravel(), new.upper.ravel()), active.column)

@@ -1,12 +1,14 @@
 """A market case: network, horizon, substation prices, load, resources and bids."""
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
+from scipy import sparse
 
 from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
 from dlmp.blocks import NO_BLOCKS, Blocks, check_blocks
@@ -31,6 +33,12 @@ from dlmp.units import BASE_KVA, PRICE_REMEDY, is_price
 
 INTERVAL_MINUTES = (1, 5, 10, 15, 30, 60)
 MAX_INTERVALS = 10_000
+FREE = {
+    "substation": {"price_usd_per_mwh", "q_price_usd_per_mvarh"},
+    "bids": {"quantity_kw", "price_usd_per_mwh", "price_rise_usd_per_mwh", "is_self_scheduled"},
+    "reactive_bids": {"quantity_kvar", "price_usd_per_mvarh", "price_rise_usd_per_mvarh"},
+}
+"""Fields in which a case that is like another may differ from it, by part of the case."""
 
 
 @dataclass(frozen=True)
@@ -208,9 +216,36 @@ class MarketCase:
         law_kva = self.load_p_kw[:, ports:] + 1j * self.load_q_kvar[:, ports:]
         return np.asarray(law_kva / BASE_KVA, dtype=complex)
 
+    def is_like(self, other: "MarketCase") -> bool:
+        """Whether it differs from another case in name, loads, prices at the substation and what is bid alone.
+
+        Bids are of the same segments, real and reactive, of the same resources then, in other quantities and at other
+        prices.
+        """
+        if self.substation.counts_reactive != other.substation.counts_reactive:
+            return False
+        names = {item.name for item in fields(self)} - {"name", "load_p_kw", "load_q_kvar"}
+        return all(_is_same(getattr(self, name), getattr(other, name), FREE.get(name, ())) for name in names)
+
     def write(self, folder: Path | str) -> None:
         """Write the case into a new folder that `dlmp.read_case` gives back; see `dlmp.casewriter.write_case`."""
         write_case(self, folder)
+
+
+def _is_same(one: Any, other: Any, free: Collection[str] = ()) -> bool:
+    """Whether two parts of cases are the same but for their `free` fields."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    if sparse.issparse(one):
+        return one.shape == other.shape and not (one != other).nnz
+    if is_dataclass(one):
+        names = [item.name for item in fields(one) if item.name not in free]
+        return all(_is_same(getattr(one, name), getattr(other, name)) for name in names)
+    return bool(one == other)
 
 
 def simple_case(

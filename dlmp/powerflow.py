@@ -295,6 +295,12 @@ class _Ports:
             b = b - self._gather @ (nominal * (first / 2 - value) / np.conj(own) ** 2)
         return a, b
 
+    def has_laws_of(self, other: "_Ports", interval: IntArray) -> npt.NDArray[np.bool_]:
+        """(t,) True where loads that follow their voltage are those of ``interval[t]`` of another such network."""
+        if not self.has_laws:
+            return np.ones(len(interval), bool)
+        return np.asarray((self.law_pu == other.law_pu[:, interval]).all(axis=0))
+
     def law_curvature(self, v: ComplexArray, interval: int) -> tuple[ComplexArray, ComplexArray, ComplexArray]:
         """Second derivatives by ``v v``, ``v conj(v)`` and ``conj(v) conj(v)`` of the laws' currents, (q,) each."""
         own = v[self.law_port]

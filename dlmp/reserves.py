@@ -116,6 +116,7 @@ def _calls_to_try(found: Dispatch, last: Dispatch | None) -> CalledStates:
     if last is None:
         return tried
     has_moved = (found.x != last.x).reshape(market.intervals, market.width).any(axis=1)
+    has_moved |= market.has_other_load(last.market)
     return tried.only(np.flatnonzero(has_moved[tried.interval]))
 
 

@@ -74,7 +74,8 @@ def scarcity_of(found: Dispatch) -> Scarcity:
         broken = np.unique(imported.interval[imported.element == element].to_numpy(dtype=int))
         price = market.columns.cost[:, market.template.blocks[name]].ravel()
         rent[name][broken] = getattr(found.weights, name)[broken] - price[broken]
-    table = pd.concat([imported, _service_table(found, is_short, money), _limit_table(found, softness, cost)])
+    parts = [imported, _service_table(found, is_short, money), _limit_table(found, softness, cost)]
+    table = pd.concat([part for part in parts if len(part)] or parts[:1])
     table = table.sort_values(["interval", "cause", "element", "phase", "end", "called"], ignore_index=True)
     weights = Weights(rent["import_p"], rent["import_q"], limits)
     avoidable = tuple(np.flatnonzero(found.avoidable).tolist())
@@ -84,6 +85,8 @@ def scarcity_of(found: Dispatch) -> Scarcity:
 def _limit_table(found: Dispatch, softness: Softness, cost: FloatArray) -> pd.DataFrame:
     limits, over, market = found.formulation.limits, found.excess, found.market
     state, limit = np.nonzero((over != 0) & (softness.quantity == np.arange(len(limits))))
+    if not len(state):
+        return NOTHING
     bound = np.where(over[state, limit] > 0, limits.upper[limit], limits.lower[limit])
     attained = bound + over[state, limit]
     shown, reached = limits.physical(limit, bound), limits.physical(limit, attained)
@@ -150,8 +153,12 @@ def _service_table(found: Dispatch, is_short: npt.NDArray[np.bool_], money: floa
 
 
 def _table(rows: Sequence[tuple[int | str | float, ...]]) -> pd.DataFrame:
-    numbers = dict.fromkeys(("limit", "value", "excess", "penalty_usd_per_h", "cost_usd"), float)
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"interval": int, **numbers})
+    return pd.DataFrame(rows, columns=COLUMNS).astype(NUMBERS) if rows else NOTHING
+
+
+NUMBERS = {"interval": int} | dict.fromkeys(("limit", "value", "excess", "penalty_usd_per_h", "cost_usd"), float)
+NOTHING = pd.DataFrame(columns=COLUMNS).astype(NUMBERS)
+"""A table without rows; making one takes as long as a power flow."""
 
 
 def count_elements(table: pd.DataFrame) -> int:

@@ -13,6 +13,7 @@ with the net award of every tie and the reactive power of every place as they we
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from dlmp.bids import Resources
@@ -22,6 +23,8 @@ from dlmp.formulation.market_lp import NO_ROOM_PU, MarketLp
 from dlmp.nearest import Polyhedron, nearest_point
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.ramps import ramp_limited
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 def with_shared_ties(found: Dispatch) -> Dispatch:
@@ -35,13 +38,11 @@ def with_shared_ties(found: Dispatch) -> Dispatch:
     market = found.market
     place = places(market.case.resources)
     x = found.x.reshape(market.intervals, market.width).copy()
-    changed = False
-    for interval in range(market.intervals):
+    tied = np.flatnonzero(_has_ties(market, place))
+    for interval in tied.tolist():
         ties = _ties(market, place, interval)
-        if len(ties.columns):
-            x[interval, ties.columns] = _shared(found, ties, interval)
-            changed = True
-    return replace(found, x=x.ravel()) if changed else found
+        x[interval, ties.columns] = _shared(found, ties, interval)
+    return replace(found, x=x.ravel()) if len(tied) else found
 
 
 def places(resources: Resources) -> IntArray:
@@ -74,18 +75,38 @@ class _Ties:
     kept: sparse.csr_array
 
 
-def _ties(market: MarketLp, place: IntArray, interval: int) -> _Ties:
-    """Find the segments and reactive powers that tie at `interval`.
+def _may_share(market: MarketLp) -> BoolArray:
+    """(t, s) True for the segments that may tie with others.
 
-    Segments whose price rises along them do not tie, and those of resources with ramps are left as they are.
+    Those whose price rises along them do not tie, and those of resources with ramps are left as they are.
     """
+    case, own, columns = market.case, market.template.blocks["award"], market.columns
+    slow = np.isin(
+        case.bids.resource, np.unique(np.concatenate(ramp_limited(case.resources, case.horizon.interval_minutes)))
+    )
+    return (columns.upper[:, own] - columns.lower[:, own] > NO_ROOM_PU) & (columns.slope[:, own] == 0) & ~slow
+
+
+def _has_ties(market: MarketLp, place: IntArray) -> BoolArray:
+    """(t,) True where two segments, or the reactive powers of two resources, tie."""
+    bids, columns, reactive = market.case.bids, market.columns, market.template.blocks["q"]
+    price = np.where(_may_share(market), bids.price_usd_per_mwh, np.inf)
+    at = np.broadcast_to(place[bids.resource], price.shape)
+    order = np.lexsort((price, at), axis=1)
+    at, price = (np.take_along_axis(values, order, axis=1) for values in (at, price))
+    tied = (at[:, 1:] == at[:, :-1]) & (price[:, 1:] == price[:, :-1]) & np.isfinite(price[:, 1:])
+    room = columns.upper[:, reactive] - columns.lower[:, reactive] > NO_ROOM_PU
+    count = np.zeros((market.intervals, len(place)), dtype=int)
+    np.add.at(count.T, place, room.T)
+    return np.asarray(tied.any(axis=1) | (count > 1).any(axis=1))
+
+
+def _ties(market: MarketLp, place: IntArray, interval: int) -> _Ties:
+    """Find the segments and reactive powers that tie at `interval`."""
     bids, blocks = market.case.bids, market.template.blocks
-    minutes = market.case.horizon.interval_minutes
     room = market.columns.upper[interval] - market.columns.lower[interval]
     at, price = place[bids.resource], bids.price_usd_per_mwh[interval]
-    slow = np.isin(bids.resource, np.unique(np.concatenate(ramp_limited(market.case.resources, minutes))))
-    may_share = (room[blocks["award"]] > NO_ROOM_PU) & (market.columns.slope[interval, blocks["award"]] == 0) & ~slow
-    segment = np.flatnonzero(may_share)
+    segment = np.flatnonzero(_may_share(market)[interval])
     _, group = np.unique(np.stack([at[segment], price[segment]]), axis=1, return_inverse=True)
     segment, group = _shared_by_two(segment, group.ravel())
     reactive = np.flatnonzero(room[blocks["q"]] > NO_ROOM_PU)

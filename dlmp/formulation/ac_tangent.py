@@ -274,10 +274,14 @@ class AcTangent:
         return point
 
     def carried(self, point: AcPoint, state: IntArray) -> AcPoint:
-        """Take over the states of a `point` of the same network, of ``state[i]`` there as state i here."""
+        """Take over the states of a `point` of the same network, of ``state[i]`` there as state i here.
+
+        Where loads that follow their voltage are others the state is none of this network yet.
+        """
+        is_same = self.flow.ports.has_laws_of(point.formulation.flow.ports, state)
         sensitivity = Sensitivity(self.flow, point.state_pu[state], point.injection_pu[state])
-        carried = AcPoint(self, sensitivity, point.converged[state])
-        carried.take_over(point, np.flatnonzero(state == np.arange(len(state))))
+        carried = AcPoint(self, sensitivity, point.converged[state] & is_same)
+        carried.take_over(point, np.flatnonzero(is_same & (state == np.arange(len(state)))))
         return carried
 
 

@@ -30,6 +30,8 @@ NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
 ROUNDING_PU = 1e-12
 """A sum that differs by less from its parts differs by rounding."""
+OF_ROWS = ("matrix", "by_column", "network_columns", "ports", "_share_of_ports", "state_interval")
+"""What a market has worked out that neither bounds nor costs enter."""
 VARIABLES = [*STORE_VARIABLES, "award", "block", "q_award", "p", "q", *IMPORT_VARIABLES, *SERVICE_VARIABLES]
 """In the order of the columns: what couples intervals comes first, which keeps the stages of their programme narrow."""
 
@@ -106,6 +108,31 @@ class MarketLp:
         count, size = 2 * len(self.case.resources), self.by_column.shape[0]
         placed = ((state * count + np.flatnonzero(wanted[state]), block) for state, block in blocks.items())
         return sparse.csr_array(self.by_column.T @ from_blocks(placed, size) @ self.by_column)
+
+    def offered(
+        self, case: MarketCase, columns: Columns, bounds: Mapping[str, tuple[FloatArray, FloatArray]]
+    ) -> "MarketLp":
+        """The market of a `case` with the same rows and other bounds and costs."""
+        made = replace(self, case=case, columns=columns, bounds=bounds)
+        made.__dict__.update({name: self.__dict__[name] for name in OF_ROWS if name in self.__dict__})
+        return made
+
+    def differs_from(self, other: "MarketLp") -> npt.NDArray[np.bool_]:
+        """(t,) True where costs, bounds of rows, or loads are not those of another market of the same rows."""
+        differs = self.has_other_load(other)
+        for name in ("cost", "slope"):
+            differs |= (getattr(self.columns, name) != getattr(other.columns, name)).any(axis=1)
+        for name in ("row_lower", "row_upper"):
+            rows = getattr(self, name) != getattr(other, name)
+            differs |= rows.reshape(self.intervals, -1).any(axis=1)
+        return differs
+
+    def has_other_load(self, other: "MarketLp") -> npt.NDArray[np.bool_]:
+        """(t,) True where loads are not those of another market of the same network."""
+        own, known = self.case, other.case
+        if own is known:
+            return np.zeros(self.intervals, bool)
+        return np.asarray(((own.load_p_kw != known.load_p_kw) | (own.load_q_kvar != known.load_q_kvar)).any(axis=1))
 
     def with_states(self, called: CalledStates) -> "MarketLp":
         """The same market with more states in which its network must hold."""
@@ -340,8 +367,22 @@ def from_blocks(blocks: Iterable[tuple[IntArray, FloatArray]], size: int) -> spa
     return sparse.csr_array(entries, shape=(size, size))
 
 
-def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = HARD) -> MarketLp:
+def build_market_lp(
+    case: MarketCase, circle_sides: int, penalties: Penalties = HARD, like: MarketLp | None = None
+) -> MarketLp:
     """Write the market of one interval in Pyomo, compile it and repeat it over the horizon.
+
+    Parameters
+    ----------
+    case
+        The market case.
+    circle_sides
+        Sides of the polygon inscribed in each apparent-power circle.
+    penalties
+        What it costs to break a limit.
+    like
+        A market of the same rows, whose case differs in what is offered of the same segments, in prices and in loads
+        alone: it need not be compiled again.  Its called states are those of the new one.
 
     Raises
     ------
@@ -354,6 +395,16 @@ def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = 
         reach_kva = float(case.resources.s_max_kva[index] * np.cos(np.pi / circle_sides))
         check_reach(case.resources, int(index), low_kw[:, index], high_kw[:, index], reach_kva, problems)
     problems.raise_if_any()
+    template = like.template if like is not None else _compiled(case, circle_sides, penalties)
+    columns = over_horizon(template, energy_columns(case, penalties))
+    bounds = store_bounds(case) | ramp_bounds(case) | block_bounds(case) | service_bounds(case)
+    bounds |= import_bounds(case.substation, penalties)
+    if like is not None:
+        return like.offered(case, columns, bounds)
+    return MarketLp(case, template, columns, bounds, whole_services(case.service_offers), penalties)
+
+
+def _compiled(case: MarketCase, circle_sides: int, penalties: Penalties) -> Template:
     is_coupled = case.horizon.intervals > 1 and (
         len(case.stores) > 0 or has_ramps(case) or bool(case.blocks.must_be_level.any()) or bool(lags(case))
     )
@@ -361,9 +412,4 @@ def build_market_lp(case: MarketCase, circle_sides: int, penalties: Penalties = 
         model = pyo.ConcreteModel()
         declare_energy(model, case, [0, 1] if is_coupled else [0], circle_sides, penalties)
         template = compile_template(model, VARIABLES)
-    if is_coupled:
-        template = second_of_two(template)
-    columns = over_horizon(template, energy_columns(case, penalties))
-    bounds = store_bounds(case) | ramp_bounds(case) | block_bounds(case) | service_bounds(case)
-    bounds |= import_bounds(case.substation, penalties)
-    return MarketLp(case, template, columns, bounds, whole_services(case.service_offers), penalties)
+    return second_of_two(template) if is_coupled else template

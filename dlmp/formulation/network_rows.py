@@ -110,10 +110,15 @@ class NetworkRows:
 
     def given_to(self, market: MarketLp, formulation: Formulation) -> "NetworkRows":
         """What holds in a `market` with the same states, and perhaps more behind them, on its `formulation`."""
-        rows = NetworkRows(market, formulation, list(self.kept), list(self.newest))
+        same_load = ~market.has_other_load(self.market)
+        kept, newest = (
+            [own for part in parts if len((own := part.only(same_load[market.state_interval[part.state]])).state)]
+            for parts in (self.kept, self.newest)
+        )
+        rows = NetworkRows(market, formulation, kept, newest)
         known = slice(len(self.excess))
         rows.excess[known], rows.watched[known] = self.excess, self.watched
-        rows.is_equality, rows._serial = self.is_equality.copy(), self._serial
+        rows.is_equality, rows._serial = rows.is_equality | self.is_equality, self._serial
         return rows
 
     def add_point(self, point: OperatingPoint, x: FloatArray) -> None:
@@ -195,9 +200,11 @@ class NetworkRows:
 
     def slack(self) -> Slack:
         """Columns by which the rows of `matrix` may be broken."""
-        blocks = self.all_rows()
-        state, limit = (np.concatenate([getattr(rows, name) for rows in blocks]) for name in ("state", "limit"))
-        steepest = np.concatenate([np.abs(rows.gradient).max(axis=(1, 2), initial=0.0) for rows in blocks])
+        blocks, none = self.all_rows(), np.zeros(0, dtype=np.int64)
+        state, limit = (
+            np.concatenate([none, *(getattr(rows, name) for rows in blocks)]) for name in ("state", "limit")
+        )
+        steepest = np.concatenate([none, *(np.abs(rows.gradient).max(axis=(1, 2), initial=0.0) for rows in blocks)])
         return slack_columns(self.softness, state, limit, steepest)
 
     def programme(self, cost: FloatArray, slack: Slack) -> LinearProgram:
