@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from dlmp.clearing import CONVERGED
 from dlmp.cli.options import (
     CertificateOption,
     FormulationOption,
@@ -26,7 +27,7 @@ from dlmp.cli.options import (
 )
 from dlmp.cli.terminal import new_app, print_rows, stderr
 from dlmp.fleet import FeederResult, Progress, clear_fleet
-from dlmp.fleet.results import CONVERGED, STATUSES, TABLE
+from dlmp.fleet.results import STATUSES, TABLE
 from dlmp.settings import Settings
 
 SOME_FAILED_CODE = 6
@@ -143,7 +144,7 @@ def _told(result: FeederResult) -> str:
 def _totals(table: pd.DataFrame, out: Path, wall_seconds: float) -> list[tuple[str, str]]:
     counts = table.status.value_counts()
     found = ", ".join(f"{counts[status]:,} {status.replace('_', ' ')}" for status in STATUSES if status in counts)
-    costs = table.groupby("currency").objective.sum()
+    costs = table[table.currency != ""].groupby("currency").objective.sum()
     return [
         ("feeders", f"{len(table):,}: {found}"),
         ("total cost", ", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs.items()) or "none"),

@@ -18,20 +18,12 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from dlmp.casefolder import read_case
-from dlmp.clearing import Clearing, clear
+from dlmp.clearing import CONVERGED, NOT_CONVERGED, Clearing, clear
 from dlmp.errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
 from dlmp.fleet.feeders import Feeder, Way, input_sha256
-from dlmp.fleet.results import (
-    CONVERGED,
-    FAILED,
-    INFEASIBLE,
-    NOT_CONVERGED,
-    REFUSED,
-    TIMED_OUT,
-    FeederResult,
-    write_record,
-)
+from dlmp.fleet.results import FAILED, INFEASIBLE, REFUSED, TIMED_OUT, FeederResult, write_record
 from dlmp.output import write_results
+from dlmp.scarcity import count_elements
 from dlmp.taps import TapClearing, clear_with_taps
 
 JOURNAL, TRACE, PARTIAL, ASIDE = "journal.jsonl", "trace.txt", "results", "aside"
@@ -153,7 +145,7 @@ def _clear_feeder(feeder: Feeder, batch: Batch) -> FeederResult:
     try:
         result = replace(result, input_sha256=input_sha256(feeder, batch.way))
         clearing, settling = batch.clear_case(feeder.folder, batch.way)
-        cleared = replace(result, **_figures(clearing, batch.way))
+        cleared = _with_figures(result, clearing, batch.way)
         write_results(
             clearing,
             partial,
@@ -179,25 +171,31 @@ def _clear_feeder(feeder: Feeder, batch: Batch) -> FeederResult:
     return result
 
 
-def _figures(clearing: Clearing, way: Way) -> dict[str, object]:
-    summary, price, certificate = clearing.summary(), clearing.prices.published, None
-    reason = ""
+def _with_figures(result: FeederResult, clearing: Clearing, way: Way) -> FeederResult:
+    """`result` with what `clearing` came to."""
+    case, price, last = clearing.case, clearing.prices.published, clearing.passes[-1]
+    reason, is_certified = "", None
     if clearing.status != CONVERGED:
-        last = clearing.passes[-1]
         reason = f"violation {last.violation_pu:.3g} pu, step {last.step_pu:.3g} pu in pass {last.number}"
     if way.with_certificate:
         found = clearing.certificate
-        certificate = found.is_feasible and found.is_deliverable and found.is_supported
-    return {
-        "status": clearing.status,
-        "reason": reason,
-        **{name: summary[name] for name in ("nodes", "resources", "intervals", "objective", "currency", "passes")},
-        "lowest_usd_per_mwh": float(price.min()),
-        "highest_usd_per_mwh": float(price.max()),
-        "binding_limits": int(clearing.binding_limits().element.nunique()),
-        "broken_limits": summary["broken_limits"],
-        "is_certified": certificate,
-    }
+        is_certified = found.is_feasible and found.is_deliverable and found.is_supported
+    return replace(
+        result,
+        status=clearing.status,
+        reason=reason,
+        nodes=case.network.node_count,
+        resources=len(case.resources),
+        intervals=case.horizon.intervals,
+        objective=clearing.objective,
+        currency=case.horizon.currency,
+        lowest_usd_per_mwh=float(price.min()),
+        highest_usd_per_mwh=float(price.max()),
+        binding_limits=int(clearing.binding_limits().element.nunique()),
+        broken_limits=count_elements(clearing.broken_limits()),
+        is_certified=is_certified,
+        passes=len(clearing.passes),
+    )
 
 
 def _one_line(text: str) -> str:

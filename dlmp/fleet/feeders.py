@@ -1,4 +1,4 @@
-"""A folder of case folders to its feeders, and the SHA-256 of all that decides what the clearing of a feeder comes to."""
+"""A folder of case folders to its feeders, and the SHA-256 of all that decides what clearing one of them comes to."""
 
 import hashlib
 import os
@@ -107,9 +107,10 @@ def _check_names(feeders: list[Feeder]) -> None:
 
 
 def input_sha256(feeder: Feeder, way: Way) -> str:
-    """SHA-256 of the files of `feeder`, of the network's where ``case.toml`` names another place, and of how it is cleared.
+    """SHA-256 of all files of `feeder`, of how it is cleared, and of the version of dlmp.
 
-    The version of dlmp is part of it.  A file that an OpenDSS script or a table refers to elsewhere is not.
+    Where ``case.toml`` names a network outside the folder its files count, too: those of its folder if it is an OpenDSS
+    script or tables.  What an OpenDSS script refers to beyond its own folder does not.
     """
     total = hashlib.sha256(repr((version("dlmp"), sorted(asdict(way).items()))).encode())
     for path in (*feeder.files(), *_network_elsewhere(feeder.folder)):
@@ -127,7 +128,6 @@ def _file_sha256(path: Path) -> str:
 
 
 def _network_elsewhere(folder: Path) -> Iterator[Path]:
-    """Files of a network outside its case folder: the one named, or all of its folder where it is a script or tables."""
     try:
         source = tomllib.loads((folder / CASE_FILE).read_text("utf-8"))["network"]["source"]
         kind, _, name = source.partition(":")

@@ -10,13 +10,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import Pipe, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 from dlmp.fleet.batch import Batch, clear_batch
 from dlmp.fleet.workers import WorkerError, Workers
 
-START_METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 PRELOADED = ["dlmp.fleet.batch", "dlmp.network.pandapower"]
 """What the server loads once; the processes are forked from it."""
 
@@ -73,11 +73,8 @@ class _Process:
     """A process that clears each batch that it is sent."""
 
     def __init__(self) -> None:
-        context = get_context(START_METHOD)
-        if START_METHOD == "forkserver":
-            context.set_forkserver_preload(PRELOADED)
-        self._pipe, end = context.Pipe()
-        self._process = context.Process(target=_work, args=(end,), daemon=True)
+        self._pipe, end = Pipe()
+        self._process: BaseProcess = _process_class()(target=_work, args=(end,), daemon=True)
         self._process.start()
         end.close()
 
@@ -98,6 +95,15 @@ class _Process:
     def kill(self) -> None:
         self._process.kill()
         self._process.join()
+
+
+def _process_class() -> type[BaseProcess]:
+    """Processes that are forked from a server; where there is none, as on Windows, they load all anew."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn").Process
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context.Process
 
 
 def _work(pipe: Connection) -> None:

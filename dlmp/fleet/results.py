@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from dlmp.clearing import CONVERGED, NOT_CONVERGED
 from dlmp.output import write_files
 
 TABLE = "fleet.csv"
 RECORD = "fleet.json"
-CONVERGED, NOT_CONVERGED = "converged", "not_converged"
 REFUSED, INFEASIBLE, FAILED, TIMED_OUT = "refused", "infeasible", "failed", "timed_out"
 STATUSES = (CONVERGED, NOT_CONVERGED, INFEASIBLE, REFUSED, TIMED_OUT, FAILED)
 
 
 @dataclass(frozen=True)
 class FeederResult:
-    """A row of the table of a fleet; what is not known is None.
+    """A row of the table of a fleet; what is not known is None or empty.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class FeederResult:
     resources: int | None = None
     intervals: int | None = None
     objective: float | None = None
-    currency: str | None = None
+    currency: str = ""
     lowest_usd_per_mwh: float | None = None
     highest_usd_per_mwh: float | None = None
     binding_limits: int | None = None
@@ -69,26 +69,18 @@ class FeederResult:
     wall_seconds: float | None = None
     cpu_seconds: float | None = None
     peak_memory_mb: float | None = None
-    input_sha256: str | None = None
+    input_sha256: str = ""
 
 
-COLUMN_TYPES = {
-    str: "str",
-    str | None: "str",
-    int | None: "Int64",
-    float | None: "float64",
-    bool | None: "boolean",
-}
+COUNTS = ("nodes", "resources", "intervals", "binding_limits", "broken_limits", "passes")
+FIGURES = ("objective", "lowest_usd_per_mwh", "highest_usd_per_mwh", "wall_seconds", "cpu_seconds", "peak_memory_mb")
+COLUMN_TYPES = dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(FIGURES, "float64") | {"is_certified": "boolean"}
 
 
 def result_table(results: Iterable[FeederResult]) -> pd.DataFrame:
     """Return a row for each of `results`, by the name of the feeder; the columns are those of `FeederResult`."""
-    rows = sorted(results, key=lambda result: result.feeder)
-    columns = {
-        field.name: pd.array([getattr(row, field.name) for row in rows], dtype=COLUMN_TYPES[field.type])
-        for field in fields(FeederResult)
-    }
-    return pd.DataFrame(columns)
+    rows = sorted(map(asdict, results), key=lambda row: row["feeder"])
+    return pd.DataFrame(rows, columns=[column.name for column in fields(FeederResult)]).astype(COLUMN_TYPES)
 
 
 def write_table(results: Iterable[FeederResult], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What batches are sent to: processes of this machine (`dlmp.fleet.processes`) or a Ray cluster (`dlmp.fleet.cluster`)."""
+"""What batches are sent to: processes of this machine (`dlmp.fleet.processes`) or Ray (`dlmp.fleet.cluster`)."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
