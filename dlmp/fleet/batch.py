@@ -7,6 +7,7 @@ journal, so that what a dying process had finished is known, and with which feed
 import faulthandler
 import json
 import shutil
+import socket
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -77,28 +78,31 @@ class Batch:
     clear_case: ClearCase = clear_case
 
 
-def clear_batch(batch: Batch) -> None:
+def clear_batch(batch: Batch) -> str:
     """Clear the feeders of `batch`; what became of each is in the journal (`read_journal`).
 
     A feeder over its time limit ends the process, from a thread of C that needs nothing of Python: a solver that hangs
     cannot hold it up.
 
-    Raises
-    ------
-    RuntimeError
-        When dlmp is of another version here.
-    OSError
-        When the folder for the journal cannot be made.
+    Returns
+    -------
+    What kept the batch from its end; empty when it came there.
     """
     if version("dlmp") != batch.version:
-        raise RuntimeError(f"this worker has dlmp {version('dlmp')}, the fleet is cleared with {batch.version}")
-    batch.work.mkdir()
-    with threadpool_limits(1):
-        for feeder in batch.feeders:
-            with _time_limit(batch):
-                result = _clear_feeder(feeder, batch)
-            with (batch.work / JOURNAL).open("a", encoding="utf-8") as journal:
-                journal.write(json.dumps(asdict(result), allow_nan=False) + "\n")
+        return f"{socket.gethostname()} has dlmp {version('dlmp')}; the fleet is cleared with {batch.version}"
+    if not batch.work.parent.is_dir():
+        return f"{socket.gethostname()} does not see the folder {batch.out}, which all workers must share"
+    try:
+        batch.work.mkdir()
+        with threadpool_limits(1):
+            for feeder in batch.feeders:
+                with _time_limit(batch):
+                    result = _clear_feeder(feeder, batch)
+                with (batch.work / JOURNAL).open("a", encoding="utf-8") as journal:
+                    journal.write(json.dumps(asdict(result), allow_nan=False) + "\n")
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def read_journal(work: Path) -> list[FeederResult]:

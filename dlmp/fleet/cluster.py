@@ -3,6 +3,9 @@
 Ray is the optional dependency ``dlmp[ray]``, loaded when a cluster is asked for.
 """
 
+import signal
+import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ from dlmp.errors import InputError, Problem
 from dlmp.fleet.batch import Batch, clear_batch
 from dlmp.fleet.workers import Workers
 
+ANSWER_SECONDS = 10.0
 BATCHES_PER_WORKER, LARGEST_BATCH = 8, 16
 """So many that none waits long for the last one; so large that sending them costs little."""
 
@@ -30,13 +34,10 @@ def ray_tasks(address: str, count: int | None) -> Iterator[Workers]:
     ray = _ray()
     joins = not ray.is_initialized()
     if joins:
-        try:
-            ray.init(address=address, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError([Problem("fleet", "ray", address, f"no cluster answers there ({error})")]) from error
-    task, references = ray.remote(num_cpus=1, max_retries=0)(clear_batch), dict[Future[None], Any]()
+        _join(ray, address)
+    task, references = ray.remote(num_cpus=1, max_retries=0)(clear_batch), dict[Future[str], Any]()
 
-    def submit(batch: Batch) -> Future[None]:
+    def submit(batch: Batch) -> Future[str]:
         reference = task.remote(batch)
         future = reference.future()
         references[future] = reference
@@ -53,6 +54,19 @@ def ray_tasks(address: str, count: int | None) -> Iterator[Workers]:
             ray.cancel(reference, force=True)
         if joins:
             ray.shutdown()
+
+
+def _join(ray: Any, address: str) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon and port.isdecimal():  # Ray itself waits for minutes for an answer
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        ray.init(address=address, log_to_driver=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError([Problem("fleet", "ray", address, f"no cluster answers there ({error})")]) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray's own would end the program with no word to the user
 
 
 def _ray() -> Any:

@@ -42,10 +42,10 @@ class _Processes:
         self._idle: list[_Process] = []
         self._may_start = True
 
-    def clear(self, batch: Batch) -> None:
+    def clear(self, batch: Batch) -> str:
         process = self._take()
         try:
-            process.clear(batch)
+            return process.clear(batch)
         finally:
             with self._lock:
                 self._idle.append(process)
@@ -82,15 +82,13 @@ class _Process:
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
-    def clear(self, batch: Batch) -> None:
+    def clear(self, batch: Batch) -> str:
         try:
             self._pipe.send(batch)
-            fault = self._pipe.recv()
+            return str(self._pipe.recv())
         except (EOFError, OSError):
             self._process.join()
             raise WorkerError(_cause_of_end(self._process.exitcode)) from None
-        if fault:
-            raise WorkerError(fault)
 
     def kill(self) -> None:
         self._process.kill()
@@ -107,7 +105,7 @@ def _process_class() -> type[BaseProcess]:
 
 
 def _work(pipe: Connection) -> None:
-    """Clear batches until the other end of `pipe` is closed; answer each with what went wrong, or nothing."""
+    """Clear batches until the other end of `pipe` is closed, and answer each with what kept it from its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one decides
     while True:
         try:

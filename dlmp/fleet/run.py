@@ -141,7 +141,7 @@ def _cleared(batches: Sequence[Batch], workers: Workers, work: Path) -> Iterator
 
     A batch that ends early costs the feeder that it was at; those after it are a batch of their own.
     """
-    waiting, running, number = deque(batches), dict[Future[None], Batch](), count()
+    waiting, running, number = deque(batches), dict[Future[str], Batch](), count()
     while waiting or running:
         while waiting and len(running) < workers.count:
             batch = replace(waiting.popleft(), work=work / str(next(number)))
@@ -150,7 +150,8 @@ def _cleared(batches: Sequence[Batch], workers: Workers, work: Path) -> Iterator
             batch = running.pop(future)
             results = read_journal(batch.work)
             if len(results) < len(batch.feeders):
-                results.append(lost_feeder(batch.feeders[len(results)], batch, str(future.exception())))
+                fault = str(future.exception() or future.result())
+                results.append(lost_feeder(batch.feeders[len(results)], batch, fault))
             if rest := batch.feeders[len(results) :]:
                 waiting.appendleft(replace(batch, feeders=rest))
             shutil.rmtree(batch.work, ignore_errors=True)

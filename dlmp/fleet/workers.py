@@ -8,7 +8,7 @@ from dlmp.fleet.batch import Batch
 
 
 class WorkerError(Exception):
-    """A worker ended before its batch did; the text says why."""
+    """A worker ended before it could tell what became of its batch; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Workers:
     batch_size
         Feeders of a batch by the number of all, where the user does not say.
     submit
-        Send a batch; the future raises `WorkerError` where it does not come to its end.
+        Have a worker do `clear_batch`; the future has what that returns, or raises what ended the worker.
     """
 
     count: int
     batch_size: Callable[[int], int]
-    submit: Callable[[Batch], Future[None]]
+    submit: Callable[[Batch], Future[str]]
