@@ -38,7 +38,7 @@ class Feeder:
 
     def size(self) -> int:
         """Bytes of all files: about how long its clearing takes, beside others."""
-        return sum(path.stat().st_size for path in self.files())
+        return sum(path.stat().st_size for path in self.files() if path.is_file())
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,11 @@ def find_feeders(folder: Path) -> list[Feeder]:
     if (folder / CASE_FILE).exists():
         message = f"is one market case, for it has a {CASE_FILE}; a fleet is a folder of such folders"
         raise InputError([Problem("fleet", "folder", str(folder), message)])
-    feeders = [Feeder(place.relative_to(folder).as_posix(), place) for place in _case_folders(folder)]
+    try:
+        feeders = [Feeder(place.relative_to(folder).as_posix(), place) for place in _case_folders(folder)]
+    except OSError as error:
+        problem = Problem("fleet", "folder", str(error.filename), f"cannot be read ({error.strerror})")
+        raise InputError([problem]) from error
     if not feeders:
         message = f"has no market case in it or in its subfolders; a case is a folder with a {CASE_FILE}"
         raise InputError([Problem("fleet", "folder", str(folder), message)])

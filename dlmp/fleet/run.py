@@ -124,7 +124,7 @@ def run(
     _check_out(feeders, folder, batch.out)
     with _work_folder(batch.out) as work:
         kept = {} if again else _kept(feeders, batch)
-        results = _Results(batch.out, kept)
+        results = _Results(batch.out, work, kept)
         new = sorted((feeder for feeder in feeders if feeder.name not in kept), key=lambda feeder: -feeder.size())
         progress(Progress(len(feeders), len(kept), 0, None))
         with results, pool as workers:
@@ -161,8 +161,8 @@ def _cleared(batches: Sequence[Batch], workers: Workers, work: Path) -> Iterator
 class _Results:
     """The results of a fleet, those of all feeders so far, as a table on disk that is never far behind."""
 
-    def __init__(self, out: Path, kept: dict[str, FeederResult]) -> None:
-        self._out, self._rows = out, dict(kept)
+    def __init__(self, out: Path, work: Path, kept: dict[str, FeederResult]) -> None:
+        self._out, self._removed, self._rows = out, work / "removed", dict(kept)
 
     @property
     def rows(self) -> list[FeederResult]:
@@ -179,7 +179,8 @@ class _Results:
         self._rows[result.feeder] = result
         place = self._out / result.feeder
         if place.exists() and read_record(place) != result:
-            shutil.rmtree(place)
+            place.rename(self._removed)
+            shutil.rmtree(self._removed, ignore_errors=True)
         if time.monotonic() - self._written_at > SECONDS_BETWEEN_TABLES:
             self._write()
 
@@ -193,8 +194,9 @@ def _kept(feeders: Sequence[Feeder], batch: Batch) -> dict[str, FeederResult]:
     kept = {}
     for feeder in feeders:
         result = read_record(batch.out / feeder.name)
-        if result is not None and result.input_sha256 == input_sha256(feeder, batch.way):
-            kept[feeder.name] = result
+        with suppress(OSError):  # a file that cannot be read: the worker tells
+            if result is not None and result.input_sha256 == input_sha256(feeder, batch.way):
+                kept[feeder.name] = result
     return kept
 
 
@@ -219,8 +221,8 @@ def _check_out(feeders: Sequence[Feeder], folder: Path, out: Path) -> None:
         place = out / feeder.name
         if feeder.name.casefold() in (TABLE, WORK):
             problems.add("fleet", "feeder", feeder.name, "is the name of a file of the results; rename it")
-        elif place.exists() and any(place.iterdir()) and not (place / RECORD).exists():
-            message = f"holds other files than results of a fleet, for it has no {RECORD}; remove it or give another"
+        elif place.is_file() or (place.is_dir() and any(place.iterdir()) and not (place / RECORD).exists()):
+            message = f"is no folder of results of a fleet, for it has no {RECORD}; remove it or give another"
             problems.add("output", "folder", str(place), message)
     problems.raise_if_any()
 

@@ -232,13 +232,16 @@ def test_bad_folders_and_options_are_refused_at_once(fleet: Path, out: Path, tmp
 
 def test_results_are_not_put_where_something_else_is(fleet: Path, out: Path):
     assert "is within the market case" in problem(fleet, fleet / "north/a/out")
-    assert "holds other files than results of a fleet" in problem(fleet, fleet)
+    assert "is no folder of results of a fleet" in problem(fleet, fleet)
     (out / "north/a").mkdir(parents=True)
     assert set(clear_fleet(fleet, out, workers=1).status) == {"converged"}, "an empty folder is taken"
     (out / "north/a" / RECORD).unlink()
     message = problem(fleet, out)
     assert f"{out / 'north/a'}" in message
-    assert "holds other files" in message
+    assert "is no folder of results of a fleet" in message
+    shutil.rmtree(out / "north/a")
+    (out / "north/a").write_text("a file")
+    assert problem(fleet, out) == message
     shutil.rmtree(out)
     out.write_text("a file")
     assert "is a file" in problem(fleet, out)
@@ -258,3 +261,11 @@ def test_cases_within_a_case_and_in_hidden_folders_are_no_feeders(fleet: Path, o
     (fleet / "linked").symlink_to(fleet / "north/b")
     (fleet / "loop").symlink_to(fleet)
     assert clear_fleet(fleet, out, workers=1).feeder.tolist() == ["linked", "north/a", "north/b", "south/a"]
+
+
+def test_a_file_that_cannot_be_read_is_its_feeder_s_failure(fleet: Path, out: Path):
+    clear_fleet(fleet, out, workers=1)
+    (fleet / "north/b" / "notes").symlink_to(fleet / "nowhere")
+    table = clear_fleet(fleet, out, workers=1)
+    assert table.status.tolist() == ["converged", "failed", "converged"]
+    assert "No such file or directory" in table.reason[1]
