@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -57,10 +58,11 @@ def run_fleet(
     batch_size: int | None = None,
     time_limit_s: float | None = None,
     again: bool = False,
+    worker_version: str = version("dlmp"),
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> pd.DataFrame:
     """Clear a fleet with another function in place of the clearing of a case; the rows by feeder."""
-    batch = Batch((), Way(Settings()), out, Path(), time_limit_s, clear_case=clear)
+    batch = Batch((), Way(Settings()), out, Path(), time_limit_s, clear_case=clear, version=worker_version)
     return run(folder, batch, pool or local_processes(2), batch_size, again, progress).set_index("feeder")
 
 

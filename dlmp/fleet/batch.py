@@ -100,7 +100,7 @@ def clear_batch(batch: Batch) -> str:
                     result = _clear_feeder(feeder, batch)
                 with (batch.work / JOURNAL).open("a", encoding="utf-8") as journal:
                     journal.write(json.dumps(asdict(result), allow_nan=False) + "\n")
-    except OSError as error:
+    except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
 

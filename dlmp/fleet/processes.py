@@ -112,12 +112,7 @@ def _work(pipe: Connection) -> None:
             batch = pipe.recv()
         except EOFError:
             return
-        fault = ""
-        try:
-            clear_batch(batch)
-        except Exception as error:
-            fault = f"{type(error).__name__}: {error}"
-        pipe.send(fault)
+        pipe.send(clear_batch(batch))
 
 
 def _cause_of_end(exit_code: int | None) -> str:

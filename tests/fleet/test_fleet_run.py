@@ -269,3 +269,9 @@ def test_a_file_that_cannot_be_read_is_its_feeder_s_failure(fleet: Path, out: Pa
     table = clear_fleet(fleet, out, workers=1)
     assert table.status.tolist() == ["converged", "failed", "converged"]
     assert "No such file or directory" in table.reason[1]
+
+
+def test_what_keeps_workers_from_their_work_is_told_of_each_feeder(fleet: Path, out: Path):
+    table = run_fleet(fleet, out, batch_size=2, worker_version="0.0.7")
+    assert table.status.tolist() == ["failed"] * 3
+    assert table.reason.str.endswith("; the fleet is cleared with 0.0.7").all()
