@@ -3,6 +3,7 @@ from .casefolder import read_case
 from .clearing import Clearing, clear
 from .client import Bid, Client
 from .errors import DlmpError, InfeasibleError, InputError, PowerFlowError, SolverError
+from .fleet import clear_fleet
 from .market import Horizon, MarketCase, Substation
 from .network import Network
 from .penalties import Penalties, Tier
@@ -37,6 +38,7 @@ __all__ = [
     "Tier",
     "behind_branch",
     "clear",
+    "clear_fleet",
     "correct",
     "everywhere",
     "in_zone",

@@ -11,17 +11,27 @@ from rich.text import Text
 from dlmp.casefolder import read_case
 from dlmp.chart import ASCII, UNICODE, price_chart
 from dlmp.clearing import CONVERGED, Clearing, clear
+from dlmp.cli.options import (
+    CertificateOption,
+    FormulationOption,
+    HardOption,
+    LossesOption,
+    MaxPassesOption,
+    ParquetOption,
+    QuietOption,
+    TapsOption,
+    settings_of,
+)
 from dlmp.cli.terminal import new_app, print_rows, progress, stdout
 from dlmp.dispatch import PassReport
 from dlmp.errors import Problems
-from dlmp.formulation import FORMULATIONS
 from dlmp.market import MarketCase
 from dlmp.network.model import BALANCED_PHASE
 from dlmp.output import DAY_FILES, RESULT_FILES, check_folder, write_day, write_files, write_results
 from dlmp.plot import feeder, price_stack
 from dlmp.report import case_rows, clearing_rows, day_rows, limits_table, power_flow_rows, price_table, tap_rows
 from dlmp.rolling import RollingDay, reclear
-from dlmp.settings import HARD, LOSS_MODELS, SOFT, Settings
+from dlmp.settings import Settings
 from dlmp.shipped import shipped_case, shipped_cases
 from dlmp.taps import TapClearing, clear_with_taps
 
@@ -40,28 +50,18 @@ CaseArgument = Annotated[
 def clear_command(
     case: CaseArgument,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
-    formulation: Annotated[
-        str, typer.Option(metavar="F", help=f"Network model: {', '.join(FORMULATIONS)}.")
-    ] = Settings.formulation,
-    losses: Annotated[
-        str, typer.Option(metavar="L", help=f"Losses of lindistflow: {', '.join(LOSS_MODELS)}.")
-    ] = Settings.losses,
-    hard: Annotated[
-        bool,
-        typer.Option("--hard", help="Refuse a case in which not all limits can be kept, and name those that conflict."),
-    ] = False,
-    max_passes: Annotated[int, typer.Option(metavar="N", help="Most LPs before giving up.")] = Settings.max_passes,
-    parquet: Annotated[bool, typer.Option("--parquet", help="Write the tables as Parquet too.")] = False,
-    certificate: Annotated[bool, typer.Option(help="Check the result independently.")] = True,
-    taps: Annotated[
-        bool, typer.Option("--taps", help="Settle the regulators of an OpenDSS circuit at what is cleared.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    formulation: FormulationOption = Settings.formulation,
+    losses: LossesOption = Settings.losses,
+    hard: HardOption = False,
+    max_passes: MaxPassesOption = Settings.max_passes,
+    parquet: ParquetOption = False,
+    certificate: CertificateOption = True,
+    taps: TapsOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Clear a case into prices, awards, flows and voltages."""
     began = time.perf_counter()
-    limits = HARD if hard else SOFT
-    settings = Settings(formulation=formulation, losses=losses, limits=limits, max_passes=max_passes)
+    settings = settings_of(formulation, losses, hard, max_passes)
     check_folder(out, RESULT_FILES)
     clearing, settling = _clear(case, settings, certificate, quiet, with_taps=taps)
     wall_seconds = time.perf_counter() - began
@@ -87,7 +87,7 @@ def roll_command(
         typer.Argument(metavar="INTERVAL=CASE...", help="Interval to clear again from, and the day as then forecast."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Clear a day, then its rest again and again as forecasts change; what has begun is binding."""
     began = time.perf_counter()

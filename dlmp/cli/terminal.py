@@ -24,7 +24,7 @@ def new_app(text: str = "") -> typer.Typer:
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show what is being done on a terminal; elsewhere, and when `quiet`, do nothing."""
-    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    console = stderr()
     if quiet or not console.is_terminal:
         yield lambda text: None
         return
@@ -35,6 +35,11 @@ def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
 def stdout() -> Console:
     """Return the console of the standard output."""
     return Console(markup=False, emoji=False, highlight=False)
+
+
+def stderr() -> Console:
+    """Return the console of standard error."""
+    return Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def print_rows(rows: Sequence[tuple[str, str]]) -> None:
