@@ -103,12 +103,14 @@ def test_a_terminal_sees_a_bar_and_what_failed(run: Run, fleet: Path, tmp_path: 
     assert "a  converged" not in err
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.nightly)])
 def test_a_fleet_that_is_stopped_leaves_whole_results_and_no_process_and_goes_on(name: str, tmp_path: Path):
     fleet, out = write_fleet(tmp_path / "fleet", *(f"feeder{number:02}" for number in range(FEEDERS))), tmp_path / "out"
     command = [sys.executable, "-m", "dlmp.cli", "fleet", str(fleet), "--out", str(out), "--workers", "2"]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes, start_new_session=True) as process:
+    # Where the tests themselves run in the background, SIGINT is ignored, and that is inherited.
+    own = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, **pipes, **own) as process:
         assert process.stderr is not None
         for _ in range(3):
             process.stderr.readline()

@@ -93,9 +93,9 @@ def test_a_failure_ends_its_feeder_alone_and_is_told(batch_size: int, tmp_path: 
 
 def test_a_feeder_over_its_time_ends_alone_even_if_it_never_returns_to_python(tmp_path: Path, out: Path):
     fleet = write_fleet(tmp_path / "fleet", "a", "hangs", "z")
-    table = run_fleet(fleet, out, clear=as_named, batch_size=3, time_limit_s=15.0)
+    table = run_fleet(fleet, out, clear=as_named, batch_size=3, time_limit_s=10.0)
     assert table.status.tolist() == ["converged", "timed_out", "converged"]
-    assert table.reason["hangs"] == "took longer than the time limit of 15 s"
+    assert table.reason["hangs"] == "took longer than the time limit of 10 s"
 
 
 def test_hard_limits_that_conflict_are_told(fleet: Path, out: Path):
