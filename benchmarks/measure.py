@@ -1,0 +1,226 @@
+"""One measurement in one process: ``python -m benchmarks.measure SPEC [--peer NAME] [--prices FOLDER]`` prints JSON.
+
+CPU and wall seconds are medians over repeats, after a first run that warms imports and caches; a case whose first run
+takes longer than `ONCE_SECONDS` runs once.  Reading the feeder is told apart.  ``outside`` is the share of CPU time
+that is neither HiGHS nor power flow nor gradients: Pyomo, stamping, the passes and the Newton finish.
+"""
+
+import argparse
+import contextlib
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dlmp
+from benchmarks.cases import Spec, build, named
+from benchmarks.peers import NotExpressible, Outcome, distopf_own, peer_module
+from benchmarks.process import SKIPPED
+from dlmp import dispatch
+from dlmp.market import MarketCase
+from dlmp.solve import BASIC, LinearProgram, LpSolution, solve_lp
+
+REPEATS = 3
+ONCE_SECONDS = 20.0
+INSIDE = ("solver", "power_flow", "gradients")
+"""Phases of a clearing that are spent in HiGHS or in sparse solves."""
+OWN = "DistOPF"
+"""The peer that solves cases of its own."""
+
+
+class Skip(Exception):  # noqa: N818 - an answer, not a failure
+    """Why a measurement cannot be made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """A piece of work: wall and CPU seconds of each run that counts and of the first one, and the last result."""
+
+    wall_s: list[float]
+    cpu_s: list[float]
+    first_wall_s: float
+    results: list[Any]
+
+    @property
+    def figures(self) -> dict[str, float | int]:
+        """Medians, as they go into the results."""
+        return {
+            "wall_s": statistics.median(self.wall_s),
+            "cpu_s": statistics.median(self.cpu_s),
+            "first_wall_s": self.first_wall_s,
+            "repeats": len(self.wall_s),
+        }
+
+
+def timed(work: Callable[[], Any]) -> Timed:
+    """Run `work` once to warm it, and `REPEATS` times more where that was quick."""
+    runs = [_once(work)]
+    if runs[0][0] <= ONCE_SECONDS:
+        runs += [_once(work) for _ in range(REPEATS)]
+    counted = runs[1:] or runs
+    wall, cpu, results = (list(part) for part in zip(*counted, strict=True))
+    return Timed(wall, cpu, runs[0][0], results)
+
+
+def _once(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return time.perf_counter() - wall, time.process_time() - cpu, result
+
+
+def peak_mb() -> float:
+    """Peak memory of this process so far [MB]."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def case_of(spec: Spec) -> tuple[MarketCase, float]:
+    """The case of `spec`, and the CPU seconds of reading its feeder.
+
+    Raises
+    ------
+    Skip
+        Where the feeder's package is not installed.
+    """
+    began = time.process_time()
+    try:
+        network = spec.network()
+    except (ModuleNotFoundError, dlmp.InputError) as error:
+        raise Skip(reason_of(error)) from error
+    return build(spec, network), time.process_time() - began
+
+
+def measured(spec: Spec, folder: Path | None) -> dict[str, Any]:
+    """The engine's figures of `spec`; its prices go into `folder`."""
+    case, read_s = case_of(spec)
+    before_mb = peak_mb()
+    with recorded_lps() as solved:
+        runs = timed(lambda: dlmp.clear(case, spec.settings))
+    found: dlmp.Clearing = runs.results[-1]
+    shares = [1 - sum(one.seconds[phase] for phase in INSIDE) / sum(one.seconds.values()) for one in runs.results]
+    _write_prices(folder, spec, "dlmp", found.prices.lmp_usd_per_mwh)
+    return {
+        **_size(case),
+        **runs.figures,
+        "peak_mb": peak_mb(),
+        "before_mb": before_mb,
+        "read_s": read_s,
+        "status": found.status,
+        "cost": found.objective,
+        "passes": len(found.passes),
+        "lp_solves": found.summary()["lp_solves"],
+        "binding_limits": len(found.binding_limits()),
+        "outside": statistics.median(shares),
+        "seconds": {
+            phase: statistics.median(one.seconds[phase] for one in runs.results) for phase in found.seconds
+        },
+        "floor_cpu_s": floor_seconds(*solved[-1]) if solved else None,
+        "changed_wall_s": changed_seconds(case, spec) if runs.first_wall_s <= ONCE_SECONDS else None,
+    }
+
+
+@contextlib.contextmanager
+def recorded_lps() -> Iterator[list[tuple[LinearProgram, LpSolution]]]:
+    """Keep the last LP that the engine solves, and its solution."""
+    last: list[tuple[LinearProgram, LpSolution]] = []
+
+    def recorded(problem: LinearProgram, *arguments: Any) -> LpSolution | None:
+        solution = solve_lp(problem, *arguments)
+        if solution is not None:
+            last[:] = [(problem, solution)]
+        return solution
+
+    dispatch.solve_lp = recorded
+    try:
+        yield last
+    finally:
+        dispatch.solve_lp = solve_lp
+
+
+def floor_seconds(problem: LinearProgram, solution: LpSolution) -> float:
+    """CPU seconds of HiGHS on the last LP, cold, with exactly the rows that bind in its solution."""
+    binding = problem.with_rows(solution.basis.row != BASIC)
+    return statistics.median(timed(lambda: solve_lp(binding)).cpu_s)
+
+
+def changed_seconds(case: MarketCase, spec: Spec) -> float:
+    """Wall seconds of clearing `case` again after one bid's price has changed: there is no quicker way than anew."""
+    price = case.bids.price_usd_per_mwh.copy()
+    price[:, 0] += 1.0
+    changed = replace(case, bids=replace(case.bids, price_usd_per_mwh=price))
+    return statistics.median(timed(lambda: dlmp.clear(changed, spec.settings)).wall_s)
+
+
+def measured_peer(spec: Spec, name: str, folder: Path | None) -> dict[str, Any]:
+    """A peer's figures on the case of `spec`."""
+    try:
+        peer = distopf_own if name == OWN else peer_module(name)
+        if name == OWN:
+            own = peer.read(spec.distopf)
+    except ModuleNotFoundError as error:
+        raise Skip(reason_of(error)) from error
+    if name == OWN:
+        runs = timed(lambda: peer.solve(own))
+        size = {"nodes": len(own.bus_data), "resources": len(own.gen_data), "intervals": 1}
+    else:
+        case, _ = case_of(spec)
+        try:
+            runs = timed(lambda: peer.solve(case, spec.settings))
+        except NotExpressible as error:
+            raise Skip(str(error)) from error
+        size = _size(case)
+    outcome: Outcome = runs.results[-1]
+    if outcome.price_usd_per_mwh is not None:
+        _write_prices(folder, spec, name, outcome.price_usd_per_mwh)
+    return {**size, **runs.figures, "peak_mb": peak_mb(), "status": outcome.status, "cost": outcome.cost}
+
+
+def price_file(folder: Path, spec: str, program: str) -> Path:
+    """Where the prices of a `spec` by a `program` are."""
+    return folder / f"{spec}; {program}.npy".replace("/", "-")
+
+
+def _write_prices(folder: Path | None, spec: Spec, program: str, price: np.ndarray) -> None:
+    if folder is not None:
+        np.save(price_file(folder, spec.name, program), price)
+
+
+def _size(case: MarketCase) -> dict[str, int]:
+    return {
+        "nodes": case.network.node_count,
+        "resources": len(case.resources),
+        "intervals": case.horizon.intervals,
+    }
+
+
+def reason_of(error: Exception) -> str:
+    return f'{" ".join(str(error).split())}; pip install "dlmp[bench]"'
+
+
+def main() -> None:
+    """Print one measurement, or why there is none."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("spec", help="name of a spec of benchmarks.cases")
+    parser.add_argument("--peer", help="measure this peer and not the engine")
+    parser.add_argument("--prices", type=Path, help="folder for the prices")
+    options = parser.parse_args()
+    spec = named(options.spec)
+    try:
+        if options.peer:
+            found = measured_peer(spec, options.peer, options.prices)
+        else:
+            found = measured(spec, options.prices)
+    except Skip as reason:
+        print(reason)
+        sys.exit(SKIPPED)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
