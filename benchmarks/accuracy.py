@@ -87,6 +87,8 @@ def row_of(case: MarketCase, model: Model, exact: Outcome) -> dict[str, Any]:
             found = dlmp.clear(case, model.settings)
     except dlmp.InfeasibleError:
         return {"model": model.name, "status": "infeasible"}
+    except dlmp.InputError as error:
+        return {"model": model.name, "status": f"refused: {error.problems[0].message}"}
     network = case.network
     flow = independent_power_flow(network, found.awards.injection_kva(), case.law_pu * BASE_KVA)
     voltage_pu, where = flow.worst_voltage({})

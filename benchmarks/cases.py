@@ -109,10 +109,10 @@ SPECS = (
 
 
 ACCURACY = (
-    Spec("33 buses", banded(pandapower_feeder("case33bw"), 0.96, 1.04), 8, quick=True),
-    Spec("69 buses", banded(feeder69, 0.96, 1.04), 8, size_kw=(20.0, 300.0), quick=True),
-    Spec("IEEE 123", partial(ieee123, v_max_pu=1.05), 8, 30, (30.0, 100.0), quick=True),
-    Spec("MV rural", banded(mv_rural, 0.98, 1.04), 8),
+    Spec("33 buses", banded(pandapower_feeder("case33bw"), 0.92, 1.02), 8, seed=1, quick=True),
+    Spec("69 buses", banded(feeder69, 0.92, 1.0), 8, size_kw=(20.0, 300.0), quick=True),
+    Spec("IEEE 123", partial(ieee123, v_max_pu=1.06), 8, 30, (30.0, 100.0), quick=True),
+    Spec("MV rural", banded(mv_rural, 0.96, 1.04), 8, seed=1, quick=True),
 )
 """Cases with limits that bind, beside which the exact optimum stands."""
 
