@@ -16,7 +16,8 @@ import numpy as np
 
 from benchmarks.cases import ACCURACY, SPECS, Spec
 from benchmarks.machine import described, import_seconds
-from benchmarks.measure import OWN, price_file
+from benchmarks.measure import price_file
+from benchmarks.peers import OWN
 from benchmarks.process import in_process
 from benchmarks.report import write_report
 
@@ -33,7 +34,7 @@ def results_of(quick: bool, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "quick": quick,
         "machine": described(),
-        "import_wall_s": import_seconds(),
+        "import_s": import_seconds(),
         "clearings": [],
         "peers": [],
         "accuracy": [],

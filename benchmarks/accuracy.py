@@ -1,8 +1,8 @@
 """How far each model is from the exact optimum: ``python -m benchmarks.accuracy SPEC`` prints JSON.
 
 The exact optimum is IPOPT's of the AC optimal power flow.  For every model stand the cost that it reports, what its
-dispatch costs in the AC power flow of another program, the error of its prices, and the worst violation of a limit there.
-A pass of `ac_tangent` is taken without the Newton finish, which as a rule ends a clearing after the first.
+dispatch costs in the AC power flow of another program, the error of its prices, and the worst violation of a limit
+there.  A pass of `ac_tangent` is taken without the Newton finish, which as a rule ends a clearing after the first.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Frozen, seeded market days on public feeders: the same bids at every run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -53,7 +53,7 @@ class Spec:
     vehicles: int = 0
     capacity: bool = False
     var: bool = False
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     peers: tuple[str, ...] = ()
     distopf: str = ""
     series: str = ""
@@ -76,7 +76,7 @@ def grown(nodes: int, intervals: int, *, by_phase: bool = False, **options: obje
 
 SPECS = (
     Spec("33 buses x 1", pandapower_feeder("case33bw"), 1, peers=("pandapower", "PyPSA", "AC-OPF"), quick=True),
-    Spec("33 buses x 24", pandapower_feeder("case33bw"), 24, peers=("pandapower", "PyPSA", "AC-OPF"), quick=True),
+    Spec("33 buses x 24", pandapower_feeder("case33bw"), 24, peers=("pandapower", "PyPSA", "AC-OPF")),
     Spec("33 buses x 24, lossless", pandapower_feeder("case33bw"), 24, settings=LOSSLESS, peers=("LP",), quick=True),
     Spec("69 buses x 24", feeder69, 24, size_kw=(20.0, 300.0), peers=("pandapower", "PyPSA", "AC-OPF")),
     Spec("mv_oberrhein x 24", pandapower_feeder("mv_oberrhein"), 24),
@@ -84,11 +84,12 @@ SPECS = (
     Spec("MV rural x 24", mv_rural, 24, peers=("pandapower", "PyPSA", "AC-OPF")),
     Spec("IEEE 123 x 24", ieee123, 24, 30, (30.0, 100.0), peers=("AC-OPF",), distopf="ieee123_30der", quick=True),
     Spec("IEEE 123 x 24, linear losses", ieee123, 24, 30, (30.0, 100.0), settings=LINEAR, peers=("LP",), quick=True),
+    Spec("IEEE 123 x 96, linear losses", ieee123, 96, 30, (30.0, 100.0), settings=LINEAR, peers=("LP",)),
     Spec("IEEE 123 x 96", ieee123, 96, 30, (30.0, 100.0)),
     Spec("IEEE 123 x 96, 60 stores", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30),
     Spec("IEEE 123 x 96, 60 stores, capacity", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30, capacity=True),
     Spec("IEEE 123 x 24, services", narrow123, 24, 30, (30.0, 100.0), capacity=True, var=True),
-    *(grown(500, intervals, series=BY_INTERVALS, quick=True) for intervals in (1, 6, 24, 96)),
+    *(grown(500, intervals, series=BY_INTERVALS, quick=True) for intervals in (1, 4, 24, 96)),
     *(grown(nodes, 6, series=BY_NODES, quick=nodes <= 2000) for nodes in (100, 500, 2000, 10_000, 50_000)),
     *(
         grown(nodes, 6, by_phase=True, series=BY_NODES_AND_PHASE, quick=nodes <= 1000)

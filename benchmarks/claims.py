@@ -124,10 +124,14 @@ def changed_bid(spec: str, seconds: float) -> Claim:
 
 
 def quick_import(seconds: float) -> Claim:
-    """``import dlmp`` is quick."""
+    """``import dlmp`` is quick, and so is the first use of what it loads lazily."""
 
     def seen(results: Results) -> Seen:
-        return Seen(f"{results['import_wall_s']:.2f} s", results["import_wall_s"] < seconds)
+        took = results["import_s"]
+        figure = (
+            f"{took['import']:.2f} s; {took['clear']:.2f} s until `dlmp.clear` is there, which is loaded when asked"
+        )
+        return Seen(figure, took["clear"] < seconds)
 
     return Claim("`import dlmp`", f"under {seconds:g} s", seen)
 

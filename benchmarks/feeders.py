@@ -106,10 +106,10 @@ CONDUCTORS = (
 """Configurations 601, 602 and 605: 556.5, 4/0 and 1/0 ACSR, of trunks, three-phase and single-phase laterals."""
 
 LINE_KV = 12.47
-SOURCE_PU = 1.02
+SOURCE_PU = 1.0
 BAND_PU = (0.95, 1.05)
 DROP_PU = 0.055
-"""Drop of voltage along the worst path at full load, no resource injecting."""
+"""Drop of voltage along the worst path at full load, no resource injecting: a little more than the band leaves."""
 POWER_FACTOR = 0.95
 NODES_OF_A_TRUNK = 5000
 """A larger feeder has several trunks out of its substation."""

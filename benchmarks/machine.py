@@ -1,5 +1,6 @@
 """What the figures were measured on: the machine, and the versions of what was measured."""
 
+import json
 import os
 import platform
 import statistics
@@ -16,6 +17,14 @@ PACKAGES = (
     *("pandapower", "pypsa", "linopy", "distopf", "casadi", "simbench"),
 )
 IMPORTS = 3
+IMPORTING = """
+import json, time
+began = time.perf_counter()
+import dlmp
+imported = time.perf_counter() - began
+dlmp.clear
+print(json.dumps({"import": imported, "clear": time.perf_counter() - began}))
+"""
 
 
 def described() -> dict[str, Any]:
@@ -31,14 +40,13 @@ def described() -> dict[str, Any]:
     }
 
 
-def import_seconds() -> float:
-    """Wall seconds of ``import dlmp`` in a fresh interpreter, the median of a few."""
-    code = "import time; began = time.perf_counter(); import dlmp; print(time.perf_counter() - began)"
+def import_seconds() -> dict[str, float]:
+    """Wall seconds of ``import dlmp``, and until ``dlmp.clear`` is there, in a fresh interpreter: medians of a few."""
     runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        json.loads(subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, check=True).stdout)
         for _ in range(IMPORTS)
     ]
-    return statistics.median(float(seconds) for seconds in runs)
+    return {what: statistics.median(run[what] for run in runs) for what in runs[0]}
 
 
 def _processor() -> str:

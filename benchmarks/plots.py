@@ -8,11 +8,11 @@ import matplotlib as mpl
 
 mpl.use("Agg")  # before pyplot: no screen is needed
 
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
 
-from dlmp.timing import PHASES  # noqa: E402
+from dlmp.timing import PHASES
 
 LEAST_USD_PER_MWH = 1e-10
 """An error that is smaller is drawn as this."""

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.cases import BY_INTERVALS, BY_NODES, BY_NODES_AND_PHASE
 from benchmarks.claims import CLAIMS, Claim, clearing
 from benchmarks.growth import exponent, points
+from benchmarks.peers import CANNOT
 from benchmarks.plots import draw_accuracy, draw_growth, draw_phases
 
 SERIES = {
@@ -15,19 +16,6 @@ SERIES = {
     BY_NODES_AND_PHASE: ("nodes, by phase", "nodes_by_phase.png"),
 }
 """What each series of specs grows with, and its picture."""
-
-CANNOT = {
-    "pandapower": "balanced feeders only, no stores or services; no circles of inverters, and a rating limits apparent "
-    "power where ours may limit the current. `runopp` clears interval by interval",
-    "PyPSA": "balanced feeders only; no voltages or their limits, no reactive power, no taps or shunts. Losses are "
-    "piecewise linear at nominal voltage, and prices are those of that problem",
-    "DistOPF": "solves its own case of the feeder, with its own DER and loads: one interval, least loss, no bids, no "
-    "prices, within 0.8 to 1.2 pu; the engine's figures beside it are those of more work",
-    "AC-OPF": "no services, no blocks, no soft limits; intervals one by one unless stores couple them. casadi and IPOPT",
-    "LP": "soft limits. It is `lindistflow` with every state and every limit written down, all intervals in one model, "
-    "through Pyomo's `SolverFactory`: the same linear problem as ours in the same row",
-}
-"""What each peer does not express of our cases."""
 
 
 def write_report(results: Mapping[str, Any], folder: Path) -> None:
@@ -45,10 +33,10 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
 
 
 CLEARINGS_NOTE = (
-    "Wall and CPU are medians [s] of three runs after a warm one, or the only run where that takes longer than 20 s. "
-    "*outside* is the CPU share that is neither HiGHS nor power flow nor gradients; *floor* the CPU time of HiGHS alone, "
-    "cold, on exactly the rows that bind in the last LP; *peak* the most memory of the process, *of it before* what "
-    "imports and the case had taken."
+    "Wall and CPU are medians [s] of up to three runs after a warm one, or the only run where that takes longer than "
+    "30 s. *outside* is the CPU share that is neither HiGHS nor power flow nor gradients, *QP* that of it in PIQP, by "
+    "which the Newton finish finds what binds; *floor* the CPU time of HiGHS alone, cold, on exactly the rows that bind "
+    "in the last LP; *peak* the most memory of the process, *of it before* what imports and the case had taken."
 )
 
 
@@ -57,11 +45,12 @@ def heading(results: Mapping[str, Any]) -> str:
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     scope = "Quick run: small specs alone" if results["quick"] else "Full run"
-    return (
-        f"# Benchmarks\n\n{scope}, {results['took_s'] / 60:.1f} minutes. {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_gb']} GB, {machine['system']}; load {machine['load_before']} before the run. "
-        f"Python {machine['python']}; {versions}.\n"
-    )
+    parts = [
+        f"{scope}, {results['took_s'] / 60:.1f} minutes.",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']};",
+        f"load {machine['load_before']} before the run. Python {machine['python']}; {versions}.",
+    ]
+    return f"# Benchmarks\n\n{' '.join(parts)}\n"
 
 
 def section(title: str, *blocks: str) -> str:
@@ -95,18 +84,18 @@ def claim_row(claim: Claim, results: Mapping[str, Any]) -> list[str]:
 def clearings_table(results: Mapping[str, Any]) -> str:
     """What the engine needs."""
     columns = ["case", "formulation", "nodes", "resources", "status", "passes", "LPs", "binding", "wall", "CPU"]
-    columns += ["outside", "floor", "peak [MB]", "of it before", "read"]
+    columns += ["outside", "QP", "floor", "peak [MB]", "of it before", "read"]
     return table(columns, (clearing_row(row) for row in results["clearings"]))
 
 
 def clearing_row(row: Mapping[str, Any]) -> list[object]:
     """A clearing's row, or why it is not there."""
     if "skipped" in row:
-        return [row["spec"], row["formulation"], "-", "-", f"skipped: {row['skipped']}", *["-"] * 10]
+        return [row["spec"], row["formulation"], "-", "-", f"skipped: {row['skipped']}", *["-"] * 11]
     return [
         *(row["spec"], row["formulation"], row["nodes"], row["resources"], row["status"], row["passes"]),
         *(row["lp_solves"], row["binding_limits"], f"{row['wall_s']:.3f}", f"{row['cpu_s']:.3f}"),
-        f"{row['outside']:.0%}",
+        *(f"{row['outside']:.0%}", f"{row['quadratic']:.0%}"),
         "-" if row["floor_cpu_s"] is None else f"{row['floor_cpu_s']:.3f}",
         *(f"{row['peak_mb']:.0f}", f"{row['before_mb']:.0f}", f"{row['read_s']:.1f}"),
     ]
@@ -119,7 +108,9 @@ def growth(results: Mapping[str, Any], folder: Path) -> list[str]:
         found, power = points(results, series), exponent(points(results, series))
         if power is not None:
             draw_growth(found, power, size, folder / picture)
-            blocks.append(f"CPU time grows with the number of {size} as N^{power:.2f} over the larger half of the sizes.")
+            blocks.append(
+                f"CPU time grows with the number of {size} as N^{power:.2f} over the larger half of the sizes."
+            )
             blocks.append(f"![CPU time against {size}]({picture})")
     return blocks or ["Not measured in this run."]
 

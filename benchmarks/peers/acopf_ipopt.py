@@ -9,8 +9,6 @@ from benchmarks.peers.outcome import Outcome
 from dlmp import Settings
 from dlmp.market import MarketCase
 
-CANNOT = "services, blocks and soft limits"
-
 
 def solve(case: MarketCase, settings: Settings) -> Outcome:
     """Solve every interval, or all together where stores couple them."""

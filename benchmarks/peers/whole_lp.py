@@ -16,8 +16,6 @@ from dlmp.network.model import FloatArray
 from dlmp.products.energy import declare_energy
 from dlmp.units import money_per_price_pu
 
-CANNOT = "soft limits, losses of other tangents than those at the load without bids"
-
 
 def solve(case: MarketCase, settings: Settings) -> Outcome:
     """Solve the linear model of `settings`."""
