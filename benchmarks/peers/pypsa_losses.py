@@ -16,7 +16,7 @@ from dlmp.market import MarketCase
 from dlmp.network.model import BalancedNetwork
 from dlmp.units import BASE_KVA, KW_PER_MW
 
-LOSSES = {"mode": "secants", "atol": 1e-4, "rtol": 0.02, "max_segments": 20}
+LOSSES = {"mode": "secants", "atol": 1e-5, "rtol": 0.02, "max_segments": 40}
 """Finer than PyPSA's defaults, which are meant for transmission: absolute tolerance in MW."""
 VOLT_PU, OHM_PER_PU = 1.0, KW_PER_MW / BASE_KVA
 
