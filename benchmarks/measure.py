@@ -42,12 +42,25 @@ class Skip(Exception):  # noqa: N818 - an answer, not a failure
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """A piece of work: wall and CPU seconds of each run that counts and of the first one, and the last result."""
+    """A piece of work: wall and CPU seconds of the runs that count, and what the first one took of time and memory.
+
+    Parameters
+    ----------
+    wall_s, cpu_s
+        Of each run that counts.
+    first_wall_s
+        Of the first run.
+    peak_mb
+        Peak memory of the process after the first run, which has no results of other runs beside it [MB].
+    result
+        Of the last run.
+    """
 
     wall_s: list[float]
     cpu_s: list[float]
     first_wall_s: float
-    results: list[Any]
+    peak_mb: float
+    result: Any
 
     @property
     def figures(self) -> dict[str, float | int]:
@@ -57,16 +70,20 @@ class Timed:
             "cpu_s": statistics.median(self.cpu_s),
             "first_wall_s": self.first_wall_s,
             "repeats": len(self.wall_s),
+            "peak_mb": self.peak_mb,
         }
 
 
 def timed(work: Callable[[], Any]) -> Timed:
     """Run `work` once to warm it, and `REPEATS` times more, or as often as there is time; once has to do if none is."""
-    runs = [_once(work)]
-    runs += [_once(work) for _ in range(min(REPEATS, int(REPEAT_SECONDS / max(runs[0][0], 1e-3))))]
-    counted = runs[1:] or runs
-    wall, cpu, results = (list(part) for part in zip(*counted, strict=True))
-    return Timed(wall, cpu, runs[0][0], results)
+    wall_s, cpu_s, result = _once(work)
+    first_wall_s, peak = wall_s, peak_mb()
+    runs = []
+    for _ in range(min(REPEATS, int(REPEAT_SECONDS / max(first_wall_s, 1e-3)))):
+        *seconds, result = _once(work)
+        runs.append(seconds)
+    wall, cpu = (list(part) for part in zip(*(runs or [(wall_s, cpu_s)]), strict=True))
+    return Timed(wall, cpu, first_wall_s, peak, result)
 
 
 def _once(work: Callable[[], Any]) -> tuple[float, float, Any]:
@@ -102,13 +119,12 @@ def measured(spec: Spec, folder: Path | None) -> dict[str, Any]:
     before_mb = peak_mb()
     with Recorder() as recorder:
         runs = timed(lambda: recorder.observed(lambda: dlmp.clear(case, spec.settings)))
-    observed: list[Observed] = runs.results
-    found = observed[-1].clearing
+    found: dlmp.Clearing = runs.result
+    shares = recorder.shares[-len(runs.wall_s) :]
     _write_prices(folder, spec, "dlmp", found.prices.lmp_usd_per_mwh)
     return {
         **_size(case),
         **runs.figures,
-        "peak_mb": peak_mb(),
         "before_mb": before_mb,
         "read_s": read_s,
         "status": found.status,
@@ -116,37 +132,20 @@ def measured(spec: Spec, folder: Path | None) -> dict[str, Any]:
         "passes": len(found.passes),
         "lp_solves": found.summary()["lp_solves"],
         "binding_limits": len(found.binding_limits()),
-        "outside": statistics.median(one.outside for one in observed),
-        "quadratic": statistics.median(one.quadratic for one in observed),
-        "seconds": {
-            phase: statistics.median(one.clearing.seconds[phase] for one in observed) for phase in found.seconds
-        },
+        "outside": statistics.median(share.outside for share in shares),
+        "quadratic": statistics.median(share.quadratic for share in shares),
+        "seconds": found.seconds,
         "floor_cpu_s": floor_seconds(*recorder.last) if recorder.last else None,
         "changed_wall_s": changed_seconds(case, spec) if runs.first_wall_s <= CHANGED_SECONDS else None,
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Observed:
-    """A clearing, and the CPU seconds of its quadratic programmes."""
+@dataclass(frozen=True)
+class Shares:
+    """CPU shares of a clearing: outside HiGHS and the sparse solves, and of that in quadratic programmes."""
 
-    clearing: dlmp.Clearing
-    quadratic_s: float
-
-    @property
-    def _total_s(self) -> float:
-        return sum(self.clearing.seconds.values())
-
-    @property
-    def quadratic(self) -> float:
-        """Share of the quadratic programmes."""
-        return self.quadratic_s / self._total_s
-
-    @property
-    def outside(self) -> float:
-        """Share of what is neither HiGHS nor a sparse solve."""
-        inside_s = sum(self.clearing.seconds[phase] for phase in INSIDE)
-        return 1 - (inside_s - self.quadratic_s) / self._total_s
+    outside: float
+    quadratic: float
 
 
 class Recorder:
@@ -156,9 +155,12 @@ class Recorder:
     ----------
     last
         The last LP that was solved, and its solution; None before the first.
+    shares
+        Of each clearing that was observed.
     """
 
     def __init__(self) -> None:
+        self.shares: list[Shares] = []
         self.last: tuple[LinearProgram, LpSolution] | None = None
         self._quadratic_s = 0.0
 
@@ -169,11 +171,14 @@ class Recorder:
     def __exit__(self, *exception: object) -> None:
         dispatch.solve_lp, condensing.solve_qp = solve_lp, solve_qp
 
-    def observed(self, clear: Callable[[], dlmp.Clearing]) -> Observed:
-        """Clear, and tell the time of the quadratic programmes."""
+    def observed(self, clear: Callable[[], dlmp.Clearing]) -> dlmp.Clearing:
+        """Clear, and note where the time goes."""
         self._quadratic_s = 0.0
-        clearing = clear()
-        return Observed(clearing, self._quadratic_s)
+        found = clear()
+        total_s = sum(found.seconds.values())
+        inside_s = sum(found.seconds[phase] for phase in INSIDE) - self._quadratic_s
+        self.shares.append(Shares(1 - inside_s / total_s, self._quadratic_s / total_s))
+        return found
 
     def _solve_lp(self, problem: LinearProgram, *arguments: Any) -> LpSolution | None:
         solution = solve_lp(problem, *arguments)
@@ -204,27 +209,43 @@ def changed_seconds(case: MarketCase, spec: Spec) -> float:
 
 
 def measured_peer(spec: Spec, name: str, folder: Path | None) -> dict[str, Any]:
-    """A peer's figures on the case of `spec`."""
+    """A peer's figures on the case of `spec`.
+
+    Raises
+    ------
+    Skip
+        Where the peer is not installed, and where it cannot express the case.
+    """
     try:
-        peer = distopf_own if name == OWN else peer_module(name)
-        if name == OWN:
-            own = peer.read(spec.distopf)
+        peer = peer_module(name)
     except ModuleNotFoundError as error:
         raise Skip(reason_of(error)) from error
-    if name == OWN:
-        runs = timed(lambda: peer.solve(own))
-        size = {"nodes": len(own.bus_data), "resources": len(own.gen_data), "intervals": 1}
-    else:
-        case, _ = case_of(spec)
-        try:
-            runs = timed(lambda: peer.solve(case, spec.settings))
-        except NotExpressible as error:
-            raise Skip(str(error)) from error
-        size = _size(case)
-    outcome: Outcome = runs.results[-1]
+    case, _ = case_of(spec)
+    try:
+        runs = timed(lambda: peer.solve(case, spec.settings))
+    except NotExpressible as error:
+        raise Skip(str(error)) from error
+    outcome: Outcome = runs.result
     if outcome.price_usd_per_mwh is not None:
         _write_prices(folder, spec, name, outcome.price_usd_per_mwh)
-    return {**size, **runs.figures, "peak_mb": peak_mb(), "status": outcome.status, "cost": outcome.cost}
+    return {**_size(case), **runs.figures, "status": outcome.status, "cost": outcome.cost}
+
+
+def measured_own(case: str) -> dict[str, Any]:
+    """DistOPF's figures on a `case` of its own.
+
+    Raises
+    ------
+    Skip
+        Where it is not installed.
+    """
+    try:
+        own = distopf_own.read(case)
+    except ModuleNotFoundError as error:
+        raise Skip(reason_of(error)) from error
+    runs = timed(lambda: distopf_own.solve(own))
+    size = {"nodes": len(own.bus_data), "resources": len(own.gen_data), "intervals": 1}
+    return {**size, **runs.figures, "status": runs.result.status, "cost": None}
 
 
 def price_file(folder: Path, spec: str, program: str) -> Path:
@@ -246,7 +267,15 @@ def _size(case: MarketCase) -> dict[str, int]:
 
 
 def reason_of(error: Exception) -> str:
+    """Why something is skipped where a package is missing, in one line."""
     return f'{" ".join(str(error).split())}; pip install "dlmp[bench]"'
+
+
+def found_of(spec: Spec, peer: str | None, folder: Path | None) -> dict[str, Any]:
+    """The figures of a `peer` on `spec`; of the engine where that is None."""
+    if peer is None:
+        return measured(spec, folder)
+    return measured_own(spec.distopf) if peer == OWN else measured_peer(spec, peer, folder)
 
 
 def main() -> None:
@@ -258,11 +287,10 @@ def main() -> None:
     options = parser.parse_args()
     spec = named(options.spec)
     try:
-        found = measured_peer(spec, options.peer, options.prices) if options.peer else measured(spec, options.prices)
+        print(json.dumps(found_of(spec, options.peer, options.prices)))
     except Skip as reason:
         print(reason)
         sys.exit(SKIPPED)
-    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from scipy.sparse import csgraph
 
 import dlmp
 from benchmarks import peers
-from benchmarks.cases import ACCURACY, LINEAR, LOSSLESS, SPECS, Spec, build, grown, named
+from benchmarks.cases import ACCURACY, LINEAR, LOSSLESS, SPECS, Spec, build, grown_spec, named
 from benchmarks.claims import CLAIMS, judged
 from benchmarks.feeders import DROP_PU, SOURCE_PU, pandapower_feeder, synthetic
 from benchmarks.growth import exponent
@@ -129,7 +129,7 @@ def test_the_whole_lp_has_the_same_cost_and_prices(settings: dlmp.Settings):
 
 
 def test_the_ac_opf_has_the_same_prices_on_a_synthetic_feeder_by_phase():
-    spec = grown(100, 2, by_phase=True)
+    spec = grown_spec(100, 2, by_phase=True)
     case = build(spec, spec.network())
     found, outcome = dlmp.clear(case), peers.peer_module("AC-OPF").solve(case, dlmp.Settings())
     assert outcome.cost == pytest.approx(found.objective, rel=1e-8)
@@ -162,7 +162,7 @@ def test_pypsa_prices_losses_within_its_tangents():
 
 
 def test_a_peer_refuses_what_it_cannot_express():
-    spec = grown(100, 1, by_phase=True)
+    spec = grown_spec(100, 1, by_phase=True)
     with pytest.raises(peers.NotExpressible, match="balanced"):
         peers.peer_module("pandapower").solve(build(spec, spec.network()), dlmp.Settings())
     with pytest.raises(peers.NotExpressible, match="lindistflow"):
