@@ -128,7 +128,7 @@ NODES_OF_A_TRUNK = 5000
 THREE_PHASE_SHARE = 0.5
 """Share of the nodes that stand at three-phase buses."""
 TRUNK_KM = 6.0
-LATERAL_BUSES = 8.0
+LATERAL_BUSES = 4.0
 """Mean length of a lateral."""
 LOADED_SHARE = 0.6
 """Share of the nodes with a load, beside all those at the ends of laterals: without one these would share a voltage."""
