@@ -102,7 +102,10 @@ SPECS = (
     Spec("IEEE 123 x 96, 60 stores", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30),
     Spec("IEEE 123 x 96, 60 stores, capacity", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30, capacity=True),
     Spec("IEEE 123 x 24, services", narrow123, 24, 30, (30.0, 100.0), capacity=True, var=True),
-    *(grown_spec(500, intervals, series=BY_INTERVALS, quick=True) for intervals in (1, 4, 24, 96)),
+    *(
+        grown_spec(500, intervals, series=BY_INTERVALS, quick=True, peers=("PyPSA",) if intervals == 24 else ())
+        for intervals in (1, 4, 24, 96)
+    ),
     *(
         grown_spec(nodes, 6, series=BY_NODES, quick=nodes <= 1000)
         for nodes in (100, 250, 500, 1000, 2000, 5000, 10_000)
@@ -115,7 +118,7 @@ SPECS = (
         grown_spec(nodes, 6, reactive=0.3, series=BY_NODES_REACTIVE, quick=nodes <= 1000)
         for nodes in (100, 250, 500, 1000, 2000)
     ),
-    grown_spec(1000, 24, peers=("PyPSA",), quick=True),
+    grown_spec(2000, 24, peers=("PyPSA",)),
     Spec(
         "synthetic 1,000 x 2, linear losses", partial(synthetic, 1000), 2, 0.3, (2.0, 20.0), **LINEAR_PEERS, quick=True
     ),

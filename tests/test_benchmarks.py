@@ -257,9 +257,9 @@ def test_the_report_tells_claims_that_hold_that_fail_and_that_were_not_measured(
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     lines = report.splitlines()
     assert "| 33 buses x 1 | under 0.05 s | 0.06 s | **no** |" in lines
-    assert any(line.startswith("| `import dlmp` | under 1 s | 0.01 s; 0.50 s until") for line in lines)
+    assert "| `import dlmp` | under 1 s | 0.01 s | yes |" in lines
     assert "| MVLV rural x 1 | under 1 s | not measured in this run | - |" in lines
-    assert "| growth of CPU time with nodes | no worse than N^1.2 | N^1.50 | **no** |" in lines
+    assert "| growth of CPU time with nodes | no worse than N^1.2 | N^1.50 up to 100 | **no** |" in lines
     assert "| prices beside AC-OPF, converged | within 1e-05 relative | 1e-09 on 1 feeders | yes |" in lines
     (pandapower,) = (line for line in lines if line.startswith("| 33 buses x 1 | pandapower"))
     assert "| 0.500 | 0.050 | 10.0 |" in pandapower
@@ -288,6 +288,7 @@ def test_claims_are_of_specs_that_are_measured():
     assert all(claim.seen(results) is not None for claim in CLAIMS)
     late = [{"spec": spec.name, "series": "", "skipped": "no result in 9 s", "failed": True} for spec in SPECS]
     told = [judged(claim, results | {"clearings": late}) for claim in CLAIMS]
-    assert [seen.holds for seen in told if seen and seen.figure == "no result in 9 s"] == [False] * (len(CLAIMS) - 6)
+    assert [seen.holds for seen in told if seen and seen.figure == "no result in 9 s"] == [False] * (len(CLAIMS) - 7)
     nothing = handmade() | {"clearings": [], "peers": [], "accuracy": []}
-    assert [claim.subject for claim in CLAIMS if claim.seen(nothing) is not None] == ["`import dlmp`"]
+    answered = [claim.subject for claim in CLAIMS if claim.seen(nothing) is not None]
+    assert all(subject.startswith("`import dlmp`") for subject in answered)
