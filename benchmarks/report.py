@@ -35,10 +35,10 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
 
 CLEARINGS_NOTE = (
     "Wall and CPU are medians [s] of up to three runs after a warm one, or the only run where that takes longer than "
-    "30 s, or 10 s of a peer. *outside* is the CPU share that is neither HiGHS nor power flow nor gradients, *QP* that of "
-    "it in PIQP, by which the Newton finish finds what binds; *floor* the CPU time of HiGHS alone, cold, on exactly the "
-    "rows that bind in the last LP; *peak* the most memory of the process, *of it before* what imports and the case had "
-    "taken."
+    "30 s, or 10 s of a peer. *outside* is the CPU share that is neither HiGHS nor power flow nor gradients, *QP* that "
+    "of it in PIQP, by which the Newton finish finds what binds; *floor* the CPU time of HiGHS alone, cold, on exactly "
+    "the rows that bind in the last LP; *peak* the most memory of the process, *of it before* what imports and the "
+    "case had taken."
 )
 
 
