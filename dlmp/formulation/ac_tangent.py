@@ -310,7 +310,8 @@ def _voltages(network: Network) -> tuple[Magnitudes, Limits]:
 def _flows(network: Network, equations: NodalEquations) -> tuple[Magnitudes, Limits]:
     """Current or apparent power of every rated conductor; of two currents in a fixed ratio the tighter limit alone."""
     ratio = np.where(network.rating_is_current, _current_ratio(equations), np.nan)
-    is_tighter = network.rating_to_pu < (1 - ONE_RATING) * ratio * network.rating_from_pu
+    with np.errstate(invalid="ignore"):  # no rating, of an end without a current: nothing is tighter
+        is_tighter = network.rating_to_pu < (1 - ONE_RATING) * ratio * network.rating_from_pu
     at_from = np.flatnonzero(np.isfinite(network.rating_from_pu) & ~is_tighter)
     at_to = np.flatnonzero(np.isfinite(network.rating_to_pu) & (is_tighter | np.isnan(ratio)))
     branch = np.r_[at_from, at_to]

@@ -12,8 +12,9 @@ import pytest
 from cases import Offer, bids_of, resource
 from feeders import Branch, feeder
 from scipy import sparse
-from test_lindistflow import LINEAR, LOSSLESS, whole_model
+from test_lindistflow import LINEAR, LOSSLESS
 
+from benchmarks.peers.whole_lp import whole_model
 from dlmp import InputError, MarketCase, clear
 from dlmp.bids import Resources
 from dlmp.formulation.ac_tangent import AcTangent

