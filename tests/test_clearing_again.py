@@ -118,7 +118,7 @@ def test_the_linear_model_begins_with_an_earlier_clearing_too() -> None:
         assert_same(clear(other, LINEAR, start=clear(case, LINEAR)), clear(other, LINEAR))
 
 
-@settings(MANY, max_examples=int(os.environ.get("DLMP_EXAMPLES", "40")))
+@settings(MANY, max_examples=int(os.environ.get("DLMP_EXAMPLES", "15")))
 @given(case=cases(), share=numbers(0.7, 1.3), price=numbers(0.5, 2.0), what=st.sampled_from(sorted(CHANGES)))
 def test_random_changes_of_random_cases(case: MarketCase, share: float, price: float, what: str) -> None:
     other = {"bids": lambda: cheaper(case, share), "import": lambda: dearer_import(case, price)}.get(
