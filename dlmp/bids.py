@@ -15,6 +15,8 @@ from dlmp.network.model import FloatArray, IntArray, TextArray, frozen, frozen_r
 
 RESOURCE_KINDS = ("solar", "wind", "generator", "load", "demand_response", "storage", "ev", "other")
 WORDS = Words("bid", "supply", "demand", "quantity_kw", "price_usd_per_mwh", "price_end_usd_per_mwh")
+BID_PROFILES = ("quantity_kw", "price_usd_per_mwh", "price_rise_usd_per_mwh", "is_self_scheduled")
+"""What bids have in each interval."""
 SHARE_TOLERANCE = 1e-9
 LOAD, SUBSTATION, OPERATOR = "load", "substation", "operator"
 ACCOUNTS = (LOAD, SUBSTATION, OPERATOR)

@@ -10,14 +10,14 @@ from zoneinfo import ZoneInfo, available_timezones
 import numpy as np
 from scipy import sparse
 
-from dlmp.bids import Bids, Resources, check_bids, check_resources, no_resources
+from dlmp.bids import BID_PROFILES, Bids, Resources, check_bids, check_resources, no_resources
 from dlmp.blocks import NO_BLOCKS, Blocks, check_blocks
 from dlmp.casewriter import write_case
 from dlmp.errors import Problems
 from dlmp.network.model import ComplexArray, FloatArray, Network, frozen
 from dlmp.penalties import DEFAULT_PENALTIES, Penalties
 from dlmp.ramps import check_ramps
-from dlmp.reactive import NO_REACTIVE_BIDS, ReactiveBids, check_reactive_bids, no_reactive_bids
+from dlmp.reactive import NO_REACTIVE_BIDS, REACTIVE_PROFILES, ReactiveBids, check_reactive_bids, no_reactive_bids
 from dlmp.services import (
     NO_OFFERS,
     NO_REQUIREMENTS,
@@ -34,9 +34,9 @@ from dlmp.units import BASE_KVA, PRICE_REMEDY, is_price
 INTERVAL_MINUTES = (1, 5, 10, 15, 30, 60)
 MAX_INTERVALS = 10_000
 FREE = {
-    "substation": {"price_usd_per_mwh", "q_price_usd_per_mvarh"},
-    "bids": {"quantity_kw", "price_usd_per_mwh", "price_rise_usd_per_mwh", "is_self_scheduled"},
-    "reactive_bids": {"quantity_kvar", "price_usd_per_mvarh", "price_rise_usd_per_mvarh"},
+    "substation": ("price_usd_per_mwh", "q_price_usd_per_mvarh"),
+    "bids": BID_PROFILES,
+    "reactive_bids": REACTIVE_PROFILES,
 }
 """Fields in which a case that is like another may differ from it, by part of the case."""
 

@@ -16,6 +16,8 @@ from dlmp.errors import Problems
 from dlmp.network.model import FloatArray, IntArray, TextArray
 
 WORDS = Words("reactive bid", "inject", "absorb", "quantity_kvar", "price_usd_per_mvarh", "price_end_usd_per_mvarh")
+REACTIVE_PROFILES = ("quantity_kvar", "price_usd_per_mvarh", "price_rise_usd_per_mvarh")
+"""What reactive bids have in each interval."""
 REACH_SLACK_KVAR = 1e-9
 
 

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from dlmp.bids import Bids
+from dlmp.bids import BID_PROFILES, Bids
 from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.dispatch import PassReport
 from dlmp.errors import InfeasibleError, InputError, Problem, Problems
 from dlmp.market import MarketCase, Substation
 from dlmp.network.model import FloatArray
-from dlmp.reactive import ReactiveBids
+from dlmp.reactive import REACTIVE_PROFILES, ReactiveBids
 from dlmp.settings import Settings
 from dlmp.stores import PROFILED
 from dlmp.uplift import Uplift, as_bid_cost, import_cost, service_payment, uplift
@@ -49,10 +49,8 @@ LASTING_OF_STORES = (
 """Those of stores."""
 LASTING_OF_OFFERS = ("resource", "service", "duration_hours")
 """Those of offers of services."""
-BID_PROFILES = ("quantity_kw", "price_usd_per_mwh", "price_rise_usd_per_mwh", "is_self_scheduled")
-REACTIVE_PROFILES = ("quantity_kvar", "price_usd_per_mvarh", "price_rise_usd_per_mvarh")
 OFFER_PROFILES = ("quantity_kw", "price_usd_per_mw_h")
-"""What bids and offers have in each interval."""
+"""What offers of services have in each interval."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,9 @@ COLUMNS = [
     "interval", "cause", "element", "phase", "end", "called",
     "limit", "value", "excess", "unit", "penalty_usd_per_h", "cost_usd",
 ]  # fmt: skip
+NUMBERS = {"interval": int} | dict.fromkeys(("limit", "value", "excess", "penalty_usd_per_h", "cost_usd"), float)
+NOTHING = pd.DataFrame(columns=COLUMNS).astype(NUMBERS)
+"""A table without rows; making one takes as long as a power flow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,11 +157,6 @@ def _service_table(found: Dispatch, is_short: npt.NDArray[np.bool_], money: floa
 
 def _table(rows: Sequence[tuple[int | str | float, ...]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype(NUMBERS) if rows else NOTHING
-
-
-NUMBERS = {"interval": int} | dict.fromkeys(("limit", "value", "excess", "penalty_usd_per_h", "cost_usd"), float)
-NOTHING = pd.DataFrame(columns=COLUMNS).astype(NUMBERS)
-"""A table without rows; making one takes as long as a power flow."""
 
 
 def count_elements(table: pd.DataFrame) -> int:

@@ -38,9 +38,10 @@ def with_shared_ties(found: Dispatch) -> Dispatch:
     market = found.market
     place = places(market.case.resources)
     x = found.x.reshape(market.intervals, market.width).copy()
-    tied = np.flatnonzero(_has_ties(market, place))
+    may_share = _may_share(market)
+    tied = np.flatnonzero(_has_ties(market, place, may_share))
     for interval in tied.tolist():
-        ties = _ties(market, place, interval)
+        ties = _ties(market, place, may_share, interval)
         x[interval, ties.columns] = _shared(found, ties, interval)
     return replace(found, x=x.ravel()) if len(tied) else found
 
@@ -87,10 +88,10 @@ def _may_share(market: MarketLp) -> BoolArray:
     return (columns.upper[:, own] - columns.lower[:, own] > NO_ROOM_PU) & (columns.slope[:, own] == 0) & ~slow
 
 
-def _has_ties(market: MarketLp, place: IntArray) -> BoolArray:
-    """(t,) True where two segments, or the reactive powers of two resources, tie."""
+def _has_ties(market: MarketLp, place: IntArray, may_share: BoolArray) -> BoolArray:
+    """(t,) True where two segments that `may_share`, or the reactive powers of two resources, tie."""
     bids, columns, reactive = market.case.bids, market.columns, market.template.blocks["q"]
-    price = np.where(_may_share(market), bids.price_usd_per_mwh, np.inf)
+    price = np.where(may_share, bids.price_usd_per_mwh, np.inf)
     at = np.broadcast_to(place[bids.resource], price.shape)
     order = np.lexsort((price, at), axis=1)
     at, price = (np.take_along_axis(values, order, axis=1) for values in (at, price))
@@ -101,12 +102,12 @@ def _has_ties(market: MarketLp, place: IntArray) -> BoolArray:
     return np.asarray(tied.any(axis=1) | (count > 1).any(axis=1))
 
 
-def _ties(market: MarketLp, place: IntArray, interval: int) -> _Ties:
-    """Find the segments and reactive powers that tie at `interval`."""
+def _ties(market: MarketLp, place: IntArray, may_share: BoolArray, interval: int) -> _Ties:
+    """Find the segments that `may_share`, and the reactive powers, that tie at `interval`."""
     bids, blocks = market.case.bids, market.template.blocks
     room = market.columns.upper[interval] - market.columns.lower[interval]
     at, price = place[bids.resource], bids.price_usd_per_mwh[interval]
-    segment = np.flatnonzero(_may_share(market)[interval])
+    segment = np.flatnonzero(may_share[interval])
     _, group = np.unique(np.stack([at[segment], price[segment]]), axis=1, return_inverse=True)
     segment, group = _shared_by_two(segment, group.ravel())
     reactive = np.flatnonzero(room[blocks["q"]] > NO_ROOM_PU)

@@ -121,9 +121,8 @@ def test_the_linear_model_begins_with_an_earlier_clearing_too() -> None:
 @settings(MANY, max_examples=int(os.environ.get("DLMP_EXAMPLES", "15")))
 @given(case=cases(), share=numbers(0.7, 1.3), price=numbers(0.5, 2.0), what=st.sampled_from(sorted(CHANGES)))
 def test_random_changes_of_random_cases(case: MarketCase, share: float, price: float, what: str) -> None:
-    other = {"bids": lambda: cheaper(case, share), "import": lambda: dearer_import(case, price)}.get(
-        what, lambda: less_load(case)
-    )()
+    changed = {"bids": cheaper(case, share), "import": dearer_import(case, price), "load": less_load(case)}
+    other = changed[what]
     warm, cold = clear(other, start=clear(case)), clear(other)
     assert warm.status == cold.status
     assert warm.objective == pytest.approx(cold.objective, rel=1e-6, abs=1e-5)

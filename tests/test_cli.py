@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from broken_cases import BROKEN_CASES, BrokenCase, change, write_good_case
 from cases import CASES, without_finish
+from commandline import command_line
 
 from dlmp import errors, shipped
 from dlmp.casewriter import write_case
@@ -30,18 +31,7 @@ def case(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """Run the command line; gives exit code, standard output and standard error."""
-
-    def run_main(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dlmp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return stopped.value.code, *capsys.readouterr()
-
-    monkeypatch.setenv("COLUMNS", "80")
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-    return run_main
+    return command_line(capsys, monkeypatch)
 
 
 @pytest.fixture

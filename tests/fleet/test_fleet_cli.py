@@ -4,37 +4,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 from broken_cases import append
+from commandline import Run, command_line
 from fleetcases import results, write_fleet
 
 from dlmp import clear_fleet
-from dlmp.cli import main
 from dlmp.fleet.results import RECORD, TABLE
 
-Run = Callable[..., tuple[int, str, str]]
 FEEDERS = 10
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run ``dlmp fleet``; gives exit code, standard output and standard error."""
-
-    def run_main(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dlmp", "fleet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return stopped.value.code, *capsys.readouterr()
-
-    monkeypatch.setenv("COLUMNS", "80")
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-    return run_main
+    return command_line(capsys, monkeypatch, "fleet")
 
 
 @pytest.fixture
