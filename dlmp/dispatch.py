@@ -24,7 +24,8 @@ from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, limit_of
 from dlmp.formulation.softness import Slack, with_slack
 from dlmp.learned import AT_BOUND_PU, KeyedBasis, Learned
 from dlmp.network.model import FloatArray
-from dlmp.newton import ActiveSet, Multipliers, Optimum, newton_finish
+from dlmp.newton import Optimum, newton_finish
+from dlmp.optimality import ActiveSet, Multipliers
 from dlmp.settings import Settings
 from dlmp.slices import Slices
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, LpSolution, StatusArray, solve_lp

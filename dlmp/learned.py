@@ -14,7 +14,8 @@ from dlmp.formulation.interface import Formulation, OperatingPoint
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import NetworkRows
 from dlmp.network.model import FloatArray
-from dlmp.newton import ActiveSet, Multipliers, Optimum
+from dlmp.newton import Optimum
+from dlmp.optimality import ActiveSet, Multipliers
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, StatusArray
 
 AT_BOUND_PU = 1e-9

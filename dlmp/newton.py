@@ -1,34 +1,37 @@
 """The Newton finish: from the LP's basis to a point that meets the optimality conditions exactly.
 
-The LP says which columns lie strictly between their bounds and which rows bind.  Those make the
-system (DESIGN: the reduced KKT conditions of the nonlinear problem)
+The LP says which columns lie strictly between their bounds and which rows bind.  Those make the system of a Newton step
+(`dlmp.optimality`).  After each step the sets are corrected: a column that left its bounds is held there, a held column
+whose reduced cost has the wrong sign is let go, a row whose multiplier has the wrong sign is dropped, a limit that is
+broken is added (a primal-dual active set method; Hintermueller, Ito and Kunisch, SIAM J. Optim. 13(3), 2003).  Sets
+that begin to repeat, as they do among many free reactive powers, are replaced by those of the interval's quadratic
+programme.
 
-    [H  J^T] [ dx]   [-(c - J^T y)]
-    [J   0 ] [-dy] = [ b - g(x)   ]
-
-with c the marginal cost at x and H the exact Hessian of the costs and of ``w P0(x) - sum y g(x)``.  After each step the
-sets are corrected: a column that left its bounds is held there, a held column whose reduced cost has the wrong sign is
-let go, a row whose multiplier has the wrong sign is dropped, a limit that is broken is added (a primal-dual active set
-method; Hintermueller, Ito and Kunisch, SIAM J. Optim. 13(3), 2003).  Sets that begin to repeat, as they do among many
-free reactive powers, are replaced by those of the interval's quadratic programme.
+On a large network, or with many injections that curve the costs, both have the unknowns of the network's states beside
+the market's columns.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.sparse.linalg import splu
 
-from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Formulation, Limits, OperatingPoint, Weights
+from dlmp.curvature import Curvature
+from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Formulation, Limits, OperatingPoint
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import violation
-from dlmp.formulation.softness import BROKEN, Softness, StateArray, is_held
+from dlmp.formulation.softness import BROKEN, Softness, StateArray
 from dlmp.holding import Held
 from dlmp.network.model import FloatArray
-from dlmp.quadratic import Curvature, Effort, QuadraticModel
+from dlmp.networkmodel import ReducedNetwork, StatesNetwork
+from dlmp.optimality import ActiveSet, Conditions, Multipliers
+from dlmp.quadratic import Effort, QuadraticModel
+from dlmp.reducedconditions import ReducedConditions
 from dlmp.settings import Settings
-from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, StatusArray, gain_of_leaving
+from dlmp.solve import AT_LOWER, AT_UPPER, BASIC
+from dlmp.stateconditions import StateConditions
 from dlmp.timing import PhaseClock
 
 MAX_STEPS, MAX_QUADRATIC_STEPS, STEPS_AFTER_QUADRATIC = 8, 8, 8
@@ -41,88 +44,20 @@ EXACT = Effort(tolerance=1e-12)
 FEW_REACTIVE = 60
 """Among more free reactive powers than this the sets go in circles, as they do along a coupled horizon: begin with
 the quadratic programme."""
+FEW_INJECTIONS, REACTIVE_COUNTS = 700, 3
+"""With more injections that can move gradients and Hessians by all of them cost more than the states beside them;
+reactive ones, of which most are free, count more (measured)."""
 NEAR_PRICE = 0.02
 """A bid this near to its price may be accepted in part, relative to the dearest energy at the substation."""
-PROXIMAL = 1e-9
-"""Damping of both blocks, which vanishes at the solution: keeps the system regular."""
 MORE_MOVES, FEW_MOVES = 4, 200
 """Corrections of a coupled horizon's sets may grow by this factor, or be so few: a step is cheaper than its quadratic
 programme."""
-DAMPING_BY_ERROR, MOST_DAMPING = 100.0, 1e-2
-"""Damping of columns in a coupled horizon, per error of the optimality conditions, and its largest value."""
-ROW_DAMPING_BY_ERROR, MOST_ROW_DAMPING = 1e-2, 1e-4
-"""The same of its rows, per broken pu."""
 FAR_OFF = 1e-3
 """Above this error of a coupled horizon's optimality conditions [currency/MWh] the multipliers are estimated anew
 before a step, once a finish has failed: the damping of rows would turn it into a move."""
 COARSER, COARSEST = 10.0, 1e-2
 """Signs of reduced costs in a coupled horizon are told by this multiple of the error that is left, and at most so
 coarsely [currency/MWh]."""
-RANK_TOLERANCE = 1e-9
-CONSTRAINING = 1e4
-"""Weight of the binding rows beside the curvature where that along them is asked for."""
-
-
-@dataclass
-class ActiveSet:
-    """Which columns are free and which rows bind.
-
-    Attributes
-    ----------
-    column
-        (c,) `AT_LOWER`, `BASIC` (free) or `AT_UPPER`.
-    row
-        (r,) -1, 0, 1: binding at its lower bound, inactive, binding at its upper bound.
-    limit
-        (states, k) The states of the limits (`dlmp.formulation.softness`).
-    """
-
-    column: StatusArray
-    row: StatusArray
-    limit: StateArray
-
-    def copy(self) -> "ActiveSet":
-        """Return a copy."""
-        return ActiveSet(self.column.copy(), self.row.copy(), self.limit.copy())
-
-    def overwrite(
-        self,
-        other: "ActiveSet",
-        states: npt.NDArray[np.bool_],
-        column: npt.NDArray[np.bool_],
-        row: npt.NDArray[np.bool_],
-    ) -> None:
-        """Take over the sets of `other` where the masks of states, columns and rows are True."""
-        self.column[column], self.row[row] = other.column[column], other.row[row]
-        self.limit[states] = other.limit[states]
-
-    def key(self) -> bytes:
-        """A value that is equal for equal sets."""
-        return self.column.tobytes() + self.row.tobytes() + self.limit.tobytes()
-
-
-@dataclass
-class Multipliers:
-    """Duals of the market's rows (r,), of import and of limits, by network state."""
-
-    row: FloatArray
-    import_p: FloatArray
-    import_q: FloatArray
-    limit: FloatArray
-
-    def copy(self) -> "Multipliers":
-        """Return a copy."""
-        return Multipliers(self.row.copy(), self.import_p.copy(), self.import_q.copy(), self.limit.copy())
-
-    def overwrite(self, other: "Multipliers", states: npt.NDArray[np.bool_], row: npt.NDArray[np.bool_]) -> None:
-        """Take over the duals of `other` where the masks of states and rows are True."""
-        self.row[row] = other.row[row]
-        for name in ("import_p", "import_q", "limit"):
-            getattr(self, name)[states] = getattr(other, name)[states]
-
-    def weights(self) -> Weights:
-        """As weights of an operating point."""
-        return Weights(self.import_p, self.import_q, sparse.csr_array(self.limit))
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,8 +124,7 @@ def newton_finish(
         search.is_open &= known.is_open
     start = search.state()
     search.find_marginal()
-    many_reactive = search.curvature.movable[:, 1].sum(axis=1).max(initial=0) > FEW_REACTIVE
-    is_basis_last = many_reactive or market.is_coupled
+    is_basis_last = search.has_many_reactive or search.keeps_states or market.is_coupled
     if not is_basis_last:
         search.settle(MAX_STEPS)
     search.restore(start, search.is_open)
@@ -236,6 +170,8 @@ class _Search:
         (t,) True for the intervals that are not there yet.
     has_failed
         (t,) True for the open intervals that are given up.
+    has_many_reactive, keeps_states
+        True where very many reactive powers are free, and where the states' unknowns are columns.
     """
 
     def __init__(
@@ -255,6 +191,10 @@ class _Search:
         self.softness = Softness.of(formulation.limits, market.penalties)
         self.is_open = np.ones(market.intervals, bool)
         self.has_failed = np.zeros(market.intervals, bool)
+        self.has_many_reactive = bool(self.curvature.movable[:, 1].sum(axis=1).max(initial=0) > FEW_REACTIVE)
+        injections = self.curvature.movable.sum(axis=2) @ [1, REACTIVE_COUNTS]
+        has_many = bool(injections.max(initial=0) > FEW_INJECTIONS)
+        self.keeps_states = has_many and not market.is_coupled and point.state_equations is not None
 
     def state(self) -> _State:
         """Return a copy of the present state."""
@@ -276,13 +216,15 @@ class _Search:
         """Open those of the (t,) `intervals` that are solved but whose point is no minimum."""
         self.is_open |= self.market.together(~self.system(~self.is_open & intervals).is_minimum())
 
-    def system(self, is_open: npt.NDArray[np.bool_]) -> "_System":
+    def system(self, is_open: npt.NDArray[np.bool_]) -> Conditions:
         """Optimality conditions of the intervals in `is_open`, here and now."""
-        return _System(
+        kind: Callable[..., Conditions] = partial(ReducedConditions, curvature=self.curvature)
+        if self.keeps_states:
+            kind = StateConditions
+        return kind(
             self.market,
             self.formulation,
             self.softness,
-            self.curvature,
             self.clock,
             self.x,
             self.point,
@@ -292,8 +234,10 @@ class _Search:
         )
 
     def find_marginal(self) -> None:
-        """Note what the quadratic model must know to curve: reactive power, and bids near their price."""
+        """Note what a reduced quadratic model must know to curve: reactive power, and bids near their price."""
         market = self.market
+        if self.keeps_states:
+            return
         system = self.system(self.is_open)
         column = np.where(self._is_near_price(system), BASIC, self.active.column).astype(np.int8)
         column[market.network_columns[:, 0].ravel()] = BASIC
@@ -313,7 +257,7 @@ class _Search:
             is_held = market.is_decision & market.is_movable & is_settled
         return Held(is_held, market.may_follow, market.is_sum, active.column, active.row, self.multipliers.row)
 
-    def _is_near_price(self, system: "_System") -> npt.NDArray[np.bool_]:
+    def _is_near_price(self, system: Conditions) -> npt.NDArray[np.bool_]:
         """(c,) True for the columns whose reduced cost is small beside the price of energy."""
         return np.abs(system.reduced) <= NEAR_PRICE * np.abs(self.multipliers.import_p).max(initial=1.0)
 
@@ -368,8 +312,11 @@ class _Search:
         """Replace open intervals by the optimum of their quadratic model; one that has none is given up."""
         market = self.market
         weights = self.multipliers.weights()
+        with self.clock.phase("gradients"):
+            around = market, self.x, self.point, weights
+            network = StatesNetwork(*around) if self.keeps_states else ReducedNetwork(*around, self.curvature)
         model = QuadraticModel(
-            market, self.formulation, self.x, self.point, weights, self._held(), self.curvature, effort, self.clock
+            market, self.formulation, self.x, self.point, weights, self._held(), network, effort, self.clock
         )
         trying = np.flatnonzero(self.is_open & ~self.has_failed)
         solutions = model.solve_all(trying, self.active.limit)
@@ -399,214 +346,7 @@ def _hold(market: MarketLp, x: FloatArray, active: ActiveSet, slack: float) -> t
     return x, below | above
 
 
-class _System:
-    """The optimality conditions at a point, for given active sets."""
-
-    def __init__(
-        self,
-        market: MarketLp,
-        formulation: Formulation,
-        softness: Softness,
-        curvature: Curvature,
-        clock: PhaseClock,
-        x: FloatArray,
-        point: OperatingPoint,
-        active: ActiveSet,
-        multipliers: Multipliers,
-        is_open: npt.NDArray[np.bool_],
-    ):
-        self.market, self.formulation, self.curvature, self.clock = market, formulation, curvature, clock
-        self.softness = softness
-        self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
-        self.moves = 0
-        self.equality = market.row_lower == market.row_upper
-        self.fixed = ~market.is_movable
-        self.column_interval = np.repeat(np.arange(market.intervals), market.width)
-        self.row_interval = np.repeat(np.arange(market.intervals), len(market.template.row_lower))
-        self.rows = np.flatnonzero((self.equality | (active.row != 0)) & is_open[self.row_interval])
-        self.open, self.open_states = np.flatnonzero(is_open), market.states_of(is_open)
-        self.state, self.limit = np.nonzero(is_held(active.limit) & self.open_states[:, None])
-        self.priced = np.where(self.open_states[:, None], softness.priced(active.limit), 0.0)
-        self.jacobian = sparse.csr_array(sparse.vstack([market.matrix[self.rows], self._network_rows()]))
-        at_limit = (self.state, self.limit)
-        self.dual = np.concatenate(
-            [
-                multipliers.row[self.rows],
-                multipliers.import_p[self.open],
-                multipliers.import_q[self.open],
-                multipliers.limit[at_limit],
-            ]
-        )
-        self.dual_interval = np.concatenate(
-            [self.row_interval[self.rows], self.open, self.open, market.state_interval[self.state]]
-        )
-        target = np.where(active.row < 0, market.row_lower, market.row_upper)[self.rows]
-        bound = softness.edge_at(active.limit)[at_limit]
-        import_p, import_q = market.block("import_p").ravel()[self.open], market.block("import_q").ravel()[self.open]
-        self.residual = np.concatenate(
-            [
-                target - market.matrix[self.rows] @ x,
-                point.import_pu.real[self.open] - x[import_p],
-                point.import_pu.imag[self.open] - x[import_q],
-                bound - point.limit_value[at_limit],
-            ]
-        )
-        cost = market.columns.marginal_cost(x) - self.jacobian.T @ self.dual
-        self._add_priced(cost)
-        self.reduced = np.where(is_open[self.column_interval], cost, 0.0)
-        self.free = np.flatnonzero((active.column == BASIC) & ~self.fixed & is_open[self.column_interval])
-
-    @property
-    def error(self) -> float:
-        """Largest reduced cost of a free column [currency/MWh]."""
-        return float(np.abs(self.reduced[self.free]).max(initial=0.0))
-
-    def has_wrong_sign(self, tolerance: float) -> npt.NDArray[np.bool_]:
-        """(c,) True for the columns that are held at a bound which it would pay to leave."""
-        gain = gain_of_leaving(self.active.column, self.reduced)
-        return (self.active.column != BASIC) & ~self.fixed & (gain > tolerance)
-
-    def _add_priced(self, reduced: FloatArray) -> None:
-        """Take the multipliers of limits that are broken between two edges off the `reduced` costs."""
-        if not self.priced.any():
-            return
-        market = self.market
-        with self.clock.phase("gradients"):
-            gradient = self.point.weighted_limit_gradient(sparse.csr_array(self.priced), market.ports)
-        reduced -= market.along_columns(gradient)
-
-    def _network_rows(self) -> sparse.csr_array:
-        """Gradients of ``P0 - f`` and ``Q0 - f`` of every open interval, and of the active limits."""
-        market = self.market
-        with self.clock.phase("gradients"):
-            real, reactive = (market.spread(g) for g in self.point.import_gradients(market.ports, self.open))
-            bound = market.spread(self.point.limit_gradients(self.state, self.limit, market.ports))
-        return sparse.csr_array(
-            sparse.vstack(
-                [
-                    market.network_rows(self.open, -real, "import_p"),
-                    market.network_rows(self.open, -reactive, "import_q"),
-                    market.network_rows(self.state, bound),
-                ]
-            )
-        )
-
-    def solved_intervals(self, settings: Settings) -> npt.NDArray[np.bool_]:
-        """(t,) True where the conditions hold to the settings' tolerances."""
-        error, broken = np.zeros(self.market.intervals), np.zeros(self.market.intervals)
-        np.maximum.at(error, self.column_interval[self.free], np.abs(self.reduced[self.free]))
-        np.maximum.at(broken, self.dual_interval, np.abs(self.residual))
-        return (error <= settings.tolerance_usd_per_mwh) & (broken <= settings.tolerance_pu / 3)
-
-    def step(self) -> tuple[FloatArray, Multipliers] | None:
-        """Take one Newton step on the free columns; None when the system is singular."""
-        right = np.concatenate([-self.reduced[self.free], self.residual])
-        change = self._solved(self.hessian(), *self._damping(), right)
-        if change is None:
-            return None
-        x = self.x.copy()
-        x[self.free] += change[: len(self.free)]
-        return x, self._multipliers(self.dual - change[len(self.free) :])
-
-    def estimate_multipliers(self) -> None:
-        """Take the multipliers that leave the free columns the least reduced costs, in the sense of least squares.
-
-        Nocedal and Wright, Numerical Optimization, 2006, section 18.3.  A sum that was let free knows no price yet.
-        """
-        right = np.concatenate([-self.reduced[self.free], np.zeros(len(self.dual))])
-        change = self._solved(sparse.eye_array(len(self.free)), 0.0, PROXIMAL, right)
-        if change is None:
-            return
-        of_dual = change[len(self.free) :]
-        self.dual, self.reduced = self.dual - of_dual, self.reduced + self.jacobian.T @ of_dual
-        self.multipliers = self._multipliers(self.dual)
-
-    def _solved(
-        self, curvature: sparse.sparray, of_columns: float, of_rows: float, right: FloatArray
-    ) -> FloatArray | None:
-        """Solve the system with this `curvature` of the free columns and the damping of columns and of rows.
-
-        None when it is singular.
-        """
-        here = self.jacobian[:, self.free]
-        damping, corner = of_columns * sparse.eye_array(len(self.free)), -of_rows * sparse.eye_array(len(self.dual))
-        system = sparse.csc_array(sparse.block_array([[curvature, here.T], [here, None]]))
-        try:
-            factors = splu(sparse.csc_array(system + sparse.block_diag([damping, corner])))
-        except RuntimeError:
-            return None
-        change = factors.solve(right)
-        change += factors.solve(right - system @ change)  # what the damping has left over
-        return np.asarray(change)
-
-    def _multipliers(self, dual: FloatArray) -> Multipliers:
-        """The multipliers with the duals `dual` of the system's rows."""
-        row, real, reactive, limit = np.split(dual, np.cumsum([len(self.rows), len(self.open), len(self.open)]))
-        multipliers = self.multipliers.copy()
-        multipliers.row[np.isin(self.row_interval, self.open)] = 0.0
-        multipliers.limit[self.open_states] = self.priced[self.open_states]
-        multipliers.row[self.rows], multipliers.limit[self.state, self.limit] = row, limit
-        multipliers.import_p[self.open], multipliers.import_q[self.open] = real, reactive
-        return multipliers
-
-    def _damping(self) -> tuple[float, float]:
-        """Damping of the free columns and of the rows, which vanish with the errors of either.
-
-        Two stores at one bus can trade places for nothing, and rows that say the same can share a multiplier in any
-        way: without more damping the least error sends them far away.
-        """
-        if not self.market.is_coupled:
-            return PROXIMAL, PROXIMAL
-        broken = float(np.abs(self.residual).max(initial=0.0))
-        return (
-            max(PROXIMAL, min(MOST_DAMPING, DAMPING_BY_ERROR * self.error)),
-            max(PROXIMAL, min(MOST_ROW_DAMPING, ROW_DAMPING_BY_ERROR * broken)),
-        )
-
-    def hessian(self) -> sparse.csr_array:
-        """Second derivatives of the Lagrangian by the free columns."""
-        with self.clock.phase("gradients"):
-            weights = self.multipliers.weights()
-            wanted = self.curvature.wanted(self.active.column)
-            states = np.flatnonzero(self.open_states & weights.curving(self.market.intervals))
-            blocks = self.curvature.blocks(self.point.lagrangian(weights), states, wanted)
-        whole = self.market.curvature(blocks, wanted) + sparse.diags_array(self.market.columns.slope.ravel())
-        return sparse.csr_array(sparse.csr_array(whole)[self.free][:, self.free])
-
-    def is_minimum(self) -> npt.NDArray[np.bool_]:
-        """(t,) True where nothing curves downwards along the directions that the binding rows leave open."""
-        found = np.ones(self.market.intervals, bool)
-        if not len(self.free):
-            return found
-        hessian, here = self.hessian(), sparse.csc_array(self.jacobian[:, self.free])
-        interval = self.free // self.market.width
-        for group in self.market.groups(np.unique(interval)):
-            own = np.flatnonzero(np.isin(interval, group))
-            found[group] = _is_convex(sparse.csc_array(hessian[own][:, own]), here[:, own])
-        return found
-
-
-def _is_convex(hessian: sparse.csc_array, rows: sparse.csc_array) -> bool:
-    """True when nothing curves downwards along the directions that `rows` leave open.
-
-    That is when ``H + rho J^T J`` is positive definite for some rho (Debreu, Econometrica 20(2), 1952): its factors
-    without row exchanges then have positive pivots.
-    """
-    size = sparse.linalg.norm(rows, axis=1)
-    scaled = sparse.csc_array(sparse.diags_array(1 / np.where(size > 0, size, 1.0)) @ rows)
-    rho = CONSTRAINING * max(1.0, float(abs(hessian).max()))
-    floor = RANK_TOLERANCE + 1e-12 * rho
-    matrix = hessian + rho * (scaled.T @ scaled) + floor * sparse.eye_array(hessian.shape[0])
-    try:
-        factors = splu(
-            sparse.csc_array(matrix), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
-    except RuntimeError:
-        return False
-    return bool((factors.perm_r == factors.perm_c).all() and factors.U.diagonal().min(initial=1.0) > 0)
-
-
-def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settings) -> npt.NDArray[np.bool_]:
+def _correct_sets(system: Conditions, held: npt.NDArray[np.bool_], settings: Settings) -> npt.NDArray[np.bool_]:
     """Move columns, rows and limits between the sets as signs and violations say; (t,) where any should move.
 
     A column that was `held` in the last step gets one step's grace.
@@ -629,7 +369,7 @@ def _correct_sets(system: _System, held: npt.NDArray[np.bool_], settings: Settin
     return changed
 
 
-def _correct_limits(system: _System, tolerance: float, slack: float) -> npt.NDArray[np.bool_]:
+def _correct_limits(system: Conditions, tolerance: float, slack: float) -> npt.NDArray[np.bool_]:
     """Move limits to the states that their multipliers and values say; (states, k) where any moved.
 
     Of the limits that were kept with room, the most broken of each kind only.

@@ -15,6 +15,7 @@ by Newton's method.  `Jacobian` solves with the operator of each interval and wi
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,22 @@ class PowerFlow:
         v = self.ports.of_nodes(state_pu[:, self.unknown].T)
         return self.ports.slopes(injection_pu[:, self.port].T, v, every)
 
+    @cached_property
+    def loss_curvature(self) -> sparse.csr_array:
+        """(2u, 2u) Second derivatives of the network's losses by real before imaginary parts of the unknowns.
+
+        Of real power ``Re(V^H Y V)``; what stiff conductors lose is ``Re(J^H Z J)``.  Positive semidefinite where no
+        part of the network gives power.
+        """
+        none = np.zeros(self.ports.count, complex)
+        lost = sparse.diags_array(self.sign_of_losses) @ self.pattern.matrix(none, none)
+        return sparse.csr_array(lost + lost.T)
+
+    @property
+    def sign_of_losses(self) -> FloatArray:
+        """(2u,) Sign of each equation in the sum of equations times unknowns that is the network's losses."""
+        return np.tile(np.where(np.arange(len(self.unknown)) < len(self.free), 1.0, -1.0), 2)
+
     def rest(self, right: ComplexArray, x: ComplexArray, *, transposed: bool = False) -> ComplexArray:
         """(u, c) ``right - Y x`` or ``right - Y^T x`` over the unknowns."""
         return np.asarray(right - (self._transposed if transposed else self._matrix) @ x)
@@ -268,6 +285,11 @@ class _Ports:
         """(u, c) Node currents, and none beside, of port currents (q, c)."""
         return np.asarray(self._gives @ current)
 
+    @cached_property
+    def incidence(self) -> sparse.csr_array:
+        """(q, u) Port voltages by unknowns."""
+        return sparse.csr_array(self._gives.T)
+
     def determined(self, change: ComplexArray) -> ComplexArray:
         """Changes (u, c) of the voltages that have a value: phase to phase where the node floats."""
         v = change[: self.nodes]
@@ -338,6 +360,10 @@ class Jacobian:
     def solve_nearly(self, interval: int, right: ComplexArray) -> ComplexArray:
         """Solve ``J x = right`` for (u, c) columns of one interval, to about 1e-8: enough for second derivatives."""
         return _solve_real(self._factors(interval), right, transposed=False)
+
+    def matrix(self, interval: int) -> sparse.csc_array:
+        """(2u, 2u) `J` of an interval as a real matrix, over real before imaginary parts."""
+        return self.flow.pattern.matrix(self.a[:, interval], self.b[:, interval])
 
     def has_factors(self, intervals: IntArray) -> bool:
         """True when all of `intervals` have been factorised."""
@@ -464,15 +490,19 @@ class _RealPattern:
             place = np.asarray(marks[row + down, column + right]).ravel().astype(np.int64) - 1
             self._corners.append(sparse.csr_array((sign, (place, port)), shape=shape))
 
-    def factorise(self, a: ComplexArray, b: ComplexArray) -> SuperLU:
-        """Factorise with port slopes `a` and `b`, (q,)."""
+    def matrix(self, a: ComplexArray, b: ComplexArray) -> sparse.csc_array:
+        """(2u, 2u) The operator with port slopes `a` and `b`, (q,)."""
         matrix = sparse.csc_array(self._base, copy=True)
         both, difference = a + b, a - b
         for corner, value in zip(
             self._corners, (-both.real, difference.imag, -both.imag, -difference.real), strict=True
         ):
             matrix.data += corner @ value
-        return splu(matrix, **SPARSE_FACTORS)
+        return matrix
+
+    def factorise(self, a: ComplexArray, b: ComplexArray) -> SuperLU:
+        """Factorise with port slopes `a` and `b`, (q,)."""
+        return splu(self.matrix(a, b), **SPARSE_FACTORS)
 
 
 def _ratio(power: ComplexArray, v: ComplexArray) -> ComplexArray:

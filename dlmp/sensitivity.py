@@ -107,12 +107,7 @@ class Sensitivity:
     ) -> FloatArray:
         """``Re((H lam)^T D2I)`` of one interval's (u,) adjoint, (i, i)."""
         flow = self.flow
-        v, power = self.port_v[interval, flow.port], self.injection_pu[interval, flow.port]
-        lam = flow.ports.of_nodes(adjoint[:, None])[:, 0]
-        straight, across = np.conj(lam) * 2 * power / v**3, np.zeros_like(v)
-        if flow.ports.has_laws:
-            by_v, by_both, by_conj = flow.ports.law_curvature(v, interval)
-            straight, across = straight + lam * by_v + np.conj(lam * by_conj), lam * by_both
+        straight, across = self._port_curvature(interval, adjoint)
         bent = np.flatnonzero((straight != 0) | (across != 0))
         incidence, change = flow.network.incidence, tangent[: flow.network.node_count]
         at = np.unique(share.indices)
@@ -120,6 +115,60 @@ class Sensitivity:
         mixed = -(share[:, at] @ (own[:, None] * (incidence[at] @ change)))
         mixed = (mixed * np.where(reactive, 1j, 1.0)[:, None]).real
         return np.asarray(mixed + mixed.T + _form(straight[bent], across[bent], incidence[flow.port[bent]] @ change))
+
+    def _port_curvature(self, interval: int, adjoint: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
+        """Second derivatives of ``Re((H lam)^T I)`` by ``v v`` (twice) and ``v conj(v)`` of the ports, (q,) each."""
+        flow = self.flow
+        v, power = self.port_v[interval, flow.port], self.injection_pu[interval, flow.port]
+        lam = flow.ports.of_nodes(adjoint[:, None])[:, 0]
+        straight, across = np.conj(lam) * 2 * power / v**3, np.zeros_like(v)
+        if flow.ports.has_laws:
+            by_v, by_both, by_conj = flow.ports.law_curvature(v, interval)
+            straight, across = straight + lam * by_v + np.conj(lam * by_conj), lam * by_both
+        return straight, across
+
+    def equations(self, interval: int, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """``J dx = B ds`` of one interval: `J` (2u, 2u), and `B` (2u, 2 * ports) by real, then reactive injection."""
+        into = self._into(interval, ports)
+        by_real = sparse.vstack([into.real, into.imag])
+        by_reactive = sparse.vstack([into.imag, -into.real])
+        return (
+            sparse.csr_array(self.jacobian.matrix(interval)),
+            sparse.csr_array(sparse.hstack([by_real, by_reactive])),
+        )
+
+    def _into(self, interval: int, ports: IntArray) -> sparse.csc_array:
+        """(u, ports) Current into the free nodes per pu of real injection at each of `ports`; none at sources."""
+        flow = self.flow
+        place = np.full(flow.network.port_count, -1)
+        place[flow.port] = np.arange(len(flow.port))
+        own = np.flatnonzero(place[ports] >= 0)
+        entries = 1 / np.conj(self.port_v[interval, ports[own]])
+        current = sparse.csr_array((entries, (place[ports[own]], own)), shape=(len(flow.port), len(ports)))
+        return sparse.csc_array(flow.ports.incidence.T @ current)
+
+    def curvature(
+        self, interval: int, adjoint: ComplexArray, ports: IntArray
+    ) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Second derivatives of ``Re((H lam)^T I)`` of one interval's (u,) adjoint.
+
+        By the unknowns (2u, 2u), and by injections at `ports`, real before reactive, and unknowns (2 * ports, 2u).
+        """
+        straight, across = self._port_curvature(interval, adjoint)
+        incidence = self.flow.ports.incidence
+        twice = sparse.csr_array(sparse.block_diag([incidence, incidence]))
+        real, imaginary = straight.real, straight.imag
+        own = sparse.block_array(
+            [
+                [sparse.diags_array(2 * across.real + real), sparse.diags_array(-imaginary)],
+                [sparse.diags_array(-imaginary), sparse.diags_array(2 * across.real - real)],
+            ]
+        )
+        lam = self._across(self._full(adjoint[:, None]))[ports, 0]
+        turned = sparse.diags_array(-np.conj(lam) / self.port_v[interval, ports])
+        mixed = turned @ self._into(interval, ports).T.conj()
+        by_injection = sparse.block_array([[mixed.real, -mixed.imag], [-mixed.imag, -mixed.real]])
+        return sparse.csr_array(twice.T @ own @ twice), sparse.csr_array(by_injection)
 
 
 def _form(straight: ComplexArray, across: ComplexArray, moved: ComplexArray) -> FloatArray:
@@ -186,26 +235,21 @@ class Magnitudes:
         size[:, self._is_ratio] /= np.abs((self.over[self._is_ratio] @ state_pu.T).T)
         return size
 
-    def seed(self, state_pu: ComplexArray, interval: IntArray, index: IntArray) -> ComplexArray:
-        """(n + s, c) seeds of magnitude ``index[j]`` at ``interval[j]``."""
-        rows, at, x = self.rows[index], self.at[index], state_pu[interval]
-        z = np.asarray(rows.multiply(x).sum(axis=1)).ravel()
-        is_power = at >= 0
-        here = np.where(is_power, x[np.arange(len(at)), at], 1.0)
+    def seed(self, state_pu: ComplexArray, interval: IntArray, index: IntArray) -> sparse.csr_array:
+        """(c, n + s) seeds of magnitude ``index[j]`` at ``interval[j]``."""
+        rows, at, over = self.rows[index], self.at[index], self.over[index]
+        z, is_power = _along(rows, state_pu, interval), at >= 0
+        here = np.where(is_power, state_pu[interval, at], 1.0)
         value = np.where(is_power, here * np.conj(z), z)
         unit = value / np.maximum(np.abs(value), SMALLEST)
         through = np.where(is_power, unit * np.conj(here), np.conj(unit))
-        seed = np.asarray(rows.multiply(through[:, None]).todense()).T.astype(complex)
-        power = np.flatnonzero(is_power)
-        seed[at[power], power] += np.conj(unit[power] * z[power])
-        ratio = np.flatnonzero(self._is_ratio[index])
-        if len(ratio):
-            over = self.over[index[ratio]]
-            below = np.asarray(over.multiply(x[ratio]).sum(axis=1)).ravel()
-            share = np.abs(value[ratio]) / np.abs(below) ** 2
-            lower = over.multiply((share * np.conj(below) / np.abs(below))[:, None])
-            seed[:, ratio] = seed[:, ratio] / np.abs(below) - np.asarray(lower.todense()).T
-        return seed
+        below = np.where(self._is_ratio[index], _along(over, state_pu, interval), 1.0)
+        power, length = np.flatnonzero(is_power), np.abs(below)
+        seed = sparse.diags_array(through / length) @ rows
+        of_voltage = (np.conj(unit[power] * z[power]) / length[power], (power, at[power]))
+        seed = seed + sparse.csr_array(of_voltage, shape=seed.shape)
+        lower = np.abs(value) / length**2 * np.conj(below) / length
+        return sparse.csr_array(seed - sparse.diags_array(lower) @ over)
 
     def curvature(self, x: ComplexArray, tangent: ComplexArray, index: IntArray, weight: FloatArray) -> FloatArray:
         """``sum weight D2|.|[dV_c, dV_d]`` over the magnitudes `index` at a state (n + s,), (i, i)."""
@@ -239,3 +283,25 @@ class Magnitudes:
         total += across.T @ (across * (scale[:, None] / size))
         bilinear = (np.where(is_power, np.conj(unit) * scale[:, None], 0.0) * d_here).T @ np.conj(dz)
         return np.asarray(total + (bilinear + bilinear.T).real)
+
+    def curvature_at(self, x: ComplexArray, index: int, weight: float) -> tuple[IntArray, FloatArray]:
+        """Second derivatives of one weighted magnitude at a state (n + s,) by the k entries of it that it depends on.
+
+        Which, and (2k, 2k) by their real before their imaginary parts.
+        """
+        own = slice(index, index + 1)
+        at = self.at[own]
+        place = np.unique(np.concatenate([self.rows[own].indices, self.over[own].indices, at[at >= 0]]))
+        part = Magnitudes(
+            self.rows[own][:, place], np.where(at >= 0, np.searchsorted(place, at), -1), self.over[own][:, place]
+        )
+        every = np.eye(len(place))
+        tangent = np.hstack([every, 1j * every])
+        return place, part.curvature(x[place], tangent, np.array([0]), np.array([weight]))
+
+
+def _along(rows: sparse.csr_array, state_pu: ComplexArray, interval: IntArray) -> ComplexArray:
+    """(c,) Row j of `rows` (c, n + s) times the state of ``interval[j]``."""
+    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    entries = rows.data * state_pu[interval[row], rows.indices]
+    return np.asarray(sparse.csr_array((entries, rows.indices, rows.indptr), shape=rows.shape).sum(axis=1)).ravel()

@@ -12,7 +12,8 @@ from servicecases import SERVICE_CASES
 from dlmp import MarketCase, Settings, clear
 from dlmp.formulation.ac_tangent import AcTangent
 from dlmp.formulation.market_lp import build_market_lp
-from dlmp.newton import ActiveSet, Multipliers, Optimum, _Search, newton_finish
+from dlmp.newton import Optimum, _Search, newton_finish
+from dlmp.optimality import ActiveSet, Multipliers
 from dlmp.products.energy import SUPPLY_LESS_DEMAND
 from dlmp.products.services import CALLS_LAST
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC

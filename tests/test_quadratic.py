@@ -10,11 +10,13 @@ from test_reactive import REACTIVE_CASES
 from test_sloped_bids import SLOPED_CASES
 
 from dlmp import clear
+from dlmp.curvature import Curvature
 from dlmp.formulation.ac_tangent import AcTangent
 from dlmp.formulation.interface import Weights
 from dlmp.formulation.market_lp import build_market_lp
 from dlmp.holding import Held
-from dlmp.quadratic import Curvature, Effort, QuadraticModel
+from dlmp.networkmodel import ReducedNetwork
+from dlmp.quadratic import Effort, QuadraticModel
 from dlmp.solve import AT_LOWER, BASIC
 from dlmp.timing import PhaseClock
 
@@ -32,7 +34,8 @@ def whole_model(market, formulation, x, point, weights) -> QuadraticModel:
     curvature.likely = curvature.movable
     nothing, row = np.zeros(len(x), bool), np.zeros(len(market.row_lower))
     held = Held(nothing, nothing, nothing, np.full(len(x), BASIC, dtype=np.int8), row.astype(np.int8), row)
-    return QuadraticModel(market, formulation, x, point, weights, held, curvature, Effort(), PhaseClock())
+    network = ReducedNetwork(market, x, point, weights, curvature)
+    return QuadraticModel(market, formulation, x, point, weights, held, network, Effort(), PhaseClock())
 
 
 @pytest.mark.parametrize("name", ["undervoltage_reactive_33", "interior_33", "congestion_power_33", "import_cap_33"])

@@ -185,7 +185,7 @@ def test_adjoint_gradients_are_what_tangents_say(formulation: AcTangent, point: 
         by_port = point.limit_gradients(every, chosen, np.arange(len(PORTS)))
         for part, is_reactive in ((0, False), (1, True)):
             tangent = sensitivity.tangent(interval, share, np.full(share.shape[0], is_reactive))
-            forward = (seed.T @ tangent).real
+            forward = (seed @ tangent).real
             np.testing.assert_allclose(by_port[:, part] @ share.T, forward, rtol=0, atol=1e-9)
 
 

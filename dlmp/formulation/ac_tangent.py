@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from dlmp.formulation.ac_states import SEED_COLUMNS, AcLagrangian, AcStates
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Limits, Weights
 from dlmp.network.model import PHASES, ComplexArray, FloatArray, IntArray, Network, UnbalancedNetwork
 from dlmp.nodal import NodalEquations
@@ -20,8 +21,6 @@ from dlmp.powerflow import PowerFlow
 from dlmp.sensitivity import ImportedPower, Magnitudes, Sensitivity
 from dlmp.units import BASE_KVA
 
-SEED_COLUMNS = 512
-"""Adjoints solved at a time: bounds the memory of dense right-hand sides."""
 ONE_CURRENT = 1e-12
 """Currents at both ends of a conductor are in a fixed ratio when they differ from it by less than this, relative."""
 ONE_RATING = 1e-9
@@ -133,7 +132,7 @@ class AcPoint:
         for start in range(0, len(limit), SEED_COLUMNS):
             part = slice(start, start + SEED_COLUMNS)
             seed = self.formulation.magnitudes.seed(state_pu, interval[part], limit[part])
-            adjoint = self.sensitivity.adjoint(interval[part], seed)
+            adjoint = self.sensitivity.adjoint(interval[part], seed.toarray().T)
             blocks.append(self.sensitivity.gradient(interval[part], adjoint, ports))
         return np.concatenate(blocks)
 
@@ -144,7 +143,7 @@ class AcPoint:
         for start in range(0, len(new), SEED_COLUMNS):
             part = np.array(new[start : start + SEED_COLUMNS])
             seed = self.formulation.magnitudes.seed(self.state_pu, interval[part], limit[part])
-            adjoint = self.sensitivity.adjoint(interval[part], seed)
+            adjoint = self.sensitivity.adjoint(interval[part], seed.toarray().T)
             self._limit_adjoints.update({keys[index]: adjoint[:, place] for place, index in enumerate(part)})
         blocks = [np.zeros((0, 2, len(ports)))]
         for start in range(0, len(keys), SEED_COLUMNS):
@@ -155,15 +154,10 @@ class AcPoint:
 
     def _weighted_adjoint(self, weights: sparse.csr_array) -> ComplexArray:
         """(l, t) Adjoint of the weighted sum of each interval's limits."""
-        entries = weights.tocoo()
-        seed = np.zeros(self.state_pu.T.shape, dtype=complex)
-        for start in range(0, entries.nnz, SEED_COLUMNS):
-            part = slice(start, start + SEED_COLUMNS)
-            columns = self.formulation.magnitudes.seed(self.state_pu, entries.row[part], entries.col[part])
-            np.add.at(seed.T, entries.row[part], (columns * entries.data[part]).T)
         weighed = np.flatnonzero(np.diff(weights.indptr))
+        seed = self.state_equations.weighted_seed(weights)[weighed].toarray()
         adjoint = np.zeros((len(self.formulation.flow.unknown), len(self.state_pu)), dtype=complex)
-        adjoint[:, weighed] = self.sensitivity.adjoint(weighed, seed[:, weighed])
+        adjoint[:, weighed] = self.sensitivity.adjoint(weighed, seed.T)
         return adjoint
 
     def weighted_limit_gradient(self, weights: sparse.csr_array, ports: IntArray) -> FloatArray:
@@ -172,50 +166,19 @@ class AcPoint:
             return np.zeros((len(self.state_pu), 2, len(ports)))
         return self.sensitivity.gradient(np.arange(len(self.state_pu)), self._weighted_adjoint(weights), ports)
 
-    def lagrangian(self, weights: Weights) -> "AcLagrangian":
+    @cached_property
+    def state_equations(self) -> AcStates:
+        """The equations of the states."""
+        own = self.formulation
+        return AcStates(self.sensitivity, own.imported, own.magnitudes, own.is_held, own.steepness)
+
+    def lagrangian(self, weights: Weights) -> AcLagrangian:
         """Give access to derivatives of ``import_p P0 + import_q Q0 - sum limits g``."""
         bought = np.flatnonzero((weights.import_p != 0) | (weights.import_q != 0))
         real, reactive = self._import_adjoints(bought)
         adjoint = -self._weighted_adjoint(weights.limits)
         adjoint[:, bought] += real * weights.import_p[bought] + reactive * weights.import_q[bought]
-        return AcLagrangian(self, adjoint, weights.import_p + 1j * weights.import_q, weights.limits)
-
-
-@dataclass(frozen=True, eq=False)
-class AcLagrangian:
-    """Derivatives of a weighted sum of import and limits; `adjoint` is (l, t)."""
-
-    point: AcPoint
-    adjoint: ComplexArray
-    import_weights: ComplexArray
-    limit_weights: sparse.csr_array
-
-    def gradient(self, ports: IntArray) -> FloatArray:
-        """By real and reactive injection at `ports`, (t, 2, ports) [currency/MWh]."""
-        point = self.point
-        gradient = point.sensitivity.gradient(np.arange(len(point.state_pu)), self.adjoint, ports)
-        held = np.flatnonzero(point.formulation.is_held[ports])
-        gradient[:, 0, held], gradient[:, 1, held] = (
-            -self.import_weights.real[:, None],
-            -self.import_weights.imag[:, None],
-        )
-        return gradient
-
-    def hessians(self, intervals: IntArray, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
-        """By real or `reactive` injections with `share` (i, p) at each port, (k, i, i) [currency/MWh/pu].
-
-        On a large network the voltages move as they do in the mean of all intervals: nearly the same, and by far
-        less work.
-        """
-        sensitivity, magnitudes = self.point.sensitivity, self.point.formulation.magnitudes
-        common = sensitivity.common_tangent(share, reactive) if sensitivity.flow.is_large else None
-        blocks = np.zeros((len(intervals), len(reactive), len(reactive)))
-        for block, interval in zip(blocks, intervals.tolist(), strict=True):
-            tangent = sensitivity.tangent(interval, share, reactive) if common is None else common
-            curved = sensitivity.injection_curvature(interval, self.adjoint[:, interval], tangent, share, reactive)
-            row = self.limit_weights[[interval]]
-            block[:] = curved - magnitudes.curvature(self.point.state_pu[interval], tangent, row.indices, row.data)
-        return blocks
+        return AcLagrangian(self.state_equations, adjoint, weights.import_p + 1j * weights.import_q, weights.limits)
 
 
 class AcTangent:
@@ -249,6 +212,7 @@ class AcTangent:
             over=self._by_state([quantity.over for quantity, _ in blocks]),
         )
         self.limits = Limits.joined([limits for _, limits in blocks])
+        self.steepness = np.full(len(self.limits), np.nan)
 
     def _by_state(self, blocks: list[sparse.csr_array]) -> sparse.csr_array:
         """Rows over the whole state, of blocks of which some are over the voltages alone."""

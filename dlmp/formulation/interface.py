@@ -178,6 +178,48 @@ class OperatingPoint(Protocol):
         """Give access to derivatives of ``import_p P0 + import_q Q0 - sum limits g``."""
         ...
 
+    @property
+    def state_equations(self) -> "NetworkStates | None":
+        """The states' equations; None where a formulation has none."""
+        ...
+
+
+class NetworkStates(Protocol):
+    """The equations of states, for programmes that have their unknowns as columns.
+
+    Injections at ports count as (2 * ports,), real before reactive.
+    """
+
+    @property
+    def size(self) -> int:
+        """Real unknowns of a state."""
+        ...
+
+    @property
+    def loss_curvature(self) -> sparse.csr_array:
+        """(size, size) Second derivatives of the network's losses, positive semidefinite."""
+        ...
+
+    def equations(self, state: int, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """``J dx = B ds`` of one state: `J` (size, size), and `B` (size, 2 * ports)."""
+        ...
+
+    def import_rows(self, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Real and reactive import by unknowns, (2, size), and by injections at `ports`, (2, 2 * ports)."""
+        ...
+
+    def limit_rows(self, state: IntArray, limit: IntArray) -> sparse.csr_array:
+        """Limited quantities ``limit[i]`` in ``state[i]`` by unknowns, (i, size)."""
+        ...
+
+    def steepest(self, limit: IntArray) -> FloatArray:
+        """(i,) By how much one pu of injection moves each `limit` at most, about."""
+        ...
+
+    def lagrangian(self, weights: Weights) -> "StatesLagrangian":
+        """Give access to derivatives of ``import_p P0 + import_q Q0 - sum limits g``."""
+        ...
+
 
 class Lagrangian(Protocol):
     """Derivatives of a weighted sum of import and limits."""
@@ -188,6 +230,14 @@ class Lagrangian(Protocol):
 
     def hessians(self, intervals: IntArray, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
         """By real or `reactive` injections with `share` (i, p) at each port, (k, i, i) [currency/MWh/pu]."""
+        ...
+
+
+class StatesLagrangian(Lagrangian, Protocol):
+    """One that knows the states' unknowns, too."""
+
+    def curvature(self, state: int, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Of one state by its unknowns, (size, size), and by injections at `ports` and unknowns, (2 * ports, size)."""
         ...
 
 

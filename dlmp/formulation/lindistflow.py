@@ -224,6 +224,10 @@ class LinearPoint:
         """Gradient of the weighted sum of each interval's limits, (t, 2, ports)."""
         return self.formulation.gradients(sparse.csr_array(weights @ self.formulation.limit_rows), ports)
 
+    @property
+    def state_equations(self) -> None:
+        """None: what is linear needs no finish of many injections."""
+
     def lagrangian(self, weights: Weights) -> "LinearLagrangian":
         """Give access to derivatives of ``import_p P0 + import_q Q0 - sum limits g``."""
         return LinearLagrangian(self, weights)

@@ -30,7 +30,7 @@ NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
 ROUNDING_PU = 1e-12
 """A sum that differs by less from its parts differs by rounding."""
-OF_ROWS = ("matrix", "by_column", "network_columns", "ports", "_share_of_ports", "state_interval")
+OF_ROWS = ("matrix", "by_column", "network_columns", "ports", "share_of_ports", "state_interval")
 """What a market has worked out that neither bounds nor costs enter."""
 VARIABLES = [*STORE_VARIABLES, "award", "block", "q_award", "p", "q", *IMPORT_VARIABLES, *SERVICE_VARIABLES]
 """In the order of the columns: what couples intervals comes first, which keeps the stages of their programme narrow."""
@@ -241,12 +241,13 @@ class MarketLp:
         return np.unique(self.case.resources.share.indices).astype(np.int64)
 
     @cached_property
-    def _share_of_ports(self) -> sparse.csr_array:
+    def share_of_ports(self) -> sparse.csr_array:
+        """(ports, r) Share of every resource at each of `ports`."""
         return sparse.csr_array(self.case.resources.share[:, self.ports].T)
 
     def spread(self, gradient: FloatArray) -> FloatArray:
         """Spread gradients by `ports` (i, 2, ports) over resources (i, 2, r)."""
-        rows = gradient.reshape(2 * len(gradient), gradient.shape[2]) @ self._share_of_ports
+        rows = gradient.reshape(2 * len(gradient), gradient.shape[2]) @ self.share_of_ports
         return np.asarray(rows).reshape(*gradient.shape[:2], len(self.case.resources))
 
     def along_columns(self, gradient: FloatArray) -> FloatArray:

@@ -1,0 +1,165 @@
+"""The AC network with the unknowns of its states as columns, and the second derivatives of its Lagrangian.
+
+A gradient by all injections is dense and costs a solve; the same row over the voltages has a handful of entries.
+Where very many injections are free, programmes over injections *and* voltages are far cheaper: their matrices are as
+sparse as the network.  A state of complex unknowns (u,) counts as (2u,) real ones, real before imaginary parts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from dlmp.formulation.interface import Weights
+from dlmp.network.model import ComplexArray, FloatArray, IntArray
+from dlmp.sensitivity import ImportedPower, Magnitudes, Sensitivity
+
+SEED_COLUMNS = 512
+"""Adjoints solved at a time: bounds the memory of dense right-hand sides."""
+
+
+@dataclass(frozen=True, eq=False)
+class AcStates:
+    """Equations and rows of solved states; see `dlmp.formulation.interface.NetworkStates`.
+
+    Parameters
+    ----------
+    sensitivity
+        The states.
+    imported, magnitudes
+        What is counted and what is limited.
+    is_held
+        (p,) True for the ports at a source: what is injected there comes off the import.
+    steepness
+        (k,) What `steepest` has found of each limit, kept from one point to the next; NaN where it was not asked.
+    """
+
+    sensitivity: Sensitivity
+    imported: ImportedPower
+    magnitudes: Magnitudes
+    is_held: npt.NDArray[np.bool_]
+    steepness: FloatArray
+
+    @property
+    def size(self) -> int:
+        """Real unknowns of a state."""
+        return 2 * len(self.sensitivity.flow.unknown)
+
+    @property
+    def loss_curvature(self) -> sparse.csr_array:
+        """(size, size) Second derivatives of the network's losses."""
+        return self.sensitivity.flow.loss_curvature
+
+    def equations(self, state: int, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """``J dx = B ds`` of one state: `J` (size, size), and `B` (size, 2 * ports)."""
+        return self.sensitivity.equations(state, ports)
+
+    def import_rows(self, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Real and reactive import by unknowns, (2, size), and by injections at `ports`, (2, 2 * ports)."""
+        taken = sparse.csr_array(-self.is_held[ports][None].astype(float))
+        by_injection = sparse.csr_array(sparse.block_diag([taken, taken]))
+        return self._by_unknown(sparse.csr_array(np.stack(self.imported.seed()))), by_injection
+
+    def limit_rows(self, state: IntArray, limit: IntArray) -> sparse.csr_array:
+        """Limited quantities ``limit[i]`` in ``state[i]`` by unknowns, (i, size)."""
+        return self._by_unknown(self.magnitudes.seed(self.sensitivity.state_pu, state, limit))
+
+    def steepest(self, limit: IntArray) -> FloatArray:
+        """(i,) By how much one pu of injection moves each `limit` at most, about: as in the first state asked of."""
+        flow, state_pu = self.sensitivity.flow, self.sensitivity.state_pu
+        new = np.unique(limit[np.isnan(self.steepness[limit])])
+        for start in range(0, len(new), SEED_COLUMNS):
+            part = new[start : start + SEED_COLUMNS]
+            seed = self.magnitudes.seed(state_pu, np.zeros(len(part), dtype=np.int64), part).toarray().T
+            adjoint = flow.reference.solve(seed[flow.unknown], transposed=True)
+            by_port = np.abs(flow.ports.of_nodes(adjoint) / self.sensitivity.port_v[0, flow.port][:, None])
+            self.steepness[part] = by_port.max(axis=0, initial=0.0)
+        return self.steepness[limit]
+
+    def _by_unknown(self, seed: sparse.csr_array) -> sparse.csr_array:
+        """``Re(g^T dV)`` of seeds (c, n + s), over the real unknowns."""
+        own = seed[:, self.sensitivity.flow.unknown]
+        return sparse.csr_array(sparse.hstack([own.real, -own.imag]))
+
+    def weighted_seed(self, weights: sparse.csr_array) -> sparse.csr_array:
+        """(t, n + s) Seed of the weighted sum of each state's limits."""
+        entries = weights.tocoo()
+        seeds = self.magnitudes.seed(self.sensitivity.state_pu, entries.row, entries.col)
+        place = (entries.data, (entries.row, np.arange(entries.nnz)))
+        return sparse.csr_array(sparse.csr_array(place, shape=(weights.shape[0], entries.nnz)) @ seeds)
+
+    def lagrangian(self, weights: Weights) -> "AcLagrangian":
+        """Derivatives of ``import_p P0 + import_q Q0 - sum limits g``, with one adjoint for each state that weighs."""
+        real, reactive = self.imported.seed()
+        bought = np.outer(weights.import_p, real) + np.outer(weights.import_q, reactive)
+        seed = bought - self.weighted_seed(weights.limits).toarray()
+        weighs = np.flatnonzero(seed.any(axis=1))
+        adjoint = np.zeros((len(self.sensitivity.flow.unknown), len(seed)), dtype=complex)
+        adjoint[:, weighs] = self.sensitivity.adjoint(weighs, seed[weighs].T)
+        return AcLagrangian(self, adjoint, weights.import_p + 1j * weights.import_q, weights.limits)
+
+
+@dataclass(frozen=True, eq=False)
+class AcLagrangian:
+    """Derivatives of a weighted sum of import and limits; `adjoint` is (u, t)."""
+
+    states: AcStates
+    adjoint: ComplexArray
+    import_weights: ComplexArray
+    limit_weights: sparse.csr_array
+
+    def gradient(self, ports: IntArray) -> FloatArray:
+        """By real and reactive injection at `ports`, (t, 2, ports) [currency/MWh]."""
+        gradient = self.states.sensitivity.gradient(np.arange(self.adjoint.shape[1]), self.adjoint, ports)
+        held = np.flatnonzero(self.states.is_held[ports])
+        gradient[:, 0, held], gradient[:, 1, held] = (
+            -self.import_weights.real[:, None],
+            -self.import_weights.imag[:, None],
+        )
+        return gradient
+
+    def hessians(self, intervals: IntArray, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> FloatArray:
+        """By real or `reactive` injections with `share` (i, p) at each port, (k, i, i) [currency/MWh/pu].
+
+        On a large network the voltages move as they do in the mean of all intervals: nearly the same, and by far
+        less work.
+        """
+        sensitivity, magnitudes = self.states.sensitivity, self.states.magnitudes
+        common = sensitivity.common_tangent(share, reactive) if sensitivity.flow.is_large else None
+        blocks = np.zeros((len(intervals), len(reactive), len(reactive)))
+        for block, interval in zip(blocks, intervals.tolist(), strict=True):
+            tangent = sensitivity.tangent(interval, share, reactive) if common is None else common
+            curved = sensitivity.injection_curvature(interval, self.adjoint[:, interval], tangent, share, reactive)
+            row = self.limit_weights[[interval]]
+            block[:] = curved - magnitudes.curvature(sensitivity.state_pu[interval], tangent, row.indices, row.data)
+        return blocks
+
+    def curvature(self, state: int, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Of one state by its unknowns, (size, size), and by injections at `ports` and unknowns, (2 * ports, size).
+
+        A multiple of the equations is added that makes them those of losses: nothing changes where the equations hold,
+        and the first is positive definite but for what is far smaller.
+        """
+        sensitivity, magnitudes = self.states.sensitivity, self.states.magnitudes
+        by_unknowns, by_injection = sensitivity.curvature(state, self.adjoint[:, state], ports)
+        jacobian, injected = self.states.equations(state, ports)
+        price = max(float(np.median(np.abs(self.adjoint[:, state]))), 1.0)
+        paired = price * sparse.diags_array(sensitivity.flow.sign_of_losses)
+        lost = paired @ jacobian
+        by_unknowns, by_injection = by_unknowns + lost + lost.T, by_injection - injected.T @ paired
+        flow, x = sensitivity.flow, sensitivity.state_pu[state]
+        position = np.full(flow.size, -1)
+        position[flow.unknown] = np.arange(len(flow.unknown))
+        row = self.limit_weights[[state]]
+        value, down, right = [np.zeros(0)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        for limit, weight in zip(row.indices.tolist(), row.data.tolist(), strict=True):
+            place, block = magnitudes.curvature_at(x, limit, weight)
+            inner = np.flatnonzero(np.tile(position[place] >= 0, 2))  # voltages at sources do not move
+            own = np.concatenate([position[place], position[place] + len(flow.unknown)])[inner]
+            value.append(block[np.ix_(inner, inner)].ravel())
+            down.append(np.repeat(own, len(own)))
+            right.append(np.tile(own, len(own)))
+        places = np.concatenate(down), np.concatenate(right)
+        bent = sparse.csr_array((np.concatenate(value), places), shape=by_unknowns.shape)
+        return sparse.csr_array(by_unknowns - bent), by_injection

@@ -1,0 +1,77 @@
+"""The unknowns of network states as columns behind those of the market."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+
+from dlmp.formulation.interface import NetworkStates, OperatingPoint
+from dlmp.formulation.market_lp import MarketLp
+from dlmp.network.model import IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class StateColumns:
+    """Rows of a network over some columns of the market, and then the unknowns of the states of some intervals.
+
+    Parameters
+    ----------
+    market, point
+        The market, and the states that the unknowns are changes of.
+    """
+
+    market: MarketLp
+    point: OperatingPoint
+
+    @cached_property
+    def states(self) -> NetworkStates:
+        """The states' equations."""
+        states = self.point.state_equations
+        assert states is not None, "asked of a formulation without states"
+        return states
+
+    def states_of(self, group: IntArray) -> IntArray:
+        """States of a `group` of intervals, those as scheduled first."""
+        return np.flatnonzero(np.isin(self.market.state_interval, group))
+
+    def injections(self, state: int, columns: IntArray) -> sparse.csr_array:
+        """(2 * ports, i) Injections in a state by `columns`."""
+        market, count = self.market, 2 * len(self.market.case.resources)
+        by_column = market.by_column[state * count : (state + 1) * count][:, columns]
+        return sparse.csr_array(self._share_twice @ by_column)
+
+    @cached_property
+    def _share_twice(self) -> sparse.csr_array:
+        share = self.market.share_of_ports
+        return sparse.csr_array(sparse.block_diag([share, share]))
+
+    def widened(self, rows: sparse.csr_array, states: int) -> sparse.csr_array:
+        """`rows` of the market over the unknowns of so many states, too."""
+        empty = sparse.csr_array((rows.shape[0], states * self.states.size))
+        return sparse.csr_array(sparse.hstack([rows, empty]))
+
+    def equations(self, group: IntArray, columns: IntArray) -> sparse.csr_array:
+        """``J dv - B dx = 0`` of every state of a `group`."""
+        parts = []
+        for state in self.states_of(group).tolist():
+            jacobian, by_injection = self.states.equations(state, self.market.ports)
+            parts.append((jacobian, -(by_injection @ self.injections(state, columns))))
+        by_column = sparse.vstack([part for _, part in parts])
+        return sparse.csr_array(sparse.hstack([by_column, sparse.block_diag([own for own, _ in parts])]))
+
+    def rows(self, group: IntArray, columns: IntArray, state: IntArray, limit: IntArray) -> sparse.csr_array:
+        """``P0 - f`` of every interval of the `group`, ``Q0 - f`` likewise, and limits ``limit[i]`` in ``state[i]``."""
+        market, states = self.market, self.states_of(group)
+        by_unknown, by_injection = self.states.import_rows(market.ports)
+        parts = []
+        for part, name in enumerate(("import_p", "import_q")):
+            own = sparse.csr_array((market.block(name)[group] == columns).astype(float))
+            held = sparse.vstack([by_injection[[part]] @ self.injections(t, columns) for t in group.tolist()])
+            moved = sparse.kron(sparse.eye_array(len(group), len(states)), by_unknown[[part]])
+            parts.append(sparse.hstack([own - held, -moved]))
+        place = np.searchsorted(states, state)
+        limits = sparse.coo_array(self.states.limit_rows(state, limit))
+        at = limits.row, len(columns) + place[limits.row] * self.states.size + limits.col
+        shape = (len(state), len(columns) + len(states) * self.states.size)
+        return sparse.csr_array(sparse.vstack([*parts, sparse.csr_array((limits.data, at), shape=shape)]))
