@@ -10,18 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.sparse.linalg import SuperLU, splu
+from scipy.sparse.linalg import splu
 
 from dlmp.curvature import Curvature
 from dlmp.formulation.interface import Weights
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.optimality import PROXIMAL, Conditions, is_convex
+from dlmp.powerflow import SPARSE_FACTORS
 from dlmp.reducedconditions import ReducedConditions
 from dlmp.stateprogramme import StateColumns
 
-REFINEMENTS = 6
-SMALL_REST = 1e-10
-"""What a solve may leave over, relative to the largest term of the right-hand side."""
 SCALINGS = 3
 
 
@@ -119,63 +117,46 @@ class _System:
     free: int
 
     def solve(self, right: FloatArray) -> FloatArray | None:
-        """Change of the free columns and of the rows' multipliers, these with their sign turned; None if singular."""
+        """Change of the free columns and of the rows' multipliers, these with their sign turned; None if singular.
+
+        The equations stand before the conditions of the unknowns: the diagonal then has the network's own blocks, ``J``
+        and its transpose, and a fill-reducing order of a symmetric pattern fits.
+        """
         whole, scale = self._scaled()
-        unknowns, equations = self.hessian.shape[0] - self.free, self.equations.shape[0]
-        parts = [right[: self.free], np.zeros(unknowns), right[self.free :], np.zeros(equations)]
-        scaled = scale * np.concatenate(parts)
-        factors = self._factors(whole, is_symmetric=True)
-        change = None if factors is None else _refined(factors, whole, scaled)
-        if change is None:
-            factors = self._factors(whole, is_symmetric=False)
-            if factors is None:
-                return None
-            change = factors.solve(scaled)
-            change += factors.solve(scaled - whole @ change)  # what the damping has left over
-        change, width = scale * change, self.hessian.shape[0]
-        return np.concatenate([change[: self.free], change[width : width + self.rows.shape[0]]])
+        width, free, count = self.hessian.shape[0], self.free, self.rows.shape[0]
+        own, unknowns = np.arange(free), np.arange(free, width)
+        rows, equations = np.arange(width, width + count), np.arange(width + count, len(scale))
+        down, across = np.r_[own, equations, unknowns, rows], np.r_[own, unknowns, equations, rows]
+        damping = np.zeros(len(scale))
+        damping[own], damping[rows] = PROXIMAL, -PROXIMAL
+        damped = sparse.csc_array(sparse.csr_array(whole + sparse.diags_array(damping))[down][:, across])
+        try:
+            factors = splu(damped, **SPARSE_FACTORS)
+        except RuntimeError:
+            return None
+        wanted, change = np.zeros(len(scale)), np.zeros(len(scale))
+        wanted[own], wanted[rows] = right[:free], right[free:]
+        wanted *= scale
+        for _ in range(2):  # the second time for what the damping has left over
+            change[across] += factors.solve((wanted - whole @ change)[down])
+        change *= scale
+        return np.concatenate([change[own], change[rows]])
 
     def is_convex(self) -> bool:
         """True when nothing curves downwards where rows and equations stand still."""
         whole, _ = self._scaled()
         width = self.hessian.shape[0]
-        return is_convex(whole[:width, :width], whole[width:, :width])
+        return is_convex(sparse.csc_array(whole[:width, :width]), sparse.csc_array(whole[width:, :width]))
 
-    def _scaled(self) -> tuple[sparse.csc_array, FloatArray]:
+    def _scaled(self) -> tuple[sparse.csr_array, FloatArray]:
         """The symmetric system with rows and columns of like size, and their (m,) scale."""
         rows = sparse.vstack([self.rows, self.equations])
         whole = sparse.csr_array(sparse.block_array([[self.hessian, rows.T], [rows, None]]))
-        scale = np.ones(whole.shape[0])
+        row, column = np.repeat(np.arange(whole.shape[0]), np.diff(whole.indptr)), whole.indices
+        size, scale = np.abs(whole.data), np.ones(whole.shape[0])
         for _ in range(SCALINGS):
-            own = sparse.diags_array(scale)
-            largest = abs(own @ whole @ own).max(axis=1).toarray().ravel()
+            largest = np.zeros(len(scale))
+            np.maximum.at(largest, row, size * scale[row] * scale[column])
             scale /= np.sqrt(np.where(largest > 0, largest, 1.0))
-        own = sparse.diags_array(scale)
-        return sparse.csc_array(own @ whole @ own), scale
-
-    def _factors(self, whole: sparse.csc_array, *, is_symmetric: bool) -> SuperLU | None:
-        """Factors with damping; symmetric ones, of half the work, are without row exchanges."""
-        width, count = self.hessian.shape[0], self.rows.shape[0]
-        damping = np.zeros(whole.shape[0])
-        damping[: self.free], damping[width : width + count] = PROXIMAL, -PROXIMAL
-        damped = sparse.csc_array(whole + sparse.diags_array(damping))
-        try:
-            if is_symmetric:
-                return splu(damped, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-            return splu(damped)
-        except RuntimeError:
-            return None
-
-
-def _refined(factors: SuperLU, whole: sparse.csc_array, right: FloatArray) -> FloatArray | None:
-    """Solve again for what is left over; None when that does not come to an end."""
-    found, size = np.zeros(len(right)), np.abs(right).max(initial=0.0)
-    rest = right
-    for _ in range(REFINEMENTS):
-        found = found + factors.solve(rest)
-        rest = right - whole @ found
-        if not np.isfinite(rest).all():
-            return None
-        if np.abs(rest).max(initial=0.0) <= SMALL_REST * size:
-            return found
-    return None
+        whole.data *= scale[row] * scale[column]
+        return whole, scale
