@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import ThreadpoolController
 
+from dlmp.apart import can_stand_apart, dispatch_apart
 from dlmp.blockchoice import dispatch_with_blocks
 from dlmp.calls import called_kva
 from dlmp.certificate import Certificate, certify
@@ -366,6 +367,7 @@ def clear(
     settings: Settings | None = None,
     progress: Callable[[PassReport], None] | None = None,
     start: Clearing | None = None,
+    workers: int = 1,
 ) -> Clearing:
     """Find the least-cost dispatch of `case` that the network can carry, and its nodal prices.
 
@@ -381,6 +383,10 @@ def clear(
         An earlier clearing to begin with: quicker where the `case` is that one's but for prices, quantities of the
         same segments, and loads, for intervals without a change are solved already.  The result is the same, but for
         which local optimum is found at negative prices.  Default: begin anew, as where nothing of `start` fits.
+    workers
+        Processes among which intervals are divided that nothing couples: neither stores, ramps, blocks nor calls that
+        last.  Worth its while on large feeders.  `progress` is then called at the end.  In a script the call must
+        stand below ``if __name__ == "__main__":``, as Python's multiprocessing asks.  Default: this one.
 
     Returns
     -------
@@ -399,7 +405,7 @@ def clear(
     """
     with _threads().limit(limits=1, user_api="blas"):
         # Matrices are small: BLAS threads cost more than they bring (measured: three times slower).
-        return _clear(case, settings or Settings(), progress, start)
+        return _clear(case, settings or Settings(), progress, start, workers)
 
 
 @cache
@@ -412,6 +418,7 @@ def _clear(
     settings: Settings,
     progress: Callable[[PassReport], None] | None,
     start: Clearing | None,
+    workers: int,
 ) -> Clearing:
     clock = PhaseClock()
     with clock.phase("build"):
@@ -423,7 +430,7 @@ def _clear(
     while True:
         with clock.phase("build"):
             formulation = _formulation(case, settings, market, found)
-        last, found = found, _dispatch(market, formulation, settings, clock, progress, found)
+        last, found = found, _dispatch(market, formulation, settings, clock, progress, found, workers)
         if not found.converged:
             break
         with clock.phase("power_flow"):
@@ -501,8 +508,16 @@ def _dispatch(
     clock: PhaseClock,
     progress: Callable[[PassReport], None] | None,
     start: Dispatch | None,
+    workers: int,
 ) -> Dispatch:
     """Dispatch `market` with its stores going one way at a time and its blocks chosen, beginning at `start`."""
+    if workers > 1 and start is None and can_stand_apart(market):
+        found = dispatch_apart(market, formulation, settings, clock, workers)
+        if found is not None:
+            if progress is not None:
+                for report in found.reports:
+                    progress(report)
+            return found
 
     def one_way(own: MarketLp) -> Dispatch:
         return dispatch_one_way(own, formulation, settings, clock, progress, start)

@@ -1,7 +1,7 @@
 """A market case: network, horizon, substation prices, load, resources and bids."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from dlmp.reactive import NO_REACTIVE_BIDS, REACTIVE_PROFILES, ReactiveBids, che
 from dlmp.services import (
     NO_OFFERS,
     NO_REQUIREMENTS,
+    OFFER_PROFILES,
     Requirements,
     ServiceOffers,
     check_service_shapes,
@@ -215,6 +216,26 @@ class MarketCase:
         ports = self.network.port_count
         law_kva = self.load_p_kw[:, ports:] + 1j * self.load_q_kvar[:, ports:]
         return np.asarray(law_kva / BASE_KVA, dtype=complex)
+
+    def at(self, intervals: slice) -> "MarketCase":
+        """The same case in consecutive `intervals` of it alone."""
+        own = range(self.horizon.intervals)[intervals]
+
+        def part(record: Any, *names: str) -> dict[str, Any]:
+            return {name: getattr(record, name)[intervals] for name in names}
+
+        return replace(
+            self,
+            horizon=replace(self.horizon, start=self.horizon.starts[own.start], intervals=len(own)),
+            substation=self.substation.at(intervals),
+            **part(self, "load_p_kw", "load_q_kvar"),
+            resources=replace(self.resources, **part(self.resources, "p_max_kw")),
+            bids=replace(self.bids, **part(self.bids, *BID_PROFILES)),
+            stores=replace(self.stores, **part(self.stores, *PROFILED)),
+            reactive_bids=replace(self.reactive_bids, **part(self.reactive_bids, *REACTIVE_PROFILES)),
+            service_offers=replace(self.service_offers, **part(self.service_offers, *OFFER_PROFILES)),
+            requirements=replace(self.requirements, **part(self.requirements, "quantity_kw")),
+        )
 
     def is_like(self, other: "MarketCase") -> bool:
         """Whether it differs from another case in name, loads, prices at the substation and what is bid alone.

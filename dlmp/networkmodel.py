@@ -78,9 +78,7 @@ class ReducedNetwork:
 
     begins_soft = False
 
-    def __init__(
-        self, market: MarketLp, x: FloatArray, point: OperatingPoint, weights: Weights, curvature: Curvature
-    ):
+    def __init__(self, market: MarketLp, x: FloatArray, point: OperatingPoint, weights: Weights, curvature: Curvature):
         self.market, self.x, self.point, self.weights, self.curvature = market, x, point, weights, curvature
         self._hessian = sparse.csr_array((len(x), len(x)))
         self.lagrangian = point.lagrangian(weights)

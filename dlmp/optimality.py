@@ -233,5 +233,3 @@ def is_convex(hessian: sparse.csc_array, rows: sparse.csc_array) -> bool:
     except RuntimeError:
         return False
     return bool((factors.perm_r == factors.perm_c).all() and factors.U.diagonal().min(initial=1.0) > 0)
-
-

@@ -76,6 +76,8 @@ class PowerFlow:
         (q,) Ports between free nodes or at one: pairs never stand at a source.
     no_load_pu
         (n + s,) State without any injection [pu].
+    known_tangents
+        Changes of the state by injections, kept for `dlmp.sensitivity.Sensitivity.common_tangent`.
     """
 
     def __init__(self, network: Network, law_pu: ComplexArray | None = None):
@@ -97,6 +99,7 @@ class PowerFlow:
         none = np.zeros(len(self.port), complex)
         self.reference = _Reference(self.pattern, none, none)
         self._has_reference = False
+        self.known_tangents: dict[tuple[bytes, bytes, bool], ComplexArray] = {}
         x = self.reference.solve(-self._feed)
         for _ in range(REFINEMENTS):
             x = x + self.reference.solve(self._imbalance(np.zeros((len(self.port), 1), complex), x))
@@ -441,6 +444,8 @@ class Jacobian:
         factors = self._factors(interval)
         x = _solve_real(factors, right, transposed=transposed)
         rest = self._rest(np.full(right.shape[1], interval), right, x, transposed=transposed)
+        if np.abs(rest).max(initial=0.0) <= LINEAR_TOLERANCE * np.abs(right).max(initial=0.0):
+            return x
         return x + _solve_real(factors, rest, transposed=transposed)
 
 

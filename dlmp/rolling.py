@@ -20,6 +20,7 @@ from dlmp.errors import InfeasibleError, InputError, Problem, Problems
 from dlmp.market import MarketCase, Substation
 from dlmp.network.model import FloatArray
 from dlmp.reactive import REACTIVE_PROFILES, ReactiveBids
+from dlmp.services import OFFER_PROFILES
 from dlmp.settings import Settings
 from dlmp.stores import PROFILED
 from dlmp.uplift import Uplift, as_bid_cost, import_cost, service_payment, uplift
@@ -49,8 +50,6 @@ LASTING_OF_STORES = (
 """Those of stores."""
 LASTING_OF_OFFERS = ("resource", "service", "duration_hours")
 """Those of offers of services."""
-OFFER_PROFILES = ("quantity_kw", "price_usd_per_mw_h")
-"""What offers of services have in each interval."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,23 +223,11 @@ def rest_of(case: MarketCase, first_interval: int, energy_kwh: FloatArray, power
     They begin with (k,) `energy_kwh` in the stores [kWh] and with the resources at (r,) `power_kw` [kW], where their
     ramps start.
     """
-    horizon, first = case.horizon, first_interval
-    start, intervals = horizon.starts[first], horizon.intervals - first
-
-    def rest(record: Any, *names: str) -> dict[str, Any]:
-        return {name: getattr(record, name)[first:] for name in names}
-
+    rest = case.at(slice(first_interval, None))
     return replace(
-        case,
-        horizon=replace(horizon, start=start, intervals=intervals),
-        substation=case.substation.at(slice(first, None)),
-        **rest(case, "load_p_kw", "load_q_kvar"),
-        resources=replace(case.resources, **rest(case.resources, "p_max_kw"), p_initial_kw=power_kw),
-        bids=replace(case.bids, **rest(case.bids, *BID_PROFILES)),
-        stores=replace(case.stores, initial_kwh=energy_kwh, **rest(case.stores, *PROFILED)),
-        reactive_bids=replace(case.reactive_bids, **rest(case.reactive_bids, *REACTIVE_PROFILES)),
-        service_offers=replace(case.service_offers, **rest(case.service_offers, *OFFER_PROFILES)),
-        requirements=replace(case.requirements, **rest(case.requirements, "quantity_kw")),
+        rest,
+        resources=replace(rest.resources, p_initial_kw=power_kw),
+        stores=replace(rest.stores, initial_kwh=energy_kwh),
     )
 
 

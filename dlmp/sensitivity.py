@@ -78,9 +78,22 @@ class Sensitivity:
         return self._full(self.jacobian.solve_nearly(interval, change))
 
     def common_tangent(self, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> ComplexArray:
-        """Voltage change likewise, nearly that of every interval: with the reference Jacobian at the mean voltages."""
-        change = self._current(self.port_v.mean(axis=0), share, reactive)
-        return self._full(self.flow.reference.solve(change))
+        """Voltage change likewise, nearly that of every interval: with the reference Jacobian at the mean voltages.
+
+        Those of the first states that asked: they are kept.
+        """
+        rows = [slice(*share.indptr[row : row + 2]) for row in range(share.shape[0])]
+        keys = [
+            (share.indices[own].tobytes(), share.data[own].tobytes(), bool(part))
+            for own, part in zip(rows, reactive, strict=True)
+        ]
+        known = self.flow.known_tangents
+        new = [index for index, key in enumerate(keys) if key not in known]
+        if new:
+            change = self._current(self.port_v.mean(axis=0), share[new], reactive[new])
+            made = self._full(self.flow.reference.solve(change)).T
+            known.update(zip([keys[index] for index in new], made, strict=True))
+        return np.stack([known[key] for key in keys], axis=1) if keys else np.zeros((self.flow.size, 0), complex)
 
     def _current(self, v: ComplexArray, share: sparse.csr_array, reactive: npt.NDArray[np.bool_]) -> ComplexArray:
         """(u, i) Current into the free nodes per pu of injection at port voltages (p,)."""

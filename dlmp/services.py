@@ -24,6 +24,8 @@ from dlmp.units import LARGEST_PRICE, is_price
 CAPACITY_UP, CAPACITY_DOWN, VAR_UP, VAR_DOWN = "capacity_up", "capacity_down", "var_up", "var_down"
 SERVICES = (CAPACITY_UP, CAPACITY_DOWN, VAR_UP, VAR_DOWN)
 UPWARD, REACTIVE = (CAPACITY_UP, VAR_UP), (VAR_UP, VAR_DOWN)
+OFFER_PROFILES = ("quantity_kw", "price_usd_per_mw_h")
+"""What offers of services have in each interval."""
 ROUNDING = 1e-9
 """Durations that are whole numbers of intervals may be off by as much."""
 

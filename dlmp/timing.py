@@ -1,7 +1,7 @@
 """CPU time by phase of a clearing; a phase inside another takes its time from the outer one."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 PHASES = ("build", "power_flow", "gradients", "solver", "newton", "rules")
@@ -31,6 +31,11 @@ class PhaseClock:
         finally:
             self._charge()
             self._open.pop()
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Charge what another process has used."""
+        for name, used in seconds.items():
+            self.seconds[name] += used
 
     def _charge(self) -> None:
         now = time.process_time()

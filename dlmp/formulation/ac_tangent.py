@@ -154,10 +154,18 @@ class AcPoint:
 
     def _weighted_adjoint(self, weights: sparse.csr_array) -> ComplexArray:
         """(l, t) Adjoint of the weighted sum of each interval's limits."""
-        weighed = np.flatnonzero(np.diff(weights.indptr))
-        seed = self.state_equations.weighted_seed(weights)[weighed].toarray()
         adjoint = np.zeros((len(self.formulation.flow.unknown), len(self.state_pu)), dtype=complex)
-        adjoint[:, weighed] = self.sensitivity.adjoint(weighed, seed.T)
+        unknown = []
+        for interval in np.flatnonzero(np.diff(weights.indptr)).tolist():
+            own = slice(*weights.indptr[interval : interval + 2])
+            keys = [(interval, limit) for limit in weights.indices[own].tolist()]
+            if all(key in self._limit_adjoints for key in keys):
+                adjoint[:, interval] = np.stack([self._limit_adjoints[key] for key in keys], axis=1) @ weights.data[own]
+            else:
+                unknown.append(interval)
+        left = np.array(unknown, dtype=np.int64)
+        seed = self.state_equations.weighted_seed(weights)[left].toarray()
+        adjoint[:, left] = self.sensitivity.adjoint(left, seed.T)
         return adjoint
 
     def weighted_limit_gradient(self, weights: sparse.csr_array, ports: IntArray) -> FloatArray:

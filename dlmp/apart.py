@@ -1,0 +1,212 @@
+"""Intervals that nothing couples, dispatched apart in several processes.
+
+Each process takes some consecutive intervals of the market and sends back where it came to; the network's states are
+found again here, from those dispatches.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from dlmp.dispatch import Dispatch, PassReport, dispatch
+from dlmp.errors import DlmpError, SolverError
+from dlmp.formulation import new_formulation
+from dlmp.formulation.interface import Formulation, Weights
+from dlmp.formulation.market_lp import MarketLp
+from dlmp.formulation.network_rows import NetworkRows
+from dlmp.learned import Learned
+from dlmp.network.model import FloatArray, IntArray
+from dlmp.newton import Optimum
+from dlmp.optimality import ActiveSet, Multipliers
+from dlmp.products.columns import Columns
+from dlmp.settings import Settings
+from dlmp.timing import PhaseClock
+
+OF_STATES = ("import_p", "import_q", "limit")
+"""Multipliers that each network state has of its own."""
+PARTS_PER_WORKER = 3
+"""More parts than workers even out that some hours are harder than others."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Consecutive intervals of a market, and where their states are among all."""
+
+    market: MarketLp
+    states: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class _End:
+    """Where the Newton finish of a part came to: its `Optimum` without the network."""
+
+    x: FloatArray
+    active: ActiveSet
+    multipliers: Multipliers
+    is_open: npt.NDArray[np.bool_]
+    error_usd_per_mwh: float
+    excess: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What became of a part: its `Dispatch` but for the network, whose factors stay in their process."""
+
+    x: FloatArray
+    weights: Weights
+    row_dual: FloatArray
+    converged: bool
+    reports: tuple[PassReport, ...]
+    lp_solves: int
+    error_usd_per_mwh: float
+    excess: FloatArray
+    avoidable: npt.NDArray[np.bool_]
+    end: _End | None
+    seconds: dict[str, float]
+
+
+def can_stand_apart(market: MarketLp) -> bool:
+    """True when what one interval does leaves all others as they are."""
+    case = market.case
+    return market.intervals > 1 and not (market.is_coupled or len(case.blocks) or len(case.stores))
+
+
+def dispatch_apart(
+    market: MarketLp, formulation: Formulation, settings: Settings, clock: PhaseClock, workers: int
+) -> Dispatch | None:
+    """Dispatch the intervals of a market that `can_stand_apart` in so many processes; see `dlmp.dispatch.dispatch`.
+
+    Returns
+    -------
+    The dispatch; None when some part came to an error, which is for a dispatch of the whole market to tell.
+
+    Raises
+    ------
+    SolverError
+        When a process ended before its part was dispatched.
+    """
+    count = min(market.intervals, PARTS_PER_WORKER * workers)
+    ends = np.linspace(0, market.intervals, count + 1).astype(int).tolist()
+    parts = [_part(market, slice(*pair)) for pair in pairwise(ends)]
+    try:
+        with ProcessPoolExecutor(workers, _context()) as pool:
+            results = list(pool.map(_dispatched, [part.market for part in parts], [settings] * count))
+    except BrokenProcessPool as error:
+        remedy = "take fewer workers if memory ran out, and call from below `if __name__ == '__main__':` in a script"
+        raise SolverError(f"a process that dispatched some of the intervals ended early: {remedy}") from error
+    found = [result for result in results if result is not None]
+    if len(found) < count:
+        return None
+    for own in found:
+        clock.add(own.seconds)
+    with clock.phase("power_flow"):
+        return _joined(market, formulation, np.concatenate([part.states for part in parts]), found)
+
+
+def _context() -> BaseContext:
+    """Processes that are forked from a server with the engine loaded; where there is none they load it anew."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _part(market: MarketLp, intervals: slice) -> _Part:
+    columns, called = market.columns, market.called
+    own = np.flatnonzero((called.interval >= intervals.start) & (called.interval < intervals.stop))
+    of_part = called.only(own)
+    part = MarketLp(
+        market.case.at(intervals),
+        market.template,
+        Columns(*(getattr(columns, item.name)[intervals] for item in fields(columns))),
+        {rule: (low[intervals], high[intervals]) for rule, (low, high) in market.bounds.items()},
+        replace(of_part, interval=of_part.interval - intervals.start),
+        market.penalties,
+    )
+    return _Part(part, np.r_[np.arange(market.intervals)[intervals], market.intervals + own])
+
+
+def _dispatched(market: MarketLp, settings: Settings) -> _Found | None:
+    """Dispatch a part, in a process of its own; None where it comes to an error."""
+    clock = PhaseClock()
+    with threadpool_limits(limits=1, user_api="blas"):
+        try:
+            with clock.phase("build"):
+                formulation = new_formulation(market.case, settings, market.state_interval)
+            found = dispatch(market, formulation, settings, clock)
+        except DlmpError:
+            return None
+    own = {item.name: getattr(found, item.name) for item in fields(_Found) if item.name not in ("end", "seconds")}
+    optimum = found.learned.optimum
+    end = None if optimum is None else _End(**{item.name: getattr(optimum, item.name) for item in fields(_End)})
+    return _Found(**own, end=end, seconds=clock.seconds)
+
+
+def _joined(market: MarketLp, formulation: Formulation, states: IntArray, parts: Sequence[_Found]) -> Dispatch:
+    """The dispatch of all intervals, of `parts` whose states are these, one after the other."""
+    order = np.argsort(states)
+
+    def all_of(name: str, parts: Sequence[Any] = parts) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    x, excess, error = all_of("x"), all_of("excess")[order], max(part.error_usd_per_mwh for part in parts)
+    point = formulation.operate(market.injection(x))
+    weights = [part.weights for part in parts]
+    limits = sparse.csr_array(sparse.vstack([own.limits for own in weights]))[order]
+    rows = NetworkRows(market, formulation)
+    rows.excess = excess
+    optimum, known = None, [part.end for part in parts if part.end is not None]
+    if len(known) == len(parts):
+        active, dual = [own.active for own in known], [own.multipliers for own in known]
+        optimum = Optimum(
+            all_of("x", known),
+            point,
+            ActiveSet(all_of("column", active), all_of("row", active), all_of("limit", active)[order]),
+            Multipliers(all_of("row", dual), *(all_of(name, dual)[order] for name in OF_STATES)),
+            all_of("is_open", known),
+            max(own.error_usd_per_mwh for own in known),
+            all_of("excess", known)[order],
+        )
+    return Dispatch(
+        market,
+        formulation,
+        x,
+        point,
+        Weights(all_of("import_p", weights)[order], all_of("import_q", weights)[order], limits),
+        all_of("row_dual"),
+        all(part.converged for part in parts),
+        _reports([part.reports for part in parts]),
+        sum(part.lp_solves for part in parts),
+        error,
+        excess,
+        all_of("avoidable"),
+        Learned(market, x, point, rows, None, optimum),
+    )
+
+
+def _reports(parts: Sequence[tuple[PassReport, ...]]) -> tuple[PassReport, ...]:
+    """The worst of all parts, pass by pass; a part that has ended stays as it is."""
+    joined = []
+    for number in range(1, max(len(reports) for reports in parts) + 1):
+        own = [reports[min(number, len(reports)) - 1] for reports in parts]
+        joined.append(
+            PassReport(
+                number,
+                max(report.step_pu for report in own),
+                max(report.violation_pu for report in own),
+                max(report.mismatch_pu for report in own),
+                all(report.finished for report in own),
+            )
+        )
+    return tuple(joined)
