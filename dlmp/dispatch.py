@@ -5,7 +5,8 @@ After each the Newton finish is tried from the LP's basis; it ends the clearing 
 optimality conditions; the intervals where it fails go on with the next pass.  A linear
 network with bids in blocks needs no finish: its LP is exact.
 
-A dispatch may begin where another one ended (`dlmp.learned`).  Then the finish is tried before the first LP.
+A dispatch may begin where another one ended (`dlmp.learned`).  Then the finish is tried before the first LP, and so it
+is where very many injections are free: its quadratic programmes are as sparse as the network, the LPs are not.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from dlmp.formulation.network_rows import FIRST_LIMIT_KEY, NetworkRows, limit_of
 from dlmp.formulation.softness import Slack, with_slack
 from dlmp.learned import AT_BOUND_PU, KeyedBasis, Learned
 from dlmp.network.model import FloatArray
-from dlmp.newton import Optimum, newton_finish
+from dlmp.newton import Optimum, keeps_states, newton_finish
 from dlmp.optimality import ActiveSet, Multipliers
 from dlmp.settings import Settings
 from dlmp.slices import Slices
@@ -228,11 +229,22 @@ class _Passes:
         )
 
     def _resume(self) -> PassReport | None:
-        """Go from an optimum of before to that of this market by the Newton finish alone; None where it cannot."""
-        if self.optimum is None:
+        """Go to the optimum by the Newton finish alone; None where that does not do.
+
+        From an optimum of before, or at once where the finish needs no gradients by all injections: an LP does.
+        """
+        market = self.market
+        if self.optimum is not None:
+            active, multipliers = self.optimum.active, self.optimum.multipliers
+            self.optimum = self._finish(active.copy(), multipliers.copy())
+        elif not self.is_linear and keeps_states(market, self.point):
+            bought = np.zeros((2, len(market.state_interval)))
+            bought[0, : market.intervals] = market.case.substation.price_usd_per_mwh
+            row, limit = np.zeros(len(market.row_lower)), np.zeros((bought.shape[1], len(self.formulation.limits)))
+            active = ActiveSet(np.full(len(self.x), BASIC, dtype=np.int8), row.astype(np.int8), limit.astype(np.int8))
+            self.optimum = self._finish(active, Multipliers(row, bought[0], bought[1], limit), has_basis=False)
+        else:
             return None
-        active, multipliers = self.optimum.active, self.optimum.multipliers
-        self.optimum = self._finish(active.copy(), multipliers.copy())
         return None if self.optimum.is_open.any() else self._ended(self.optimum, self.x)
 
     def _pass(self) -> PassReport:
@@ -456,7 +468,7 @@ class _Passes:
             active, Multipliers(self.row_dual.copy(), self.weights.import_p, self.weights.import_q, limit)
         )
 
-    def _finish(self, active: ActiveSet, multipliers: Multipliers) -> Optimum:
+    def _finish(self, active: ActiveSet, multipliers: Multipliers, *, has_basis: bool = True) -> Optimum:
         """Try the Newton finish from here; intervals solved before stay solved."""
         with self.clock.phase("newton"):
             return newton_finish(
@@ -469,6 +481,7 @@ class _Passes:
                 self.settings,
                 self.clock,
                 self.optimum,
+                has_basis=has_basis,
             )
 
     def _column_states(self, solution: LpSolution) -> StatusArray:

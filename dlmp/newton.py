@@ -24,7 +24,7 @@ from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import violation
 from dlmp.formulation.softness import BROKEN, Softness, StateArray
 from dlmp.holding import Held
-from dlmp.network.model import FloatArray
+from dlmp.network.model import FloatArray, IntArray
 from dlmp.networkmodel import ReducedNetwork, StatesNetwork
 from dlmp.optimality import ActiveSet, Conditions, Multipliers
 from dlmp.quadratic import Effort, QuadraticModel
@@ -95,6 +95,8 @@ def newton_finish(
     settings: Settings,
     clock: PhaseClock,
     known: Optimum | None = None,
+    *,
+    has_basis: bool = True,
 ) -> Optimum:
     """Find the optimum near dispatch `x` with active sets near `active`.
 
@@ -112,6 +114,8 @@ def newton_finish(
         Takes the CPU time of power flows, gradients and quadratic programmes.
     known
         Intervals that are solved already.
+    has_basis
+        False where the active sets are those of no solution, not worth a try by themselves.
 
     Returns
     -------
@@ -125,7 +129,7 @@ def newton_finish(
     start = search.state()
     search.find_marginal()
     is_basis_last = search.has_many_reactive or search.keeps_states or market.is_coupled
-    if not is_basis_last:
+    if has_basis and not is_basis_last:
         search.settle(MAX_STEPS)
     search.restore(start, search.is_open)
     if market.is_coupled:
@@ -140,7 +144,7 @@ def newton_finish(
         search.restore(stand, search.is_open)
         search.has_failed = has_failed  # a Newton step that leads nowhere leaves the next programme a try
         effort = EXACT
-    if is_basis_last:
+    if has_basis and is_basis_last:
         # An interior point does not tell tiny quantities from none: the basis does.
         search.restore(start, search.is_open)
         search.has_failed[:] = False
@@ -150,6 +154,14 @@ def newton_finish(
     error = search.system(~search.is_open).error
     excess = search.softness.excess_at(search.active.limit, search.point.limit_value)
     return Optimum(search.x, search.point, search.active, search.multipliers, search.is_open, error, excess)
+
+
+def keeps_states(market: MarketLp, point: OperatingPoint, curvature: Curvature | None = None) -> bool:
+    """True where a finish has the unknowns of the network's states beside the market's columns."""
+    if market.is_coupled or point.state_equations is None:
+        return False
+    movable = (curvature or Curvature(market)).movable
+    return bool((movable.sum(axis=2) @ [1, REACTIVE_COUNTS]).max(initial=0) > FEW_INJECTIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,9 +204,7 @@ class _Search:
         self.is_open = np.ones(market.intervals, bool)
         self.has_failed = np.zeros(market.intervals, bool)
         self.has_many_reactive = bool(self.curvature.movable[:, 1].sum(axis=1).max(initial=0) > FEW_REACTIVE)
-        injections = self.curvature.movable.sum(axis=2) @ [1, REACTIVE_COUNTS]
-        has_many = bool(injections.max(initial=0) > FEW_INJECTIONS)
-        self.keeps_states = has_many and not market.is_coupled and point.state_equations is not None
+        self.keeps_states = keeps_states(market, point, self.curvature)
 
     def state(self) -> _State:
         """Return a copy of the present state."""
@@ -262,28 +272,25 @@ class _Search:
         return np.abs(system.reduced) <= NEAR_PRICE * np.abs(self.multipliers.import_p).max(initial=1.0)
 
     def settle(self, steps: int, *, estimates: bool = False) -> None:
-        """Step and correct the sets of open intervals until all are solved or the sets repeat.
+        """Step and correct the sets of open intervals until each is solved or its sets repeat.
 
         With `estimates` of the multipliers before steps from far off: each costs as much as a step.
         """
-        market, seen = self.market, set[bytes]()
-        held, last_moves = np.zeros(len(self.x), bool), np.inf
+        market, history = self.market, _History(self.market)
+        held, is_stuck = np.zeros(len(self.x), bool), np.zeros(market.intervals, bool)
         for step in range(steps + 1):
-            trying = self.is_open & ~self.has_failed
+            trying = self.is_open & ~self.has_failed & ~is_stuck
             if not trying.any():
                 return
             system = self.system(trying)
             if step:
                 changed = _correct_sets(system, held, self.settings)
                 is_solved = ~changed & system.solved_intervals(self.settings)
-                self.is_open &= ~trying | self.market.together(trying & ~is_solved)
-                trying = self.is_open & ~self.has_failed
-                key, moves = self.active.key(), system.moves
-                is_worse = moves > (max(MORE_MOVES * last_moves, FEW_MOVES) if market.is_coupled else last_moves)
-                if not trying.any() or (changed.any() and (key in seen or is_worse)):
+                self.is_open &= ~trying | market.together(trying & ~is_solved)
+                is_stuck |= history.leads_nowhere(self.active, system.moves, changed & self.is_open)
+                trying &= self.is_open & ~is_stuck
+                if not trying.any():
                     return
-                seen.add(key)
-                last_moves = moves
                 system = self.system(trying)
             if estimates and system.error > FAR_OFF:
                 system.estimate_multipliers()
@@ -337,6 +344,29 @@ class _Search:
         self._update_or_fail(before)
 
 
+class _History:
+    """What the sets of intervals that are solved together were before, and how much of them was corrected last."""
+
+    def __init__(self, market: MarketLp):
+        self.market = market
+        self._seen: set[tuple[int, bytes]] = set()
+        self._last_moves = np.full(market.intervals, np.inf)
+
+    def leads_nowhere(
+        self, active: ActiveSet, moves: IntArray, changed: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """(t,) True for the intervals whose `changed` sets were there before, or that need more `moves` than last."""
+        market, stuck = self.market, np.zeros(self.market.intervals, bool)
+        for group in market.groups(np.flatnonzero(market.together(changed))):
+            first, own = int(group[0]), int(moves[group].sum())
+            key = first, active.of(market, group).key()
+            last = self._last_moves[first]
+            stuck[group] = key in self._seen or own > (max(MORE_MOVES * last, FEW_MOVES) if market.is_coupled else last)
+            self._seen.add(key)
+            self._last_moves[first] = own
+        return stuck
+
+
 def _hold(market: MarketLp, x: FloatArray, active: ActiveSet, slack: float) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     """Clip `x` to its bounds and hold the columns that left them; also returns which."""
     lower, upper = market.columns.lower.ravel(), market.columns.upper.ravel()
@@ -363,7 +393,9 @@ def _correct_sets(system: Conditions, held: npt.NDArray[np.bool_], settings: Set
     )
     moved_limits = _correct_limits(system, tolerance, slack)
     changed = market.intervals_of(np.asarray(moved_limits.any(axis=1)))
-    system.moves = int(wrong.sum() + moved.sum() + moved_limits.sum())
+    np.add.at(system.moves, system.column_interval[wrong], 1)
+    np.add.at(system.moves, system.row_interval[moved], 1)
+    np.add.at(system.moves, market.state_interval, moved_limits.sum(axis=1))
     changed[system.column_interval[wrong]] = True
     changed[system.row_interval[moved]] = True
     return changed

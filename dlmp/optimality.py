@@ -15,7 +15,7 @@ from scipy.sparse.linalg import splu
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.softness import Softness, StateArray, is_held
-from dlmp.network.model import FloatArray
+from dlmp.network.model import FloatArray, IntArray
 from dlmp.settings import Settings
 from dlmp.solve import BASIC, StatusArray, gain_of_leaving
 from dlmp.timing import PhaseClock
@@ -60,6 +60,11 @@ class ActiveSet:
         self.column[column], self.row[row] = other.column[column], other.row[row]
         self.limit[states] = other.limit[states]
 
+    def of(self, market: MarketLp, intervals: IntArray) -> "ActiveSet":
+        """The sets of some `intervals` alone."""
+        column, row = (values.reshape(market.intervals, -1)[intervals] for values in (self.column, self.row))
+        return ActiveSet(column.ravel(), row.ravel(), self.limit[np.isin(market.state_interval, intervals)])
+
     def key(self) -> bytes:
         """A value that is equal for equal sets."""
         return self.column.tobytes() + self.row.tobytes() + self.limit.tobytes()
@@ -103,7 +108,7 @@ class Conditions(ABC):
     free
         Columns that are free.
     moves
-        Corrections of the sets that these conditions led to.
+        (t,) Corrections of the sets that these conditions led to.
     """
 
     def __init__(
@@ -120,7 +125,7 @@ class Conditions(ABC):
     ):
         self.market, self.formulation, self.softness, self.clock = market, formulation, softness, clock
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
-        self.moves = 0
+        self.moves = np.zeros(market.intervals, dtype=int)
         self.equality = market.row_lower == market.row_upper
         self.fixed = ~market.is_movable
         self.column_interval = np.repeat(np.arange(market.intervals), market.width)

@@ -62,8 +62,9 @@ class ReducedConditions(Conditions):
         """Gradients of ``P0 - f`` and ``Q0 - f`` of every open interval, and of the active limits."""
         market = self.market
         with self.clock.phase("gradients"):
-            real, reactive = (market.spread(g) for g in self.point.import_gradients(market.ports, self.open))
+            # Limits first: several in an interval have its Jacobian factorised, which the import then finds at hand.
             bound = market.spread(self.point.limit_gradients(self.state, self.limit, market.ports))
+            real, reactive = (market.spread(g) for g in self.point.import_gradients(market.ports, self.open))
         return sparse.csr_array(
             sparse.vstack(
                 [
