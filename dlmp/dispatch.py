@@ -245,12 +245,15 @@ class _Passes:
             self.optimum = self._finish(active, Multipliers(row, bought[0], bought[1], limit), has_basis=False)
         else:
             return None
-        return None if self.optimum.is_open.any() else self._ended(self.optimum, self.x)
+        if not self.optimum.is_open.any():
+            return self._ended(self.optimum, self.x)
+        self.x, self.point = self.optimum.x, self.optimum.point
+        return None
 
     def _pass(self) -> PassReport:
         """Linearise, solve the LP, look at the network state of its solution, and try the Newton finish from there."""
         with self.clock.phase("gradients"):
-            self.rows.add_point(self.point, self.x)
+            self.rows.add_point(self.point, self.x, ~self._is_solved())
         solution, keys, is_elastic = self._solve_rounds()
         market_rows = len(self.market.row_lower)
         self.row_dual = solution.row_dual[:market_rows]
@@ -298,6 +301,7 @@ class _Passes:
         Soft limits are hard until that costs more than to break them: until then the LP is the smaller one.
         """
         whole, keys = self._programme()
+        whole = self._without_solved(whole)
         slices = Slices.of(whole, self.market.columns.slope.ravel())
         problem = slices.cut(whole)
         width = len(problem.cost)
@@ -351,6 +355,29 @@ class _Passes:
         lower[columns] = np.maximum(lower[columns], self.x[columns] - radius)
         upper[columns] = np.minimum(upper[columns], self.x[columns] + radius)
         return lower, upper
+
+    def _without_solved(self, problem: LinearProgram) -> LinearProgram:
+        """Leave what is solved already where it is, in no row that could bind."""
+        market, solved = self.market, self._is_solved()
+        if not solved.any():
+            return problem
+        state = np.concatenate([rows.state for rows in self.rows.all_rows()])
+        interval = np.concatenate(
+            [np.repeat(np.arange(market.intervals), len(market.template.row_lower)), market.state_interval[state]]
+        )
+        column, row = np.repeat(solved, market.width), solved[interval]
+        return replace(
+            problem,
+            lower=np.where(column, self.x, problem.lower),
+            upper=np.where(column, self.x, problem.upper),
+            row_lower=np.where(row, -np.inf, problem.row_lower),
+            row_upper=np.where(row, np.inf, problem.row_upper),
+        )
+
+    def _is_solved(self) -> npt.NDArray[np.bool_]:
+        """(t,) True for the intervals that need no more passes, and that nothing couples to others."""
+        is_solved = np.zeros(self.market.intervals, bool) if self.optimum is None else ~self.optimum.is_open
+        return ~self.market.together(~is_solved)
 
     def _carried_basis(self, keys: npt.NDArray[np.int64], width: int) -> Basis | None:
         """The last basis for an LP of `width` columns and network rows of these `keys`; None where there is none."""

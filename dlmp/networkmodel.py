@@ -13,6 +13,7 @@ from scipy import sparse
 from dlmp.curvature import Curvature
 from dlmp.formulation.interface import OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp, from_blocks
+from dlmp.formulation.network_rows import MOST_PER_INTERVAL
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.stateprogramme import StateColumns
 
@@ -55,9 +56,12 @@ class NetworkModel(Protocol):
     ----------
     begins_soft
         True where it costs little to let limits be broken at their penalties, and much to find that they must be.
+    most_limits
+        How many limits of a state to add in a round.
     """
 
     begins_soft: bool
+    most_limits: int
 
     def prepare(self, intervals: IntArray) -> None:
         """Make ready for programmes of these intervals."""
@@ -77,6 +81,7 @@ class ReducedNetwork:
     """
 
     begins_soft = False
+    most_limits = MOST_PER_INTERVAL
 
     def __init__(self, market: MarketLp, x: FloatArray, point: OperatingPoint, weights: Weights, curvature: Curvature):
         self.market, self.x, self.point, self.weights, self.curvature = market, x, point, weights, curvature
@@ -142,6 +147,7 @@ class StatesNetwork:
     """
 
     begins_soft = True
+    most_limits = 100
 
     def __init__(self, market: MarketLp, x: FloatArray, point: OperatingPoint, weights: Weights):
         self.market, self.x, self.point, self.weights = market, x, point, weights

@@ -120,7 +120,8 @@ class QuadraticModel:
         with self.clock.phase("gradients"):
             self.network.prepare(intervals)
         excess = self.softness.excess_at(state, self.point.limit_value)
-        watched = (state != 0) | worth_watching(limits, self.point.limit_value - excess)
+        most = self.network.most_limits
+        watched = (state != 0) | worth_watching(limits, self.point.limit_value - excess, most=most)
         reached = self._reached(self.x)
         solutions: dict[int, QuadraticSolution] = {}
         x = self.x.copy()
@@ -136,7 +137,7 @@ class QuadraticModel:
                 solutions[int(group[0])] = found
                 x.reshape(-1, market.width)[group], excess[states] = found.x, found.excess
             predicted = self.point.predicted_limits(market.injection(x))
-            new = worth_watching(limits, predicted - excess, margin=-PREDICTED) & ~watched
+            new = worth_watching(limits, predicted - excess, -PREDICTED, most) & ~watched
             crossed = (self._reached(x, margin=-PREDICTED) & ~reached).reshape(market.intervals, -1)
             wrong = self._held_wrongly(solutions.values())
             count = crossed.sum(axis=1) + wrong.sum(axis=1)
@@ -198,7 +199,8 @@ class QuadraticModel:
             curved = sparse.csc_array(part.hessian + sparse.diags_array(slope))
             held = self._held(group, columns, own, part, states[place], limit)
             stages = _Stages(group, market.state_interval[states])
-            method = QpMethod(in_stages=len(group) > 1, tolerance=self.effort.tolerance)
+            tolerance = max(self.effort.tolerance, QP_TOLERANCE) if unknowns else self.effort.tolerance
+            method = QpMethod(in_stages=len(group) > 1, tolerance=tolerance, has_states=unknowns > 0)
             found = _optimum(problem, curved, held, slack, stages, method)
             if found is None and held.is_held.any():
                 found = _optimum(problem, curved, held.released(), slack, stages, method)

@@ -36,6 +36,9 @@ _STATUS = [
 
 QP_TOLERANCE = 1e-9
 """Tolerance of quadratic programmes, absolute and relative."""
+STATES_RHO, STATES_DELTA = 1e-4, 1e-2
+"""Regularisation to begin with, of columns and rows, where states are among the columns: with less PIQP calls some
+such programmes infeasible that are not (measured)."""
 FIXED = 1e-9
 """A column of a quadratic programme whose bounds are no farther apart is fixed; a row broken by no more is kept."""
 OUT_OF_RANGE = 1e-7
@@ -253,10 +256,13 @@ class QpMethod:
         True where the columns come in groups that are coupled to the next group only.
     tolerance
         Largest residual, absolute and relative to the terms of its condition.
+    has_states
+        True where unknowns of a network's states are among the columns.
     """
 
     in_stages: bool = False
     tolerance: float = QP_TOLERANCE
+    has_states: bool = False
 
 
 def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, method: QpMethod = QpMethod()) -> QpSolution | None:
@@ -290,6 +296,8 @@ def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, method: QpMethod
     has_stages = method.in_stages and bool(is_free.any())  # PIQP crashes at stages without any column
     solver.settings.kkt_solver = piqp.KKTSolver.sparse_multistage if has_stages else piqp.KKTSolver.sparse_ldlt
     solver.settings.eps_abs = solver.settings.eps_rel = method.tolerance
+    if method.has_states:
+        solver.settings.rho_init, solver.settings.delta_init = STATES_RHO, STATES_DELTA
     own, curved = rows[:, is_free], sparse.csc_matrix(hessian[is_free][:, is_free])
     curved.sort_indices()  # PIQP takes that for granted
     solver.setup(

@@ -17,6 +17,8 @@ from dlmp.sensitivity import ImportedPower, Magnitudes, Sensitivity
 
 SEED_COLUMNS = 512
 """Adjoints solved at a time: bounds the memory of dense right-hand sides."""
+SAMPLE = 32
+"""Voltages that stand for all when it is asked how much they move."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +33,15 @@ class AcStates:
         What is counted and what is limited.
     is_held
         (p,) True for the ports at a source: what is injected there comes off the import.
-    steepness
-        (k,) What `steepest` has found of each limit, kept from one point to the next; NaN where it was not asked.
+    is_flow, steepness
+        (k,) Which limits are of flows, and what `steepest` has found, kept from one point to the next; NaN before.
     """
 
     sensitivity: Sensitivity
     imported: ImportedPower
     magnitudes: Magnitudes
     is_held: npt.NDArray[np.bool_]
+    is_flow: npt.NDArray[np.bool_]
     steepness: FloatArray
 
     @property
@@ -66,15 +69,14 @@ class AcStates:
         return self._by_unknown(self.magnitudes.seed(self.sensitivity.state_pu, state, limit))
 
     def steepest(self, limit: IntArray) -> FloatArray:
-        """(i,) By how much one pu of injection moves each `limit` at most, about: as in the first state asked of."""
-        flow, state_pu = self.sensitivity.flow, self.sensitivity.state_pu
-        new = np.unique(limit[np.isnan(self.steepness[limit])])
-        for start in range(0, len(new), SEED_COLUMNS):
-            part = new[start : start + SEED_COLUMNS]
-            seed = self.magnitudes.seed(state_pu, np.zeros(len(part), dtype=np.int64), part).toarray().T
-            adjoint = flow.reference.solve(seed[flow.unknown], transposed=True)
+        """(i,) By how much one pu of injection moves each `limit` at most, about; voltages as those of a sample."""
+        voltages = np.flatnonzero(~self.is_flow)
+        if np.isnan(self.steepness).any() and len(voltages):
+            flow, sample = self.sensitivity.flow, voltages[:: -(-len(voltages) // SAMPLE)]
+            seed = self.magnitudes.seed(self.sensitivity.state_pu, np.zeros(len(sample), dtype=np.int64), sample)
+            adjoint = flow.reference.solve(seed.toarray().T[flow.unknown], transposed=True)
             by_port = np.abs(flow.ports.of_nodes(adjoint) / self.sensitivity.port_v[0, flow.port][:, None])
-            self.steepness[part] = by_port.max(axis=0, initial=0.0)
+            self.steepness[:] = np.where(self.is_flow, 1.0, np.median(by_port.max(axis=0)))
         return self.steepness[limit]
 
     def _by_unknown(self, seed: sparse.csr_array) -> sparse.csr_array:

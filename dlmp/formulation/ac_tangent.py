@@ -178,7 +178,8 @@ class AcPoint:
     def state_equations(self) -> AcStates:
         """The equations of the states."""
         own = self.formulation
-        return AcStates(self.sensitivity, own.imported, own.magnitudes, own.is_held, own.steepness)
+        is_flow = own.limits.branch >= 0
+        return AcStates(self.sensitivity, own.imported, own.magnitudes, own.is_held, is_flow, own.steepness)
 
     def lagrangian(self, weights: Weights) -> AcLagrangian:
         """Give access to derivatives of ``import_p P0 + import_q Q0 - sum limits g``."""
@@ -220,7 +221,7 @@ class AcTangent:
             over=self._by_state([quantity.over for quantity, _ in blocks]),
         )
         self.limits = Limits.joined([limits for _, limits in blocks])
-        self.steepness = np.full(len(self.limits), np.nan)
+        self.steepness = np.where(self.limits.branch >= 0, 1.0, np.nan)
 
     def _by_state(self, blocks: list[sparse.csr_array]) -> sparse.csr_array:
         """Rows over the whole state, of blocks of which some are over the voltages alone."""

@@ -121,18 +121,20 @@ class NetworkRows:
         rows.is_equality, rows._serial = rows.is_equality | self.is_equality, self._serial
         return rows
 
-    def add_point(self, point: OperatingPoint, x: FloatArray) -> None:
-        """Take the tangents at `point`, the state of dispatch `x`, into the LP."""
-        power = self.market.power(x)
+    def add_point(self, point: OperatingPoint, x: FloatArray, is_open: npt.NDArray[np.bool_] | None = None) -> None:
+        """Take the tangents at `point`, the state of dispatch `x`, into the LP: of the (t,) intervals that are open."""
+        power, every = self.market.power(x), np.arange(self.market.intervals)
         near = worth_watching(self.formulation.limits, point.limit_value - self.excess)
+        if is_open is not None:
+            near &= self.market.states_of(is_open)[:, None]
+            every = np.flatnonzero(is_open)
         self.watched |= near
         self._drop_invalid(point, power)
         self._serial += 1
-        every = np.arange(self.market.intervals)
         real, reactive = (self.market.spread(g) for g in point.import_gradients(self.market.ports, every))
         base = point.import_pu.real[every] - (real * power[every]).sum(axis=(1, 2))
         none = np.full(len(every), -1)
-        upper = np.where(self.is_equality, base, np.inf)
+        upper = np.where(self.is_equality[every], base, np.inf)
         self.kept.append(Rows(IMPORT_P, self._serial, every, none, -real, base, upper))
         base = point.import_pu.imag[every] - (reactive * power[every]).sum(axis=(1, 2))
         self.newest = [Rows(IMPORT_Q, 0, every, none, -reactive, base, base)]
@@ -255,11 +257,13 @@ def violation(limits: Limits, value: FloatArray) -> FloatArray:
     return np.maximum(np.maximum(limits.lower - value, value - limits.upper), 0.0)
 
 
-def worth_watching(limits: Limits, value: FloatArray, margin: float = NEAR) -> npt.NDArray[np.bool_]:
-    """(t, k) True for the `MOST_PER_INTERVAL` worst of the limits over a bound or within a relative `margin` of it."""
+def worth_watching(
+    limits: Limits, value: FloatArray, margin: float = NEAR, most: int = MOST_PER_INTERVAL
+) -> npt.NDArray[np.bool_]:
+    """(t, k) True for the `most` worst of the limits over a bound or within a relative `margin` of it."""
     scale = np.where(np.isfinite(limits.upper), np.abs(limits.upper), np.abs(limits.lower))
     excess = np.maximum(limits.lower - value, value - limits.upper) / np.maximum(scale, 1e-9)
-    if excess.shape[1] > MOST_PER_INTERVAL:
-        worst = -np.partition(-excess, MOST_PER_INTERVAL - 1, axis=1)[:, MOST_PER_INTERVAL - 1]
+    if excess.shape[1] > most:
+        worst = -np.partition(-excess, most - 1, axis=1)[:, most - 1]
         return (excess > -margin) & (excess >= worst[:, None])
     return excess > -margin
