@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -113,12 +113,19 @@ def dispatch_apart(
         return _joined(market, formulation, np.concatenate([part.states for part in parts]), found)
 
 
+def start_server() -> None:
+    """Have the server that processes are forked from begin to load, if there is to be one and it has not."""
+    if "forkserver" in get_all_start_methods():
+        _context()
+        forkserver.ensure_running()
+
+
 def _context() -> BaseContext:
     """Processes that are forked from a server with the engine loaded; where there is none they load it anew."""
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["__main__", __name__])
     return context
 
 

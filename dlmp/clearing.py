@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import ThreadpoolController
 
-from dlmp.apart import can_stand_apart, dispatch_apart
+from dlmp.apart import can_stand_apart, dispatch_apart, start_server
 from dlmp.blockchoice import dispatch_with_blocks
 from dlmp.calls import called_kva
 from dlmp.certificate import Certificate, certify
@@ -421,6 +421,8 @@ def _clear(
     workers: int,
 ) -> Clearing:
     clock = PhaseClock()
+    if workers > 1:
+        start_server()
     with clock.phase("build"):
         penalties = case.penalties if settings.limits == SOFT else HARD
         found = None if start is None else _start_of(start, case, settings)

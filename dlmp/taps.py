@@ -79,12 +79,13 @@ def clear_with_taps(
     settings: Settings | None = None,
     progress: Callable[[PassReport], None] | None = None,
     max_rounds: int = MAX_ROUNDS,
+    workers: int = 1,
 ) -> TapClearing:
     """Clear `case` until its regulators rest at what is cleared.
 
     Parameters
     ----------
-    case, settings, progress
+    case, settings, progress, workers
         See `dlmp.clear`.  The first clearing is at the taps of the case or, where these leave no dispatch that keeps
         all limits, at those that the controls come to at its loads without awards, if they do.
     max_rounds
@@ -107,7 +108,7 @@ def clear_with_taps(
     network = _regulated(case)
 
     def clear_at(network: UnbalancedNetwork) -> Clearing:
-        return clear(replace(case, network=network), settings, progress)
+        return clear(replace(case, network=network), settings, progress, workers=workers)
 
     interval = int(case.load_p_kw.sum(axis=1).argmax())
     clearing = _first(case, network, interval, clear_at)

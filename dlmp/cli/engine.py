@@ -20,6 +20,7 @@ from dlmp.cli.options import (
     ParquetOption,
     QuietOption,
     TapsOption,
+    WorkersOption,
     settings_of,
 )
 from dlmp.cli.terminal import new_app, print_rows, progress, stdout
@@ -57,13 +58,14 @@ def clear_command(
     parquet: ParquetOption = False,
     certificate: CertificateOption = True,
     taps: TapsOption = False,
+    workers: WorkersOption = 1,
     quiet: QuietOption = False,
 ) -> None:
     """Clear a case into prices, awards, flows and voltages."""
     began = time.perf_counter()
     settings = settings_of(formulation, losses, hard, max_passes)
     check_folder(out, RESULT_FILES)
-    clearing, settling = _clear(case, settings, certificate, quiet, with_taps=taps)
+    clearing, settling = _clear(case, settings, certificate, quiet, with_taps=taps, workers=workers)
     wall_seconds = time.perf_counter() - began
     write_results(
         clearing,
@@ -166,7 +168,7 @@ def _read(case: Path) -> MarketCase:
 
 
 def _clear(
-    case: Path, settings: Settings, with_certificate: bool, quiet: bool, *, with_taps: bool = False
+    case: Path, settings: Settings, with_certificate: bool, quiet: bool, *, with_taps: bool = False, workers: int = 1
 ) -> tuple[Clearing, TapClearing | None]:
     with progress(quiet) as show:
         show("reading the case")
@@ -176,8 +178,8 @@ def _clear(
         def show_pass(report: PassReport) -> None:
             show(_pass_text(report))
 
-        settling = clear_with_taps(market_case, settings, show_pass) if with_taps else None
-        clearing = settling.clearing if settling else clear(market_case, settings, show_pass)
+        settling = clear_with_taps(market_case, settings, show_pass, workers=workers) if with_taps else None
+        clearing = settling.clearing if settling else clear(market_case, settings, show_pass, workers=workers)
         if with_certificate:
             show("checking the result")
             _ = clearing.certificate

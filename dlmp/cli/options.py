@@ -19,6 +19,9 @@ CertificateOption = Annotated[bool, typer.Option(help="Check the result independ
 TapsOption = Annotated[
     bool, typer.Option("--taps", help="Settle the regulators of an OpenDSS circuit at what is cleared.")
 ]
+WorkersOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Processes among which intervals are divided that nothing couples.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
