@@ -36,6 +36,8 @@ STALLED_PASSES, STALLED_SHARE = 4, 0.05
 """The elastic LP must break 5 % less within 4 passes, or the case is infeasible."""
 MAX_ROUNDS = 10
 """Most rounds of predicted limits in a pass."""
+PASSES_WITH_STATES = 3
+"""Passes after which the Newton finish is to do without the network's states as columns."""
 SMALLEST_SHARE = 1e-3
 """Smallest part of an LP's step that is tried where the power flow fails."""
 INVENTED_PU = 1e-6
@@ -509,6 +511,7 @@ class _Passes:
                 self.clock,
                 self.optimum,
                 has_basis=has_basis,
+                may_keep_states=len(self.reports) < PASSES_WITH_STATES,
             )
 
     def _column_states(self, solution: LpSolution) -> StatusArray:

@@ -97,6 +97,7 @@ def newton_finish(
     known: Optimum | None = None,
     *,
     has_basis: bool = True,
+    may_keep_states: bool = True,
 ) -> Optimum:
     """Find the optimum near dispatch `x` with active sets near `active`.
 
@@ -116,6 +117,9 @@ def newton_finish(
         Intervals that are solved already.
     has_basis
         False where the active sets are those of no solution, not worth a try by themselves.
+    may_keep_states
+        False where all is to be done by gradients and Hessians, whatever that costs: their quadratic programmes know
+        the curvature better.
 
     Returns
     -------
@@ -123,6 +127,7 @@ def newton_finish(
     whose point is no minimum; those stand where they started.
     """
     search = _Search(market, formulation, settings, clock, x, point, active, multipliers)
+    search.keeps_states &= may_keep_states
     if known is not None:
         search.restore(_State(known.x, known.active, known.multipliers), ~known.is_open)
         search.is_open &= known.is_open

@@ -41,3 +41,11 @@ def test_a_phase_that_fails_is_charged_and_closed(clock: PhaseClock):
     with clock.phase("build"):
         pass
     assert clock.seconds["solver"] == 1.0
+
+
+def test_what_another_process_used_is_charged_too(clock: PhaseClock):
+    time.process_time()
+    with clock.phase("build"):
+        pass
+    clock.add({"build": 3.0, "solver": 0.5})
+    assert (clock.seconds["build"], clock.seconds["solver"]) == (4.0, 0.5)

@@ -1,0 +1,114 @@
+"""A finish with the states' unknowns as columns comes to where one by gradients and Hessians does.
+
+The latter is held against IPOPT in `test_clearing` and others.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import CASES
+from servicecases import SERVICE_CASES
+from test_reactive import REACTIVE_CASES
+from test_sloped_bids import SLOPED_CASES
+
+from dlmp import Settings, clear, newton
+from dlmp.curvature import Curvature
+from dlmp.errors import InfeasibleError
+from dlmp.formulation.interface import Weights
+from dlmp.formulation.softness import Softness
+from dlmp.optimality import Multipliers
+from dlmp.reducedconditions import ReducedConditions
+from dlmp.stateconditions import StateConditions
+from dlmp.timing import PhaseClock
+
+UNCOUPLED = {**CASES, **SERVICE_CASES, **REACTIVE_CASES, **SLOPED_CASES}
+
+
+@pytest.fixture
+def with_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few injections there are."""
+    monkeypatch.setattr(newton, "FEW_INJECTIONS", -1)
+
+
+@pytest.mark.parametrize("name", UNCOUPLED)
+def test_both_ways_end_at_the_same_optimum(name: str, monkeypatch: pytest.MonkeyPatch):
+    case = UNCOUPLED[name]()
+    expected = clear(case)
+    monkeypatch.setattr(newton, "FEW_INJECTIONS", -1)
+    found = clear(case)
+    assert (found.status, expected.status) == ("converged", "converged")
+    assert found.objective == pytest.approx(expected.objective, rel=1e-9, abs=1e-7)
+    own = case.network.is_priced
+    for price in ("lmp_usd_per_mwh", "lmp_q_usd_per_mvarh"):
+        ours, theirs = getattr(found.prices, price)[:, own], getattr(expected.prices, price)[:, own]
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+
+
+@pytest.mark.usefixtures("with_states")
+@pytest.mark.parametrize("name", ["undervoltage_33", "congestion_current_33", "reactive_price_33", "elastic_33"])
+def test_no_lp_is_solved_where_the_states_are_columns(name: str):
+    assert clear(CASES[name]()).summary()["lp_solves"] == 0
+
+
+@pytest.mark.usefixtures("with_states")
+def test_limits_that_must_be_broken_are_and_hard_ones_are_refused():
+    case = CASES["undervoltage_33"]()
+    beyond = replace(case, load_p_kw=2.0 * case.load_p_kw, load_q_kvar=2.0 * case.load_q_kvar)
+    found = clear(beyond)
+    assert found.status == "converged"
+    assert set(found.broken_limits().cause) == {"voltage"}
+    with pytest.raises(InfeasibleError, match="bus 30"):
+        clear(beyond, Settings(limits="hard"))
+
+
+@pytest.mark.parametrize(
+    "name", ["undervoltage_reactive_33", "congestion_power_33", "import_cap_33", "ieee13", "ieee34"]
+)
+def test_their_newton_steps_are_the_same(name: str):
+    """Whatever is asked of them but to move the market's own rows, which both take for granted."""
+    work = clear(UNCOUPLED[name]())._dispatch
+    market, known = work.market, work.learned.optimum
+    softness, every = Softness.of(work.formulation.limits, market.penalties), np.ones(market.intervals, bool)
+    at = market, work.formulation, softness, PhaseClock(), known.x, known.point, known.active, known.multipliers, every
+    ours, theirs = StateConditions(*at), ReducedConditions(*at, curvature=Curvature(market))
+    np.testing.assert_allclose(ours.reduced, theirs.reduced, atol=1e-7)
+    for conditions in (ours, theirs):
+        conditions.reduced = np.random.default_rng(1).uniform(-1, 1, len(ours.reduced))
+        conditions.residual = 0.01 * np.random.default_rng(2).uniform(-1, 1, len(ours.residual))
+        conditions.residual[: len(ours.rows)] = 0.0
+        if not market.case.substation.counts_reactive:  # gradients of what nobody counts are not made
+            conditions.reduced[market.block("import_q")] = 0.0
+    (x_ours, of_ours), (x_theirs, of_theirs) = ours.step(), theirs.step()
+    size = np.abs(x_theirs - known.x).max()
+    assert size > 1e-4
+    counted = np.ones(len(x_ours), bool)
+    counted[market.block("import_q")] = market.case.substation.counts_reactive
+    np.testing.assert_allclose(x_ours[counted], x_theirs[counted], atol=1e-5 * size)
+    for multiplier in ("import_p", "import_q", "limit"):
+        one, other = getattr(of_ours, multiplier), getattr(of_theirs, multiplier)
+        np.testing.assert_allclose(one, other, atol=1e-5 * max(1.0, float(np.abs(other).max())))
+    assert ours.is_minimum().tolist() == theirs.is_minimum().tolist()
+
+
+def test_a_saddle_is_told_from_a_minimum():
+    """Losses at a negative price curve downwards along every injection that is left free."""
+    work = clear(CASES["interior_33"]())._dispatch
+    market, known = work.market, work.learned.optimum
+    softness, every = Softness.of(work.formulation.limits, market.penalties), np.ones(market.intervals, bool)
+    at = market, work.formulation, softness, PhaseClock(), known.x, known.point, known.active
+    turned = Multipliers(*(-getattr(known.multipliers, name) for name in ("row", "import_p", "import_q", "limit")))
+    for dual, is_minimum in ((known.multipliers, True), (turned, False)):
+        assert StateConditions(*at, dual, every).is_minimum().tolist() == [is_minimum]
+
+
+def test_weights_of_the_conditions_are_those_of_open_states_alone():
+    work = clear(CASES["day_33"]())._dispatch
+    market, known = work.market, work.learned.optimum
+    is_open = np.arange(market.intervals) == 3
+    softness = Softness.of(work.formulation.limits, market.penalties)
+    conditions = StateConditions(
+        market, work.formulation, softness, PhaseClock(), known.x, known.point, known.active, known.multipliers, is_open
+    )
+    assert not conditions.reduced.reshape(market.intervals, -1)[~is_open].any()
+    assert isinstance(known.multipliers.weights(), Weights)
