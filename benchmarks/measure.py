@@ -11,25 +11,31 @@ import json
 import resource
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 import dlmp
 from benchmarks.cases import Spec, build, named
 from benchmarks.peers import OWN, NotExpressible, Outcome, distopf_own, peer_module
 from benchmarks.process import SKIPPED
-from dlmp import condensing, dispatch
+from dlmp import condensing
+from dlmp.formulation.network_rows import NetworkRows
 from dlmp.market import MarketCase
 from dlmp.solve import BASIC, LinearProgram, LpSolution, QpSolution, solve_lp, solve_qp
 
 REPEATS = 3
 REPEAT_SECONDS, PEER_REPEAT_SECONDS = 30.0, 10.0
 """Longest time for the repeats of a measurement of the engine, and of a peer [s]."""
+SAMPLE_SECONDS = 0.2
+"""Between looks at the memory of all processes."""
 CHANGED_SECONDS = 2.0
 """A case that takes longer is not cleared again with a changed bid [s]."""
 INSIDE = ("solver", "power_flow", "gradients")
@@ -117,14 +123,16 @@ def measured(spec: Spec, folder: Path | None) -> dict[str, Any]:
     """The engine's figures of `spec`; its prices go into `folder`."""
     case, read_s = case_of(spec)
     before_mb = peak_mb()
-    with Recorder() as recorder:
-        runs = timed(lambda: recorder.observed(lambda: dlmp.clear(case, spec.settings)))
+    with Recorder() as recorder, TreeMemory() as memory:
+        runs = timed(lambda: recorder.observed(lambda: dlmp.clear(case, spec.settings, workers=spec.workers)))
     found: dlmp.Clearing = runs.result
-    shares = recorder.shares[-len(runs.wall_s) :]
+    shares, figures = recorder.shares[-len(runs.wall_s) :], runs.figures
+    if spec.workers > 1:  # what the other processes took
+        figures |= {"cpu_s": sum(found.seconds.values()), "peak_mb": memory.peak_mb}
     _write_prices(folder, spec, "dlmp", found.prices.lmp_usd_per_mwh)
     return {
         **_size(case),
-        **runs.figures,
+        **figures,
         "before_mb": before_mb,
         "read_s": read_s,
         "status": found.status,
@@ -132,10 +140,10 @@ def measured(spec: Spec, folder: Path | None) -> dict[str, Any]:
         "passes": len(found.passes),
         "lp_solves": found.summary()["lp_solves"],
         "binding_limits": len(found.binding_limits()),
-        "outside": statistics.median(share.outside for share in shares),
-        "quadratic": statistics.median(share.quadratic for share in shares),
+        "outside": statistics.median(share.outside for share in shares) if spec.workers == 1 else None,
+        "quadratic": statistics.median(share.quadratic for share in shares) if spec.workers == 1 else None,
         "seconds": found.seconds,
-        "floor_cpu_s": floor_seconds(*recorder.last) if recorder.last else None,
+        "floor_cpu_s": floor_seconds(found) if spec.workers == 1 else None,
         "changed_wall_s": changed_seconds(found, spec, 0) if runs.first_wall_s <= CHANGED_SECONDS else None,
         "changed_day_wall_s": changed_seconds(found, spec) if runs.first_wall_s <= CHANGED_SECONDS else None,
     }
@@ -150,27 +158,18 @@ class Shares:
 
 
 class Recorder:
-    """Stands between the engine and its solvers while it is entered.
-
-    Attributes
-    ----------
-    last
-        The last LP that was solved, and its solution; None before the first.
-    shares
-        Of each clearing that was observed.
-    """
+    """Stands between the engine and PIQP while it is entered; `shares` are those of each clearing that was observed."""
 
     def __init__(self) -> None:
         self.shares: list[Shares] = []
-        self.last: tuple[LinearProgram, LpSolution] | None = None
         self._quadratic_s = 0.0
 
     def __enter__(self) -> "Recorder":
-        dispatch.solve_lp, condensing.solve_qp = self._solve_lp, self._solve_qp
+        condensing.solve_qp = self._solve_qp
         return self
 
     def __exit__(self, *exception: object) -> None:
-        dispatch.solve_lp, condensing.solve_qp = solve_lp, solve_qp
+        condensing.solve_qp = solve_qp
 
     def observed(self, clear: Callable[[], dlmp.Clearing]) -> dlmp.Clearing:
         """Clear, and note where the time goes."""
@@ -181,12 +180,6 @@ class Recorder:
         self.shares.append(Shares(1 - inside_s / total_s, self._quadratic_s / total_s))
         return found
 
-    def _solve_lp(self, problem: LinearProgram, *arguments: Any) -> LpSolution | None:
-        solution = solve_lp(problem, *arguments)
-        if solution is not None:
-            self.last = problem, solution
-        return solution
-
     def _solve_qp(self, *arguments: Any) -> QpSolution | None:
         began = time.process_time()
         try:
@@ -195,10 +188,47 @@ class Recorder:
             self._quadratic_s += time.process_time() - began
 
 
-def floor_seconds(problem: LinearProgram, solution: LpSolution) -> float:
-    """CPU seconds of HiGHS on the last LP, cold, with exactly the rows that bind in its solution."""
-    binding = problem.with_rows(solution.basis.row != BASIC)
-    return statistics.median(timed(lambda: solve_lp(binding)).cpu_s)
+class TreeMemory:
+    """Most memory of this process and its descendants while it is entered [MB]; what they share is counted once."""
+
+    def __init__(self) -> None:
+        self.peak_mb = 0.0
+        self._is_over = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "TreeMemory":
+        self._watch.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._is_over.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        own = psutil.Process()
+        while not self._is_over.wait(SAMPLE_SECONDS):
+            total = 0
+            for process in (own, *own.children(recursive=True)):
+                with suppress(psutil.Error):  # it has ended
+                    total += process.memory_full_info().pss
+            self.peak_mb = max(self.peak_mb, total / 2**20)
+
+
+def binding_programme(found: dlmp.Clearing) -> tuple[LinearProgram, LpSolution] | None:
+    """The LP of the tangents at the outcome with exactly the rows that bind, and a solution of that with all rows."""
+    work = found._dispatch
+    rows = NetworkRows(work.market, work.formulation)
+    rows.excess = work.excess
+    rows.add_point(work.point, work.x)
+    whole = rows.programme(work.market.columns.marginal_cost(work.x), rows.slack())
+    solution = solve_lp(whole)
+    return None if solution is None else (whole.with_rows(solution.basis.row != BASIC), solution)
+
+
+def floor_seconds(found: dlmp.Clearing) -> float | None:
+    """CPU seconds of HiGHS, cold, when it is handed exactly the rows that bind; None where the tangents have no LP."""
+    programme = binding_programme(found)
+    return None if programme is None else statistics.median(timed(lambda: solve_lp(programme[0])).cpu_s)
 
 
 def changed_seconds(start: dlmp.Clearing, spec: Spec, interval: int | None = None) -> float:

@@ -35,10 +35,10 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
 
 CLEARINGS_NOTE = (
     "Wall and CPU are medians [s] of up to three runs after a warm one, or the only run where that takes longer than "
-    "30 s, or 10 s of a peer. *outside* is the CPU share that is neither HiGHS nor power flow nor gradients, *QP* that "
-    "of it in PIQP, by which the Newton finish finds what binds; *floor* the CPU time of HiGHS alone, cold, on exactly "
-    "the rows that bind in the last LP; *peak* the most memory of the process, *of it before* what imports and the "
-    "case had taken."
+    "30 s, or 10 s of a peer. *outside* is the CPU share that is neither HiGHS nor power flow nor gradients, *QP* "
+    "that of it in PIQP, by which the Newton finish finds what binds; *floor* the CPU time of HiGHS alone, cold, on "
+    "exactly the rows that bind among the tangents at the outcome; *peak* the most memory of the process, or of all "
+    "workers, *of it before* what imports and the case had taken."
 )
 
 
@@ -97,7 +97,7 @@ def clearing_row(row: Mapping[str, Any]) -> list[object]:
     return [
         *(row["spec"], row["formulation"], row["nodes"], row["resources"], row["status"], row["passes"]),
         *(row["lp_solves"], row["binding_limits"], f"{row['wall_s']:.3f}", f"{row['cpu_s']:.3f}"),
-        *(f"{row['outside']:.0%}", f"{row['quadratic']:.0%}"),
+        *("-" if row[share] is None else f"{row[share]:.0%}" for share in ("outside", "quadratic")),
         "-" if row["floor_cpu_s"] is None else f"{row['floor_cpu_s']:.3f}",
         *(f"{row['peak_mb']:.0f}", f"{row['before_mb']:.0f}", f"{row['read_s']:.1f}"),
     ]

@@ -1,6 +1,9 @@
 """The benchmarks themselves: synthetic feeders, peers that solve the same problem, and the report of given figures."""
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from benchmarks.cases import ACCURACY, LINEAR, LOSSLESS, SPECS, Spec, build, gro
 from benchmarks.claims import CLAIMS, judged
 from benchmarks.feeders import DROP_PU, SOURCE_PU, pandapower_feeder, synthetic
 from benchmarks.growth import exponent
-from benchmarks.measure import Recorder
+from benchmarks.measure import TreeMemory, binding_programme
 from benchmarks.peers import OWN
 from benchmarks.process import in_process
 from benchmarks.report import write_report
@@ -24,7 +27,7 @@ from dlmp.bids import at_ports
 from dlmp.network.independent import independent_power_flow
 from dlmp.network.model import BalancedNetwork, Network
 from dlmp.powerflow import PowerFlow
-from dlmp.solve import BASIC, solve_lp
+from dlmp.solve import solve_lp
 from dlmp.units import BASE_KVA
 
 
@@ -205,12 +208,19 @@ def test_a_measurement_that_takes_too_long_is_skipped():
     }
 
 
-def test_the_binding_rows_of_the_last_lp_have_its_optimum():
-    with Recorder() as recorder:
-        dlmp.clear(small())
-    problem, solution = recorder.last
-    binding = solve_lp(problem.with_rows(solution.basis.row != BASIC))
-    assert binding.objective == pytest.approx(solution.objective, rel=1e-9)
+def test_the_binding_rows_at_the_outcome_have_its_optimum():
+    problem, solution = binding_programme(dlmp.clear(small()))
+    assert len(problem.row_lower) < len(solution.basis.row)
+    assert solve_lp(problem).objective == pytest.approx(solution.objective, rel=1e-9)
+
+
+def test_memory_of_other_processes_counts():
+    code = "import time; held = bytearray(200 << 20); time.sleep(1.5)"
+    with TreeMemory() as memory:
+        subprocess.run([sys.executable, "-c", code], check=True)
+    with TreeMemory() as own:
+        time.sleep(0.5)
+    assert memory.peak_mb > own.peak_mb + 150
 
 
 def test_the_exponent_is_that_of_the_larger_half():
