@@ -21,7 +21,7 @@ from benchmarks.peers import OWN
 from benchmarks.process import in_process
 from benchmarks.report import write_report
 
-MEASURE_SECONDS, QUICK_SECONDS = 1200.0, 120.0
+MEASURE_SECONDS, QUICK_SECONDS = 600.0, 120.0
 """Longest wait for a measurement [s]."""
 
 
