@@ -30,9 +30,10 @@ def declared(case: MarketCase, sides: int) -> pyo.ConcreteModel:
 
 
 @pytest.mark.parametrize("sides", [4, 7, 32])
-def test_the_polygon_is_inscribed_in_the_circle_of_the_rating(case: MarketCase, sides: int):
+def test_the_polygon_is_inscribed_in_the_circle_of_the_rating(sides: int):
     """Its corners lie on the circle, each on two sides; anything beyond a corner is outside."""
-    model = declared(case, sides)
+    both_ways = {"supply": [(250, 10)], "demand": [(250, 5)], "q_kvar": (-250.0, 250.0)}
+    model = declared(market(feeder33(), [20.0] * 2, resource("battery", 5, **both_ways, s_max_kva=RATING_KVA)), sides)
     rows = [row for key, row in model.apparent_power_within_rating.items() if key[0] == 1]
     assert len(rows) == sides
     for corner in (2 * np.arange(sides) + 1) * np.pi / sides:
@@ -42,6 +43,20 @@ def test_the_polygon_is_inscribed_in_the_circle_of_the_rating(case: MarketCase, 
             slack = np.array([pyo.value(row.upper) - pyo.value(row.body) for row in rows])
             assert (np.abs(slack) < 1e-9).sum() == on_a_side
             assert (slack < -1e-9).sum() == outside
+
+
+@pytest.mark.parametrize("sides", [4, 7, 32])
+def test_sides_of_the_polygon_that_are_left_out_keep_nothing(case: MarketCase, sides: int):
+    """In the inverter's range of power, from 0 to 200 kW and 250 kvar either way, the others are all that counts."""
+    model = declared(case, sides)
+    kept = {key[2] for key in model.apparent_power_within_rating}
+    assert 0 < len(kept) < sides
+    angle = 2 * np.pi * np.arange(sides) / sides
+    real, reactive = np.meshgrid(np.linspace(0, 200, 21), np.linspace(-250, 250, 21))
+    along = real[..., None] * np.cos(angle) + reactive[..., None] * np.sin(angle)
+    beyond = along > RATING_KVA * np.cos(np.pi / sides) + 1e-9
+    np.testing.assert_array_equal(beyond.any(axis=-1), beyond[..., sorted(kept)].any(axis=-1))
+    assert beyond[..., sorted(kept)].any(axis=(0, 1)).all()
 
 
 def test_a_resource_without_a_rating_has_no_polygon(case: MarketCase):
