@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import ACCURACY, SPECS, Spec
+from benchmarks.fleet import FEEDERS
 from benchmarks.machine import described, import_seconds
 from benchmarks.measure import price_file
 from benchmarks.peers import OWN
 from benchmarks.process import in_process
-from benchmarks.report import write_report
+from benchmarks.report import publish, write_report
 
 MEASURE_SECONDS, QUICK_SECONDS = 600.0, 120.0
 """Longest wait for a measurement [s]."""
+QUICK_FEEDERS, FLEET_SECONDS = 10, 1800.0
 
 
 def results_of(quick: bool, folder: Path) -> dict[str, Any]:
@@ -50,6 +52,8 @@ def results_of(quick: bool, folder: Path) -> dict[str, Any]:
     for spec in chosen(ACCURACY, quick):
         answer = told(f"accuracy, {spec.name}", in_process("benchmarks.accuracy", spec.name, seconds=seconds))
         found["accuracy"].append({"spec": spec.name, **answer})
+    feeders = ("--feeders", str(QUICK_FEEDERS if quick else FEEDERS))
+    found["fleet"] = told("fleet", in_process("benchmarks.fleet", *feeders, seconds=FLEET_SECONDS))
     return {**found, "took_s": time.time() - began}
 
 
@@ -60,7 +64,8 @@ def chosen(specs: tuple[Spec, ...], quick: bool) -> Iterator[Spec]:
 
 def told(name: str, answer: dict[str, Any]) -> dict[str, Any]:
     """Say how far the run is; the `answer`."""
-    figures = f"{answer['wall_s']:.2f} s" if "wall_s" in answer else answer.get("skipped", "")
+    seconds = answer.get("wall_s", answer.get("two_workers_s"))
+    figures = answer.get("skipped", "") if seconds is None else f"{seconds:.2f} s"
     print(f"{name}: {figures}", file=sys.stderr, flush=True)
     return answer
 
@@ -81,13 +86,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small specs alone, under five minutes")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="folder of the results")
     parser.add_argument("--report", action="store_true", help="write the report of the results that are there")
+    parser.add_argument(
+        "--publish", type=Path, metavar="PAGE", help="copy the report to this page of the documentation"
+    )
     options = parser.parse_args()
     file = options.out / "results.json"
     if not options.report:
         options.out.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(results_of(options.quick, options.out), indent=1) + "\n", encoding="utf-8")
     write_report(json.loads(file.read_text(encoding="utf-8")), options.out)
-    print(options.out / "report.md")
+    if options.publish:
+        publish(options.out, options.publish)
+    print(options.publish or options.out / "report.md")
 
 
 if __name__ == "__main__":

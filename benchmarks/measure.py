@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,11 +123,11 @@ def measured(spec: Spec, folder: Path | None) -> dict[str, Any]:
     """The engine's figures of `spec`; its prices go into `folder`."""
     case, read_s = case_of(spec)
     before_mb = peak_mb()
-    with Recorder() as recorder, TreeMemory() as memory:
+    with Recorder() as recorder, TreeMemory() if spec.workers > 1 else nullcontext() as memory:
         runs = timed(lambda: recorder.observed(lambda: dlmp.clear(case, spec.settings, workers=spec.workers)))
     found: dlmp.Clearing = runs.result
     shares, figures = recorder.shares[-len(runs.wall_s) :], runs.figures
-    if spec.workers > 1:  # what the other processes took
+    if memory is not None:  # of all processes
         figures |= {"cpu_s": sum(found.seconds.values()), "peak_mb": memory.peak_mb}
     _write_prices(folder, spec, "dlmp", found.prices.lmp_usd_per_mwh)
     return {

@@ -1,5 +1,6 @@
 """The report of a run, made of its results alone: Markdown, with the pictures of `benchmarks.plots`."""
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,24 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
     (folder / "report.md").write_text("\n".join(parts), encoding="utf-8")
 
 
+def publish(folder: Path, page: Path) -> None:
+    """Copy the report in `folder` to a `page` of the documentation, and its pictures to a folder beside it."""
+    pictures = page.parent / "pictures" / page.stem
+    pictures.mkdir(parents=True, exist_ok=True)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for picture in folder.glob("*.png"):
+        shutil.copy(picture, pictures)
+        text = text.replace(f"]({picture.name})", f"](pictures/{page.stem}/{picture.name})")
+    page.write_text(text, encoding="utf-8")
+
+
 CLEARINGS_NOTE = (
     "Wall and CPU are medians [s] of up to three runs after a warm one, or the only run where that takes longer than "
     "30 s, or 10 s of a peer. *outside* is the CPU share that is neither HiGHS nor power flow nor gradients, *QP* "
     "that of it in PIQP, by which the Newton finish finds what binds; *floor* the CPU time of HiGHS alone, cold, on "
     "exactly the rows that bind among the tangents at the outcome; *peak* the most memory of the process, or of all "
-    "workers, *of it before* what imports and the case had taken."
+    "workers, *of it before* what imports and the case had taken. CPU of several workers is that of the phases of the "
+    "last run, without the start of processes."
 )
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from multiprocessing import forkserver, get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -88,7 +88,8 @@ def dispatch_apart(
 
     Returns
     -------
-    The dispatch; None when some part came to an error, which is for a dispatch of the whole market to tell.
+    The dispatch; None when some part came to an error, which is for a dispatch of the whole market to tell, or has a
+    state that is not found again.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def dispatch_apart(
     try:
         with ProcessPoolExecutor(workers, _context()) as pool:
             results = list(pool.map(_dispatched, [part.market for part in parts], [settings] * count))
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, EOFError, OSError) as error:
         remedy = "take fewer workers if memory ran out, and call from below `if __name__ == '__main__':` in a script"
         raise SolverError(f"a process that dispatched some of the intervals ended early: {remedy}") from error
     found = [result for result in results if result is not None]
@@ -110,14 +111,8 @@ def dispatch_apart(
     for own in found:
         clock.add(own.seconds)
     with clock.phase("power_flow"):
-        return _joined(market, formulation, np.concatenate([part.states for part in parts]), found)
-
-
-def start_server() -> None:
-    """Have the server that processes are forked from begin to load, if there is to be one and it has not."""
-    if "forkserver" in get_all_start_methods():
-        _context()
-        forkserver.ensure_running()
+        whole = _joined(market, formulation, np.concatenate([part.states for part in parts]), found)
+    return whole if whole.point.converged.all() else None
 
 
 def _context() -> BaseContext:
@@ -125,7 +120,7 @@ def _context() -> BaseContext:
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])
+    context.set_forkserver_preload([__name__])
     return context
 
 

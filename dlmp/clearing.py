@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import ThreadpoolController
 
-from dlmp.apart import can_stand_apart, dispatch_apart, start_server
+from dlmp.apart import can_stand_apart, dispatch_apart
 from dlmp.blockchoice import dispatch_with_blocks
 from dlmp.calls import called_kva
 from dlmp.certificate import Certificate, certify
@@ -385,8 +385,10 @@ def clear(
         which local optimum is found at negative prices.  Default: begin anew, as where nothing of `start` fits.
     workers
         Processes among which intervals are divided that nothing couples: neither stores, ramps, blocks nor calls that
-        last.  Worth its while on large feeders.  `progress` is then called at the end.  In a script the call must
-        stand below ``if __name__ == "__main__":``, as Python's multiprocessing asks.  Default: this one.
+        last.  The result is the same up to rounding, but for which local optimum is found at negative prices.  Worth
+        its while on large feeders, and not asked for where there is a `start`, nor again after calls that were unsafe.
+        `progress` is then called at the end.  In a script the call must stand below ``if __name__ == "__main__":``, as
+        Python's multiprocessing asks.  Default: this one.
 
     Returns
     -------
@@ -421,8 +423,6 @@ def _clear(
     workers: int,
 ) -> Clearing:
     clock = PhaseClock()
-    if workers > 1:
-        start_server()
     with clock.phase("build"):
         penalties = case.penalties if settings.limits == SOFT else HARD
         found = None if start is None else _start_of(start, case, settings)

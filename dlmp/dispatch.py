@@ -163,6 +163,7 @@ class _Passes:
         self.settings, self.clock = settings, clock
         self.is_linear = formulation.is_linear and not market.is_quadratic
         self.reports: list[PassReport] = [] if start is None else list(start.reports)
+        self.passes_before = len(self.reports)
         self.lp_solves = 0 if start is None else start.lp_solves
         with clock.phase("power_flow"):
             learned = None if start is None else start.learned.given_to(market, formulation)
@@ -249,7 +250,7 @@ class _Passes:
             return None
         if not self.optimum.is_open.any():
             return self._ended(self.optimum, self.x)
-        self.x, self.point = self.optimum.x, self.optimum.point
+        self._take_solved()
         return None
 
     def _pass(self) -> PassReport:
@@ -269,6 +270,7 @@ class _Passes:
             self.unmet.clear()
             if not self.is_linear:
                 self.optimum = self._finish_from(solution)
+                self._take_solved()
             if self.optimum is not None and not self.optimum.is_open.any():
                 report = self._ended(self.optimum, before)
             elif self._has_settled(report):
@@ -276,6 +278,24 @@ class _Passes:
         if not report.finished:
             self._note_invented_losses(before, solution.x)
         return report
+
+    def _take_solved(self) -> None:
+        """Go to the optimum in the intervals that have one, and that nothing couples to others."""
+        optimum, solved = self.optimum, self._is_solved()
+        if optimum is None or not solved.any():
+            return
+        states, dual = self.market.states_of(solved), optimum.multipliers
+        self.x, self.point = optimum.x, optimum.point
+        limit = np.where(states[:, None], dual.limit, self.weights.limits.toarray())
+        self.weights = Weights(
+            np.where(states, dual.import_p, self.weights.import_p),
+            np.where(states, dual.import_q, self.weights.import_q),
+            sparse.csr_array(limit),
+        )
+        row = np.repeat(solved, len(self.market.template.row_lower))
+        known = self.row_dual if len(self.row_dual) else np.zeros(len(row))
+        self.row_dual = np.where(row, dual.row, known)
+        self.rows.excess = np.where(states[:, None], optimum.excess, self.rows.excess)
 
     def _ended(self, optimum: Optimum, before: FloatArray) -> PassReport:
         """Go to the `optimum`, from the dispatch `before`."""
@@ -291,7 +311,7 @@ class _Passes:
             solved = self._solve()
             self.lp_solves += 1
             with self.clock.phase("gradients"):
-                if not self.rows.add_predicted(self.point, solved[0].x[: len(self.x)]):
+                if not self.rows.add_predicted(self.point, solved[0].x[: len(self.x)], ~self._is_solved()):
                     return solved
         solved = self._solve()
         self.lp_solves += 1
@@ -322,7 +342,9 @@ class _Passes:
             slack_keys = np.zeros(0, dtype=np.int64) if self.slack is None else self.slack.key
             self.basis = KeyedBasis(solution.basis, keys, slack_keys, width)
         if self.slack is not None:
+            excess, solved = self.rows.excess, self.market.states_of(self._is_solved())[:, None]
             self.rows.note_excess(self.slack, solution.x[width : width + len(self.slack.key)])
+            self.rows.excess = np.where(solved, excess, self.rows.excess)
         return slices.joined(solution), keys, is_elastic
 
     def _solve_hard(self, problem: LinearProgram, keys: npt.NDArray[np.int64]) -> LpSolution | None:
@@ -511,7 +533,7 @@ class _Passes:
                 self.clock,
                 self.optimum,
                 has_basis=has_basis,
-                may_keep_states=len(self.reports) < PASSES_WITH_STATES,
+                may_keep_states=len(self.reports) - self.passes_before < PASSES_WITH_STATES,
             )
 
     def _column_states(self, solution: LpSolution) -> StatusArray:

@@ -7,8 +7,7 @@ broken is added (a primal-dual active set method; Hintermueller, Ito and Kunisch
 that begin to repeat, as they do among many free reactive powers, are replaced by those of the interval's quadratic
 programme.
 
-On a large network, or with many injections that curve the costs, both have the unknowns of the network's states beside
-the market's columns.
+Where very many injections can move, both have the unknowns of the network's states beside the market's columns.
 """
 
 from collections.abc import Callable
@@ -40,7 +39,8 @@ FAR = Effort(rounds=1, tolerance=1e-5)
 NEAR, NEAR_COUPLED = Effort(), Effort(few=50)
 """Of the next one: along a coupled horizon a Newton step is cheaper than another round for few corrections."""
 EXACT = Effort(tolerance=1e-12)
-"""Of those after a Newton finish that failed: limits that hardly bind must be told from those that hardly do not."""
+"""Of those after a Newton finish that failed: limits that hardly bind must be told from those that hardly do not.
+With the states as columns PIQP does not come so near, and `dlmp.solve.QP_TOLERANCE` has to do."""
 FEW_REACTIVE = 60
 """Among more free reactive powers than this the sets go in circles, as they do along a coupled horizon: begin with
 the quadratic programme."""

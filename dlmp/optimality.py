@@ -166,7 +166,7 @@ class Conditions(ABC):
 
     @abstractmethod
     def _change(self) -> FloatArray | None:
-        """Newton step of the free columns, then, their sign turned, of the multipliers; None at a singular system."""
+        """Newton step of the free columns, then, their sign turned, of the multipliers; None where there is none."""
 
     @abstractmethod
     def is_minimum(self) -> npt.NDArray[np.bool_]:

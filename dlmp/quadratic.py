@@ -1,4 +1,4 @@
-"""The quadratic model of the intervals that must be solved together: linearised rows, exact curvature; solved by PIQP.
+"""The quadratic model of the intervals that must be solved together: linearised rows and curvature; solved by PIQP.
 
 It finds the active sets that the Newton finish needs where correcting them step by step goes in
 circles.  Curvature that is not convex (of voltage limits, or at a negative price) is cut off: the

@@ -20,6 +20,8 @@ from scipy import sparse
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
 from dlmp.powerflow import Jacobian, PowerFlow
 
+MOST_TANGENTS = 1024
+"""Tangents of the state that are kept from one request to the next."""
 SMALLEST = 1e-12
 """A magnitude below this has no direction [pu]."""
 
@@ -89,6 +91,9 @@ class Sensitivity:
         ]
         known = self.flow.known_tangents
         new = [index for index, key in enumerate(keys) if key not in known]
+        if len(known) + len(new) > MOST_TANGENTS:
+            known.clear()
+            new = list(range(len(keys)))
         if new:
             change = self._current(self.port_v.mean(axis=0), share[new], reactive[new])
             made = self._full(self.flow.reference.solve(change)).T

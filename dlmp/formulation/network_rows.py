@@ -125,9 +125,10 @@ class NetworkRows:
         """Take the tangents at `point`, the state of dispatch `x`, into the LP: of the (t,) intervals that are open."""
         power, every = self.market.power(x), np.arange(self.market.intervals)
         near = worth_watching(self.formulation.limits, point.limit_value - self.excess)
+        own = np.ones((len(near), 1), bool)
         if is_open is not None:
-            near &= self.market.states_of(is_open)[:, None]
-            every = np.flatnonzero(is_open)
+            own, every = self.market.states_of(is_open)[:, None], np.flatnonzero(is_open)
+            near &= own
         self.watched |= near
         self._drop_invalid(point, power)
         self._serial += 1
@@ -139,15 +140,20 @@ class NetworkRows:
         base = point.import_pu.imag[every] - (reactive * power[every]).sum(axis=(1, 2))
         self.newest = [Rows(IMPORT_Q, 0, every, none, -reactive, base, base)]
         convex = self.formulation.limits.convex
-        state, limit = np.nonzero(np.where(convex, near, self.watched))
+        state, limit = np.nonzero(np.where(convex, near, self.watched) & own)
         gradient = point.limit_gradients(state, limit, self.market.ports)
         self._add_tangents(state, limit, gradient, point.limit_value[state, limit], power)
 
-    def add_predicted(self, point: OperatingPoint, x: FloatArray) -> bool:
-        """Cut off what the LP's solution `x` breaks, to first order at `point`; False when it breaks nothing new."""
+    def add_predicted(self, point: OperatingPoint, x: FloatArray, is_open: npt.NDArray[np.bool_] | None = None) -> bool:
+        """Cut off what the LP's solution `x` breaks, to first order at `point`; False when it breaks nothing new.
+
+        In the (t,) intervals that are open; default: in all.
+        """
         limits, injection = self.formulation.limits, self.market.injection(x)
         value = point.predicted_limits(injection)
         broken = worth_watching(limits, value - self.excess, margin=-PREDICTED) & (limits.convex | ~self.watched)
+        if is_open is not None:
+            broken &= self.market.states_of(is_open)[:, None]
         if not broken.any():
             return False
         self.watched |= broken
