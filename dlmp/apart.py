@@ -1,14 +1,14 @@
 """Intervals that nothing couples, dispatched apart in several processes.
 
-Each process takes some consecutive intervals of the market and sends back where it came to; the network's states are
-found again here, from those dispatches.
+Each process takes every so many intervals of the market, which evens out that some hours are harder than others, and
+sends back where it came to; the network's states are found again here, from those dispatches.
 """
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -34,15 +34,17 @@ from dlmp.timing import PhaseClock
 
 OF_STATES = ("import_p", "import_q", "limit")
 """Multipliers that each network state has of its own."""
-PARTS_PER_WORKER = 3
-"""More parts than workers even out that some hours are harder than others."""
+MOST_INTERVALS, MOST_NODES = 32, 300_000
+"""Intervals of a part, and nodes in all of them together: bounds the memory of a process.  Fewer parts are quicker, for
+each learns the network by itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Consecutive intervals of a market, and where their states are among all."""
+    """Some intervals of a market, which they are, and where their states are among all."""
 
     market: MarketLp
+    intervals: IntArray
     states: IntArray
 
 
@@ -96,9 +98,9 @@ def dispatch_apart(
     SolverError
         When a process ended before its part was dispatched.
     """
-    count = min(market.intervals, PARTS_PER_WORKER * workers)
-    ends = np.linspace(0, market.intervals, count + 1).astype(int).tolist()
-    parts = [_part(market, slice(*pair)) for pair in pairwise(ends)]
+    most = min(MOST_INTERVALS, max(MOST_NODES // market.case.network.node_count, 1))
+    count = min(market.intervals, workers * math.ceil(market.intervals / (workers * most)))
+    parts = [_part(market, slice(first, None, count)) for first in range(count)]
     try:
         with ProcessPoolExecutor(workers, _context()) as pool:
             results = list(pool.map(_dispatched, [part.market for part in parts], [settings] * count))
@@ -111,7 +113,7 @@ def dispatch_apart(
     for own in found:
         clock.add(own.seconds)
     with clock.phase("power_flow"):
-        whole = _joined(market, formulation, np.concatenate([part.states for part in parts]), found)
+        whole = _joined(market, formulation, parts, found)
     return whole if whole.point.converged.all() else None
 
 
@@ -125,18 +127,20 @@ def _context() -> BaseContext:
 
 
 def _part(market: MarketLp, intervals: slice) -> _Part:
+    """The market of some of its intervals; those of its case are the right ones but for their times."""
     columns, called = market.columns, market.called
-    own = np.flatnonzero((called.interval >= intervals.start) & (called.interval < intervals.stop))
+    every = np.arange(market.intervals)[intervals]
+    own = np.flatnonzero(np.isin(called.interval, every))
     of_part = called.only(own)
     part = MarketLp(
         market.case.at(intervals),
         market.template,
         Columns(*(getattr(columns, item.name)[intervals] for item in fields(columns))),
         {rule: (low[intervals], high[intervals]) for rule, (low, high) in market.bounds.items()},
-        replace(of_part, interval=of_part.interval - intervals.start),
+        replace(of_part, interval=np.searchsorted(every, of_part.interval)),
         market.penalties,
     )
-    return _Part(part, np.r_[np.arange(market.intervals)[intervals], market.intervals + own])
+    return _Part(part, every, np.r_[every, market.intervals + own])
 
 
 def _dispatched(market: MarketLp, settings: Settings) -> _Found | None:
@@ -155,14 +159,18 @@ def _dispatched(market: MarketLp, settings: Settings) -> _Found | None:
     return _Found(**own, end=end, seconds=clock.seconds)
 
 
-def _joined(market: MarketLp, formulation: Formulation, states: IntArray, parts: Sequence[_Found]) -> Dispatch:
-    """The dispatch of all intervals, of `parts` whose states are these, one after the other."""
-    order = np.argsort(states)
+def _joined(market: MarketLp, formulation: Formulation, of: Sequence[_Part], parts: Sequence[_Found]) -> Dispatch:
+    """The dispatch of all intervals, of what became of `parts` of them."""
+    order = np.argsort(np.concatenate([part.states for part in of]))
+    place = np.argsort(np.concatenate([part.intervals for part in of]))
 
     def all_of(name: str, parts: Sequence[Any] = parts) -> npt.NDArray[Any]:
         return np.concatenate([getattr(part, name) for part in parts])
 
-    x, excess, error = all_of("x"), all_of("excess")[order], max(part.error_usd_per_mwh for part in parts)
+    def by_interval(name: str, parts: Sequence[Any] = parts) -> npt.NDArray[Any]:
+        return all_of(name, parts).reshape(market.intervals, -1)[place].ravel()
+
+    x, excess, error = by_interval("x"), all_of("excess")[order], max(part.error_usd_per_mwh for part in parts)
     point = formulation.operate(market.injection(x))
     weights = [part.weights for part in parts]
     limits = sparse.csr_array(sparse.vstack([own.limits for own in weights]))[order]
@@ -172,11 +180,11 @@ def _joined(market: MarketLp, formulation: Formulation, states: IntArray, parts:
     if len(known) == len(parts):
         active, dual = [own.active for own in known], [own.multipliers for own in known]
         optimum = Optimum(
-            all_of("x", known),
+            by_interval("x", known),
             point,
-            ActiveSet(all_of("column", active), all_of("row", active), all_of("limit", active)[order]),
-            Multipliers(all_of("row", dual), *(all_of(name, dual)[order] for name in OF_STATES)),
-            all_of("is_open", known),
+            ActiveSet(by_interval("column", active), by_interval("row", active), all_of("limit", active)[order]),
+            Multipliers(by_interval("row", dual), *(all_of(name, dual)[order] for name in OF_STATES)),
+            by_interval("is_open", known),
             max(own.error_usd_per_mwh for own in known),
             all_of("excess", known)[order],
         )
@@ -186,13 +194,13 @@ def _joined(market: MarketLp, formulation: Formulation, states: IntArray, parts:
         x,
         point,
         Weights(all_of("import_p", weights)[order], all_of("import_q", weights)[order], limits),
-        all_of("row_dual"),
+        by_interval("row_dual"),
         all(part.converged for part in parts),
         _reports([part.reports for part in parts]),
         sum(part.lp_solves for part in parts),
         error,
         excess,
-        all_of("avoidable"),
+        by_interval("avoidable"),
         Learned(market, x, point, rows, None, optimum),
     )
 

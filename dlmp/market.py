@@ -217,8 +217,14 @@ class MarketCase:
         law_kva = self.load_p_kw[:, ports:] + 1j * self.load_q_kvar[:, ports:]
         return np.asarray(law_kva / BASE_KVA, dtype=complex)
 
-    def at(self, intervals: slice) -> "MarketCase":
-        """The same case in consecutive `intervals` of it alone."""
+    def at(
+        self, intervals: slice, energy_kwh: FloatArray | None = None, power_kw: FloatArray | None = None
+    ) -> "MarketCase":
+        """The same case in some `intervals` of it alone, which stand one after the other in its horizon then.
+
+        They begin with (k,) `energy_kwh` in the stores [kWh] and with the resources at (r,) `power_kw` [kW], where
+        their ramps start; default: as the case does.
+        """
         own = range(self.horizon.intervals)[intervals]
 
         def part(record: Any, *names: str) -> dict[str, Any]:
@@ -229,9 +235,17 @@ class MarketCase:
             horizon=replace(self.horizon, start=self.horizon.starts[own.start], intervals=len(own)),
             substation=self.substation.at(intervals),
             **part(self, "load_p_kw", "load_q_kvar"),
-            resources=replace(self.resources, **part(self.resources, "p_max_kw")),
+            resources=replace(
+                self.resources,
+                **part(self.resources, "p_max_kw"),
+                p_initial_kw=self.resources.p_initial_kw if power_kw is None else power_kw,
+            ),
             bids=replace(self.bids, **part(self.bids, *BID_PROFILES)),
-            stores=replace(self.stores, **part(self.stores, *PROFILED)),
+            stores=replace(
+                self.stores,
+                **part(self.stores, *PROFILED),
+                initial_kwh=self.stores.initial_kwh if energy_kwh is None else energy_kwh,
+            ),
             reactive_bids=replace(self.reactive_bids, **part(self.reactive_bids, *REACTIVE_PROFILES)),
             service_offers=replace(self.service_offers, **part(self.service_offers, *OFFER_PROFILES)),
             requirements=replace(self.requirements, **part(self.requirements, "quantity_kw")),

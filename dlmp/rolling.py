@@ -206,7 +206,9 @@ def reclear(
     energy = _metered(case, carried, energy_kwh or {})
     power = day.over_day(lambda clearing: clearing.awards.net_injection_kw)[first_interval - 1]
     try:
-        cleared = clear(rest_of(case, first_interval, energy, power), settings or day.clearing.settings, progress)
+        cleared = clear(
+            case.at(slice(first_interval, None), energy, power), settings or day.clearing.settings, progress
+        )
     except InputError as error:
         note = Problem("reclear", "first_interval", first_interval, "the other intervals named here count from it")
         raise InputError([note, *error.problems]) from error
@@ -215,20 +217,6 @@ def reclear(
         raise InfeasibleError(replace(one, interval=one.interval + first_interval) for one in found) from error
     joined = _joined(day.case, case, first_interval, carried - energy)
     return RollingDay(joined, (*day.steps, Step(first_interval, cleared)))
-
-
-def rest_of(case: MarketCase, first_interval: int, energy_kwh: FloatArray, power_kw: FloatArray) -> MarketCase:
-    """Return the intervals of `case` from the first on.
-
-    They begin with (k,) `energy_kwh` in the stores [kWh] and with the resources at (r,) `power_kw` [kW], where their
-    ramps start.
-    """
-    rest = case.at(slice(first_interval, None))
-    return replace(
-        rest,
-        resources=replace(rest.resources, p_initial_kw=power_kw),
-        stores=replace(rest.stores, initial_kwh=energy_kwh),
-    )
 
 
 def _check_step(day: RollingDay, case: MarketCase, first_interval: int) -> None:

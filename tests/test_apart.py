@@ -76,7 +76,7 @@ def test_parts_are_the_market_of_their_intervals():
     """Its programme, apart, is the one that is built for these intervals alone."""
     case = with_services()
     whole = build_market_lp(case, 8)
-    part = apart._part(whole, slice(1, 3)).market
+    part = apart._part(whole, slice(1, None)).market
     own = build_market_lp(case.at(slice(1, 3)), 8)
     for name in ("cost", "lower", "upper", "slope"):
         np.testing.assert_array_equal(getattr(part.columns, name), getattr(own.columns, name))
