@@ -34,8 +34,8 @@ from dlmp.solve import BASIC, LinearProgram, LpSolution, QpSolution, solve_lp, s
 REPEATS = 3
 REPEAT_SECONDS, PEER_REPEAT_SECONDS = 30.0, 10.0
 """Longest time for the repeats of a measurement of the engine, and of a peer [s]."""
-SAMPLE_SECONDS = 0.2
-"""Between looks at the memory of all processes."""
+SAMPLE_SECONDS = 1.0
+"""Between looks at the memory of all processes: each costs some tens of milliseconds of a core."""
 CHANGED_SECONDS = 2.0
 """A case that takes longer is not cleared again with a changed bid [s]."""
 INSIDE = ("solver", "power_flow", "gradients")
