@@ -359,7 +359,7 @@ OFFER = st.sampled_from(sorted(TERMS)).flatmap(
 )
 
 
-@pytest.mark.parametrize("cases", [15, pytest.param(300, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("cases", [50, pytest.param(300, marks=pytest.mark.nightly)])
 def test_whatever_is_accepted_makes_a_case_that_can_be_read(world, tmp_path, cases):
     """One participant's bids must not fail the run of all."""
     limits = {"p_min_kw": -400, "p_max_kw": 400, "q_min_kvar": -400, "q_max_kvar": 400, "s_max_kva": 450}
