@@ -27,13 +27,11 @@ from dlmp.formulation.network_rows import NetworkRows
 from dlmp.learned import Learned
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.newton import Optimum
-from dlmp.optimality import ActiveSet, Multipliers
+from dlmp.optimality import OF_STATES, ActiveSet, Multipliers
 from dlmp.products.columns import Columns
 from dlmp.settings import Settings
 from dlmp.timing import PhaseClock
 
-OF_STATES = ("import_p", "import_q", "limit")
-"""Multipliers that each network state has of its own."""
 MOST_INTERVALS, MOST_NODES = 32, 300_000
 """Intervals of a part, and nodes in all of them together: bounds the memory of a process.  Fewer parts are quicker, for
 each learns the network by itself."""

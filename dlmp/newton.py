@@ -10,9 +10,7 @@ programme.
 Where very many injections can move, both have the unknowns of the network's states beside the market's columns.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -233,9 +231,7 @@ class _Search:
 
     def system(self, is_open: npt.NDArray[np.bool_]) -> Conditions:
         """Optimality conditions of the intervals in `is_open`, here and now."""
-        kind: Callable[..., Conditions] = partial(ReducedConditions, curvature=self.curvature)
-        if self.keeps_states:
-            kind = StateConditions
+        kind = StateConditions if self.keeps_states else ReducedConditions
         return kind(
             self.market,
             self.formulation,
@@ -246,6 +242,7 @@ class _Search:
             self.active,
             self.multipliers,
             is_open,
+            self.curvature,
         )
 
     def find_marginal(self) -> None:

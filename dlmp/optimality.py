@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from dlmp.curvature import Curvature
 from dlmp.formulation.interface import Formulation, OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.softness import Softness, StateArray, is_held
@@ -22,6 +23,8 @@ from dlmp.timing import PhaseClock
 
 PROXIMAL = 1e-9
 """Damping of columns and rows of a Newton step, which vanishes at the solution: keeps the system regular."""
+OF_STATES = ("import_p", "import_q", "limit")
+"""Multipliers that each network state has of its own."""
 RANK_TOLERANCE = 1e-9
 CONSTRAINING = 1e4
 """Weight of the binding rows beside the curvature where that along them is asked for."""
@@ -86,7 +89,7 @@ class Multipliers:
     def overwrite(self, other: "Multipliers", states: npt.NDArray[np.bool_], row: npt.NDArray[np.bool_]) -> None:
         """Take over the duals of `other` where the masks of states and rows are True."""
         self.row[row] = other.row[row]
-        for name in ("import_p", "import_q", "limit"):
+        for name in OF_STATES:
             getattr(self, name)[states] = getattr(other, name)[states]
 
     def weights(self) -> Weights:
@@ -122,9 +125,11 @@ class Conditions(ABC):
         active: ActiveSet,
         multipliers: Multipliers,
         is_open: npt.NDArray[np.bool_],
+        curvature: Curvature,
     ):
         self.market, self.formulation, self.softness, self.clock = market, formulation, softness, clock
         self.x, self.point, self.active, self.multipliers = x, point, active, multipliers
+        self.curvature = curvature
         self.moves = np.zeros(market.intervals, dtype=int)
         self.equality = market.row_lower == market.row_upper
         self.fixed = ~market.is_movable

@@ -8,13 +8,8 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from dlmp.curvature import Curvature
-from dlmp.formulation.interface import Formulation, OperatingPoint
-from dlmp.formulation.market_lp import MarketLp
-from dlmp.formulation.softness import Softness
 from dlmp.network.model import FloatArray
-from dlmp.optimality import PROXIMAL, ActiveSet, Conditions, Multipliers, is_convex
-from dlmp.timing import PhaseClock
+from dlmp.optimality import PROXIMAL, Conditions, is_convex
 
 DAMPING_BY_ERROR, MOST_DAMPING = 100.0, 1e-2
 """Damping of columns in a coupled horizon, per error of the optimality conditions, and its largest value."""
@@ -30,22 +25,6 @@ class ReducedConditions(Conditions):
 
     with H the exact Hessian of the costs and of ``w P0(x) - sum y g(x)``.
     """
-
-    def __init__(
-        self,
-        market: MarketLp,
-        formulation: Formulation,
-        softness: Softness,
-        clock: PhaseClock,
-        x: FloatArray,
-        point: OperatingPoint,
-        active: ActiveSet,
-        multipliers: Multipliers,
-        is_open: npt.NDArray[np.bool_],
-        curvature: Curvature,
-    ):
-        self.curvature = curvature
-        super().__init__(market, formulation, softness, clock, x, point, active, multipliers, is_open)
 
     def _reduced_costs(self) -> FloatArray:
         """(c,) Marginal costs less what rows and limits at their multipliers make of them."""

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from dlmp.curvature import Curvature
 from dlmp.formulation.interface import Weights
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.optimality import PROXIMAL, Conditions, is_convex
@@ -74,7 +73,7 @@ class StateConditions(Conditions):
             return found
         here = self.market, self.formulation, self.softness, self.clock
         at = self.x, self.point, self.active, self.multipliers
-        return found | ReducedConditions(*here, *at, is_open=~found, curvature=Curvature(self.market)).is_minimum()
+        return found | ReducedConditions(*here, *at, ~found, self.curvature).is_minimum()
 
     def _systems(self) -> Iterator[tuple[IntArray, "_System"]]:
         """The system of each group of open intervals, and where its columns and rows are in that of all."""

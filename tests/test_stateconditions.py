@@ -85,7 +85,7 @@ def test_their_newton_steps_are_the_same(name: str):
     market, known = work.market, work.learned.optimum
     softness, every = Softness.of(work.formulation.limits, market.penalties), np.ones(market.intervals, bool)
     at = market, work.formulation, softness, PhaseClock(), known.x, known.point, known.active, known.multipliers, every
-    ours, theirs = StateConditions(*at), ReducedConditions(*at, curvature=Curvature(market))
+    ours, theirs = (kind(*at, Curvature(market)) for kind in (StateConditions, ReducedConditions))
     np.testing.assert_allclose(ours.reduced, theirs.reduced, atol=1e-7)
     for conditions in (ours, theirs):
         conditions.reduced = np.random.default_rng(1).uniform(-1, 1, len(ours.reduced))
@@ -122,7 +122,7 @@ def test_a_thousandth_of_a_step_takes_a_thousandth_of_all_errors(name: str):
         point = work.formulation.operate(market.injection(x), known.point)
         x = market.with_import(x, point.import_pu)
         here = market, work.formulation, softness, PhaseClock(), x, point, known.active, multipliers, every
-        return StateConditions(*here)
+        return StateConditions(*here, Curvature(market))
 
     x = known.x.copy()
     x[market.block("q")] += np.where((known.active.column == 1)[market.block("q")], 1e-3, 0.0)
@@ -148,7 +148,7 @@ def test_a_saddle_is_told_from_a_minimum():
     at = market, work.formulation, softness, PhaseClock(), known.x, known.point, known.active
     turned = Multipliers(*(-getattr(known.multipliers, name) for name in ("row", "import_p", "import_q", "limit")))
     for dual, is_minimum in ((known.multipliers, True), (turned, False)):
-        assert StateConditions(*at, dual, every).is_minimum().tolist() == [is_minimum]
+        assert StateConditions(*at, dual, every, Curvature(market)).is_minimum().tolist() == [is_minimum]
 
 
 def test_closed_intervals_have_no_reduced_costs():
@@ -156,9 +156,8 @@ def test_closed_intervals_have_no_reduced_costs():
     market, known = work.market, work.learned.optimum
     is_open = np.arange(market.intervals) == 1
     softness = Softness.of(work.formulation.limits, market.penalties)
-    conditions = StateConditions(
-        market, work.formulation, softness, PhaseClock(), known.x, known.point, known.active, known.multipliers, is_open
-    )
+    at = market, work.formulation, softness, PhaseClock(), known.x, known.point, known.active, known.multipliers
+    conditions = StateConditions(*at, is_open, Curvature(market))
     reduced = conditions.reduced.reshape(market.intervals, -1)
     assert not reduced[~is_open].any()
     assert reduced[is_open].any()
