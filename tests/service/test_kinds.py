@@ -354,22 +354,27 @@ TERMS = {
     "capacity_up": {"quantity": NUMBER, "price_usd_per_mw_h": st.integers(0, 500)},
     "var_down": {"quantity": NUMBER, "price_usd_per_mw_h": st.integers(0, 500)},
 }
-OFFER = st.sampled_from(sorted(TERMS)).flatmap(
-    lambda product: st.fixed_dictionaries(TERMS[product] | {"product": st.just(product)})
+OFFER = {
+    product: st.tuples(st.integers(0, 7), HOUR, HOUR, st.fixed_dictionaries(terms | {"product": st.just(product)}))
+    for product, terms in TERMS.items()
+}
+OFFERS = st.tuples(st.tuples(*OFFER.values()), st.lists(st.one_of(*OFFER.values()), max_size=6)).flatmap(
+    lambda parts: st.permutations([*parts[0], *parts[1]])
 )
+"""One bid of every kind and up to six more, in any order, for eight resources."""
 
 
-@pytest.mark.parametrize("cases", [50, pytest.param(300, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("cases", [30, pytest.param(300, marks=pytest.mark.nightly)])
 def test_whatever_is_accepted_makes_a_case_that_can_be_read(world, tmp_path, cases):
     """One participant's bids must not fail the run of all."""
     limits = {"p_min_kw": -400, "p_max_kw": 400, "q_min_kvar": -400, "q_max_kvar": 400, "s_max_kva": 450}
-    for number in range(4):
+    for number in range(8):
         resource(world, f"any {number}", **limits)
     counts = Counter()
 
     @seed(cases)
     @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(offers=st.lists(st.tuples(st.integers(0, 3), HOUR, HOUR, OFFER), min_size=1, max_size=12))
+    @given(offers=OFFERS)
     def check(offers):
         market = world.names.ids["day"] = world.ask("POST", "/v1/markets", world.market(takes_blocks=True))["id"]
         bids = []
