@@ -16,13 +16,12 @@ by Newton's method.  `Jacobian` solves with the operator of each interval and wi
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.sparse.linalg import SuperLU, splu
 
+from dlmp.factors import Factors, Ordering
 from dlmp.network.model import ComplexArray, FloatArray, IntArray, Network
 from dlmp.nodal import nodal_equations
 
@@ -41,12 +40,6 @@ LINEAR_ROUNDING = 1e-7
 MAX_SWEEPS = 60
 MAX_NEWTON_STEPS = 30
 REFINEMENTS = 2
-SPARSE_FACTORS: dict[str, Any] = {
-    "permc_spec": "MMD_AT_PLUS_A",
-    "diag_pivot_thresh": 0.1,
-    "options": {"SymmetricMode": True},
-}
-"""The Jacobian's pattern is symmetric: these orderings halve its factors (measured)."""
 MOST_FACTORS = 32
 """Factors that a Jacobian keeps: some 10 MB each at 10,000 nodes."""
 DIRECT_COLUMNS = 8
@@ -235,7 +228,10 @@ class PowerFlow:
             across = self.ports.of_nodes(x)
             a, b = self.ports.slopes(own, across, at)
             rest = self._imbalance(self.ports.current(own, across, at), x)
-            change = _solve_real(self.pattern.factorise(a[:, 0], b[:, 0]), rest, transposed=False)
+            try:
+                change = _solve_real(self.pattern.factorise(a[:, 0], b[:, 0]), rest, transposed=False)
+            except np.linalg.LinAlgError:
+                return None
             step, x = float(np.abs(self.ports.determined(change)).max()), x + change
             if not np.isfinite(x).all() or np.abs(self.ports.determined(x)).max() > HIGHEST_PU:
                 return None
@@ -354,7 +350,7 @@ class Jacobian:
     flow: PowerFlow
     a: ComplexArray
     b: ComplexArray
-    _kept: dict[int, SuperLU] = field(default_factory=dict, repr=False)
+    _kept: dict[int, Factors] = field(default_factory=dict, repr=False)
 
     def solve(self, interval: IntArray, right: ComplexArray) -> ComplexArray:
         """Solve ``J x = right`` for (u, c) columns, column j at ``interval[j]``."""
@@ -382,7 +378,7 @@ class Jacobian:
             [self.solve_nearly(int(t), right[:, [column]]) for column, t in enumerate(interval)], axis=1
         )
 
-    def _factors(self, interval: int) -> SuperLU:
+    def _factors(self, interval: int) -> Factors:
         """Factors of the Jacobian of an interval, kept for the next call."""
         if interval not in self._kept:
             factors = self.flow.pattern.factorise(self.a[:, interval], self.b[:, interval])
@@ -487,6 +483,8 @@ class _RealPattern:
         self._base = sparse.csc_array(
             sparse.block_array([[pattern.real, -pattern.imag], [pattern.imag, pattern.real]]), copy=True
         )
+        self._base.sort_indices()
+        self._ordering = Ordering(self._base)
         marks = sparse.csc_array(self._base, copy=True)
         marks.data = np.arange(1, marks.nnz + 1, dtype=float)
         shape = (marks.nnz, ports.count)
@@ -505,9 +503,9 @@ class _RealPattern:
             matrix.data += corner @ value
         return matrix
 
-    def factorise(self, a: ComplexArray, b: ComplexArray) -> SuperLU:
+    def factorise(self, a: ComplexArray, b: ComplexArray) -> Factors:
         """Factorise with port slopes `a` and `b`, (q,)."""
-        return splu(self.matrix(a, b), **SPARSE_FACTORS)
+        return self._ordering.factorise(self.matrix(a, b))
 
 
 def _ratio(power: ComplexArray, v: ComplexArray) -> ComplexArray:
@@ -515,10 +513,10 @@ def _ratio(power: ComplexArray, v: ComplexArray) -> ComplexArray:
     return np.divide(power, v, out=np.zeros_like(v), where=power != 0)
 
 
-def _solve_real(factors: SuperLU, right: ComplexArray, *, transposed: bool) -> ComplexArray:
+def _solve_real(factors: Factors, right: ComplexArray, *, transposed: bool) -> ComplexArray:
     if not transposed:
         return _unstack(factors.solve(_stack(right)))
-    return np.conj(_unstack(factors.solve(np.concatenate([right.real, -right.imag]), "T")))
+    return np.conj(_unstack(factors.solve(np.concatenate([right.real, -right.imag]), transposed=True)))
 
 
 def _stack(x: ComplexArray) -> FloatArray:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
+from dlmp.factors import factorised
 from dlmp.formulation.interface import Weights
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.optimality import PROXIMAL, Conditions, is_convex
-from dlmp.powerflow import SPARSE_FACTORS
 from dlmp.reducedconditions import ReducedConditions
 from dlmp.stateprogramme import StateColumns
 
@@ -130,8 +129,8 @@ class _System:
         damping[own], damping[rows] = PROXIMAL, -PROXIMAL
         damped = sparse.csc_array(sparse.csr_array(whole + sparse.diags_array(damping))[down][:, across])
         try:
-            factors = splu(damped, **SPARSE_FACTORS)
-        except RuntimeError:
+            factors = factorised(damped)
+        except np.linalg.LinAlgError:
             return None
         wanted, change = np.zeros(len(scale)), np.zeros(len(scale))
         wanted[own], wanted[rows] = right[:free], right[free:]

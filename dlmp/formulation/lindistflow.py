@@ -29,8 +29,8 @@ import numpy as np
 import numpy.typing as npt
 import pyomo.environ as pyo
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
+from dlmp.factors import factorised
 from dlmp.formulation.coefficients import LinearNetwork, linear_network
 from dlmp.formulation.interface import CONGESTION, VOLTAGE, Limits, Weights
 from dlmp.formulation.sections import picked, sections_of
@@ -276,7 +276,7 @@ class LinDistFlow:
         self.template: Template = compile_template(model, STATES + INJECTIONS)
         first_injection = self.template.blocks["node_p"].start
         matrix = sparse.csc_array(self.template.matrix)
-        self._lu = splu(matrix[:, :first_injection])
+        self._factors = factorised(matrix[:, :first_injection])
         self._by_injection = sparse.csr_array(matrix[:, first_injection:])
         blocks = [_voltages(network, self.template), _flows(network, self.template, linear, circle_sides)]
         self.limits = Limits.joined([limits for limits, _ in blocks])
@@ -306,7 +306,7 @@ class LinDistFlow:
         at_node = injection_pu @ self.linear.spread.T - self.linear.law_pu
         injection = np.concatenate([at_node.real, at_node.imag], axis=1).T
         right = self.template.row_lower[:, None] - self._by_injection @ injection
-        return LinearPoint(self, injection_pu, self._lu.solve(right))
+        return LinearPoint(self, injection_pu, self._factors.solve(right))
 
     def carried(self, point: LinearPoint, state: IntArray) -> LinearPoint:
         """Take over the states of a `point` of another such model, of ``state[i]`` there as state i here."""
@@ -314,7 +314,7 @@ class LinDistFlow:
 
     def gradients(self, rows: sparse.csr_array, ports: IntArray) -> FloatArray:
         """Gradients by injection of linear functions (i, y) of the states, (i, 2, ports)."""
-        adjoint = self._lu.solve(np.asarray(rows.todense()).T.copy(), "T")
+        adjoint = self._factors.solve(rows.toarray().T, transposed=True)
         real, reactive = np.split(-(self._by_injection.T @ adjoint).T, 2, axis=1)
         at_port = (real + 1j * reactive) @ np.conj(self.linear.spread[:, ports])
         return np.stack([at_port.real, at_port.imag], axis=1)
