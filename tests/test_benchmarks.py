@@ -11,20 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.sparse import csgraph
+from scipy.sparse.linalg import splu
 
 import dlmp
 from benchmarks import peers
+from benchmarks.__main__ import Journal
 from benchmarks.accuracy import MODELS, compared
 from benchmarks.cases import ACCURACY, LINEAR, LOSSLESS, SPECS, Spec, build, grown_spec, named
 from benchmarks.claims import CLAIMS, judged
 from benchmarks.feeders import DROP_PU, SOURCE_PU, pandapower_feeder, synthetic
 from benchmarks.growth import exponent
-from benchmarks.measure import TreeMemory, binding_programme
+from benchmarks.measure import Recorder, TreeMemory, binding_programme
 from benchmarks.peers import OWN
 from benchmarks.process import in_process
 from benchmarks.report import publish, write_report
-from dlmp import newton
+from dlmp import newton, reducedconditions
 from dlmp.bids import at_ports
+from dlmp.factors import klu
 from dlmp.network.independent import independent_power_flow
 from dlmp.network.model import BalancedNetwork, Network
 from dlmp.powerflow import PowerFlow
@@ -224,6 +227,35 @@ def test_memory_of_other_processes_counts():
     assert memory.peak_mb > own.peak_mb + 150
 
 
+def test_time_in_solvers_is_counted_call_by_call():
+    case, solve = small(), klu.solve
+    with Recorder() as recorder:
+        for _ in range(2):
+            recorder.observed(lambda: dlmp.clear(case))
+        assert klu.solve is not solve
+    assert klu.solve is solve and reducedconditions.splu is splu
+    assert len(recorder.shares) == 2
+    for share in recorder.shares:
+        assert 0 <= share.quadratic < share.outside < 1
+        assert 0 < share.in_other_phases < 1
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path):
+    file, machine = tmp_path / "measurements.jsonl", {"processor": "abacus", "load_before": 0.1}
+    code = "measurement", "benchmarks.measure", "no such spec"
+    first = Journal(file, machine, resumes=False).measured(*code, seconds=60.0)
+    assert first["failed"]
+    stopped = Journal(file, machine | {"load_before": 0.9}, resumes=True)
+    began = time.perf_counter()
+    assert stopped.measured(*code, seconds=60.0) == first
+    assert time.perf_counter() - began < 0.1
+    assert stopped.took_s > 0.1
+    with pytest.raises(SystemExit, match="another machine"):
+        Journal(file, machine | {"processor": "slide rule"}, resumes=True)
+    assert Journal(file, machine, resumes=False).took_s == 0.0
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 1
+
+
 def test_the_exponent_is_that_of_the_larger_half():
     assert exponent([(10, 5.0), (100, 5.0), (1000, 10.0), (10_000, 1000.0), (100_000, 100_000.0)]) == pytest.approx(2.0)
     assert exponent([(1, 1.0), (2, 2.0)]) is None
@@ -235,7 +267,8 @@ def handmade() -> dict:
         "spec": "33 buses x 1", "series": "", "formulation": "ac_tangent", "nodes": 33, "resources": 9, "intervals": 1,
         "wall_s": 0.06, "cpu_s": 0.05, "first_wall_s": 0.2, "repeats": 3, "peak_mb": 300.0, "before_mb": 280.0,
         "read_s": 0.5, "status": "converged", "cost": 150.0, "passes": 1, "lp_solves": 2, "binding_limits": 0,
-        "outside": 0.25, "quadratic": 0.1, "floor_cpu_s": 0.02, "changed_wall_s": 0.04, "changed_day_wall_s": 0.06,
+        "outside": 0.25, "quadratic": 0.1, "in_other_phases": 0.2,
+        "floor_cpu_s": 0.02, "changed_wall_s": 0.04, "changed_day_wall_s": 0.06,
         "seconds": {"build": 1, "power_flow": 1, "gradients": 1, "solver": 3, "newton": 1, "rules": 1},
     }  # fmt: skip
     by_nodes = [row | {"spec": f"n{n}", "series": "nodes", "nodes": n, "cpu_s": n**1.5} for n in (1, 10, 100)]
@@ -255,7 +288,7 @@ def handmade() -> dict:
         "took_s": 60.0,
         "machine": {
             "processor": "abacus", "cores": 2, "memory_gb": 4.0, "load_before": 0.0, "system": "none",
-            "python": "3.11", "versions": {"dlmp": "0.1.0", "pypsa": "not installed"},
+            "python": "3.11", "versions": {"dlmp": "0.1.0", "pypsa": "not installed"}, "commit": "1234567",
         },
         "import_s": {"import": 0.01, "clear": 0.5},
         "clearings": [row, *by_nodes, absent],
