@@ -67,7 +67,7 @@ def test_a_row_tells_size_cost_prices_limits_and_effort(fleet: Path, out: Path):
         assert row.cpu_seconds > 0
         assert len(row.input_sha256) == 64
     assert table.input_sha256.nunique() == 3
-    on_disk = pd.read_csv(out / TABLE, keep_default_na=False, na_values={"objective": ""})
+    on_disk = pd.read_csv(out / TABLE, keep_default_na=False, na_values={"objective": ""}, float_precision="round_trip")
     assert on_disk.columns.tolist() == list(FeederResult.__dataclass_fields__)
     assert on_disk.objective.tolist() == table.objective.tolist()
 
