@@ -3,11 +3,13 @@
 Every measurement has a process of its own, one after the other.  ``results.json`` has all figures; ``report.md`` and
 its pictures are made of nothing else, and ``--report`` makes them anew.  Each measurement is noted in
 ``measurements.jsonl`` as soon as it is there: a run that was stopped goes on with ``--resume``, on the same machine
-with the same versions.
+with the same code.
 """
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ import numpy as np
 
 from benchmarks.cases import ACCURACY, SPECS, Spec
 from benchmarks.fleet import FEEDERS
-from benchmarks.machine import described, import_seconds
+from benchmarks.machine import commit, described, import_seconds
 from benchmarks.measure import price_file
 from benchmarks.peers import OWN
 from benchmarks.process import in_process
@@ -26,70 +28,88 @@ from benchmarks.report import publish, write_report
 
 MEASURE_SECONDS, QUICK_SECONDS = 600.0, 120.0
 """Longest wait for a measurement [s]."""
-QUICK_FEEDERS, FLEET_SECONDS = 10, 1800.0
-WHOLE_LP_SECONDS = 1800.0
-"""The same for the whole LP of a full run, for its prices to be compared."""
+FLEET_SECONDS = WHOLE_LP_SECONDS = 1800.0
+"""The same for the fleet, and for the whole LP of a full run, for its prices to be compared."""
+QUICK_FEEDERS = 10
 
 
 class Journal:
-    """The measurements of a run, each written down at once.
+    """The measurements of a run, each written down at once: a line of the run, then one of each.
 
     Parameters
     ----------
-    file
-        One line of the machine, then one of each measurement: its name, and the answer.
-    machine
-        What the run is made on.
+    folder
+        Of the file.
+    run
+        What the run is made on, and how.
     resumes
-        True to keep what was measured before.
+        True to keep what was measured before and came to something.
+
+    Attributes
+    ----------
+    run
+        What the run was begun on.
+    took_s
+        Wall seconds of all measurements.
 
     Raises
     ------
     SystemExit
-        When what was measured before is of another machine, or of other versions.
+        When what was measured before is of another machine, other code or another kind of run.
     """
 
-    def __init__(self, file: Path, machine: dict[str, Any], *, resumes: bool):
-        self._file = file
-        lines = file.read_text(encoding="utf-8").splitlines() if resumes and file.exists() else []
-        head, *known = map(json.loads, lines or [json.dumps(machine)])
-        if {**head, "load_before": 0} != {**machine, "load_before": 0}:
-            sys.exit(f"{file} is of another machine or of other versions; measure anew, without --resume")
-        self.machine, self._known = head, {name: answer for name, answer, _ in known}
-        self._took_s = sum(seconds for _, _, seconds in known)
-        file.write_text("".join(f"{line}\n" for line in lines or [json.dumps(machine)]), encoding="utf-8")
+    def __init__(self, folder: Path, run: dict[str, Any], *, resumes: bool):
+        self._file, self._known = folder / "measurements.jsonl", {}
+        self.run, self.took_s = run, 0.0
+        lines = self._file.read_bytes().splitlines(keepends=True) if resumes and self._file.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]  # the last one may be torn
+        if not whole:
+            self._file.write_text(json.dumps(run) + "\n", encoding="utf-8")
+            return
+        os.truncate(self._file, sum(map(len, whole)))
+        self.run, *measured = map(json.loads, whole)
+        other = [key for key in run if key != "load_before" and run[key] != self.run.get(key)]
+        if other:
+            sys.exit(f"{self._file} is of a run with other {', '.join(other)}: measure anew, without --resume")
+        for name, answer, seconds in measured:
+            self._known[name] = answer
+            self.took_s += seconds
 
     def measured(self, name: str, module: str, *arguments: str, seconds: float) -> dict[str, Any]:
-        """The answer of a measurement that is known, or that is made now and told."""
-        if name in self._known:
+        """The answer of a measurement that is known, or that is made now and told.
+
+        Raises
+        ------
+        SystemExit
+            When the code has changed since the run began.
+        """
+        if name in self._known and not self._known[name].get("failed"):
             return self._known[name]
+        if commit() != self.run["commit"]:
+            sys.exit(f"the code has changed since {self.run['commit']} was to be measured: measure anew")
         began = time.time()
         answer = in_process(module, *arguments, seconds=seconds)
         took_s = time.time() - began
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps([name, answer, took_s]) + "\n")
-        self._took_s += took_s
+        self.took_s += took_s
         wall_s = answer.get("wall_s", answer.get("two_workers_s"))
-        print(
-            f"{name}: {answer.get('skipped', '') if wall_s is None else f'{wall_s:.2f} s'}", file=sys.stderr, flush=True
-        )
+        told = answer.get("skipped", "") if wall_s is None else f"{wall_s:.2f} s"
+        print(f"{name}: {told}", file=sys.stderr, flush=True)
         return answer
-
-    @property
-    def took_s(self) -> float:
-        """Wall seconds of all measurements."""
-        return self._took_s
 
 
 def results_of(quick: bool, folder: Path, *, resumes: bool = False) -> dict[str, Any]:
     """Measure everything that the run is for."""
     seconds = QUICK_SECONDS if quick else MEASURE_SECONDS
     prices = folder / "prices"
+    if not resumes:
+        shutil.rmtree(prices, ignore_errors=True)
     prices.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder / "measurements.jsonl", described(), resumes=resumes)
+    journal = Journal(folder, {"quick": quick, **described()}, resumes=resumes)
     found: dict[str, Any] = {
         "quick": quick,
-        "machine": journal.machine,
+        "machine": journal.run,
         "import_s": import_seconds(),
         "clearings": [],
         "peers": [],
@@ -103,7 +123,8 @@ def results_of(quick: bool, folder: Path, *, resumes: bool = False) -> dict[str,
         for peer in (*spec.peers, *([OWN] if spec.distopf else [])):
             limit_s = WHOLE_LP_SECONDS if peer == "LP" and not quick else seconds
             answer = journal.measured(f"{spec.name}: {peer}", *of_spec, "--peer", peer, seconds=limit_s)
-            found["peers"].append({"spec": spec.name, "peer": peer, **answer, **compared(prices, spec, peer, answer)})
+            gap = {} if "skipped" in engine else compared(prices, spec, peer, answer)
+            found["peers"].append({"spec": spec.name, "peer": peer, **answer, **gap})
     for spec in chosen(ACCURACY, quick):
         answer = journal.measured(f"accuracy, {spec.name}", "benchmarks.accuracy", spec.name, seconds=seconds)
         found["accuracy"].append({"spec": spec.name, **answer})

@@ -1,5 +1,6 @@
 """What the figures were measured on: the machine, and the versions of what was measured."""
 
+import hashlib
 import json
 import os
 import platform
@@ -39,7 +40,7 @@ def described() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -60,19 +61,17 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def _commit() -> str:
-    """The commit that is measured, and whether it was changed; empty without a repository."""
+def commit() -> str:
+    """The commit that is measured, and a mark of the changes since; empty without a repository."""
     try:
-        told = subprocess.run(
-            ["git", "describe", "--always", "--dirty=, with changes"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
+        head, changes = (
+            subprocess.run(["git", *what], capture_output=True, check=True, cwd=ROOT).stdout
+            for what in (["rev-parse", "--short", "HEAD"], ["diff", "HEAD"])
         )
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return told.stdout.strip()
+    mark = f" with changes {hashlib.sha256(changes).hexdigest()[:7]}" if changes else ""
+    return head.decode().strip() + mark
 
 
 def _version(package: str) -> str:

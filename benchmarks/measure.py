@@ -18,7 +18,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -213,10 +212,20 @@ class Recorder:
 
         return clocked
 
-    def _clocked_splu(self, *arguments: Any, **options: Any) -> SimpleNamespace:
+    def _clocked_splu(self, *arguments: Any, **options: Any) -> "_ClockedFactors":
         made = self._clocked(lambda: splu(*arguments, **options))()
-        parts = {name: getattr(made, name) for name in ("perm_r", "perm_c", "U")}
-        return SimpleNamespace(solve=self._clocked(made.solve), **parts)
+        return _ClockedFactors(made, self._clocked(made.solve))
+
+
+@dataclass(frozen=True, eq=False)
+class _ClockedFactors:
+    """SuperLU's factors, whose solves are counted; all else is theirs."""
+
+    made: Any
+    solve: Callable[..., Any]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.made, name)
 
 
 class TreeMemory:

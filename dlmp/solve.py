@@ -36,9 +36,9 @@ _STATUS = [
 
 QP_TOLERANCE = 1e-9
 """Tolerance of quadratic programmes, absolute and relative."""
-STATES_RHO, STATES_DELTA, STATES_INFEASIBLE = 1e-4, 1e-4, 1e-12
-"""Regularisation to begin with, of columns and rows, and how far a proof of infeasibility may be off, where states are
-among the columns: PIQP's own values call some such programmes infeasible that are not (measured)."""
+STATES_RHO, STATES_INFEASIBLE = 1e-4, 1e-12
+"""Regularisation of columns to begin with, and how far a proof of infeasibility may be off, where states are among the
+columns: with PIQP's own values it calls some such programmes infeasible that are not (measured)."""
 FIXED = 1e-9
 """A column of a quadratic programme whose bounds are no farther apart is fixed; a row broken by no more is kept."""
 OUT_OF_RANGE = 1e-7
@@ -297,8 +297,7 @@ def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, method: QpMethod
     solver.settings.kkt_solver = piqp.KKTSolver.sparse_multistage if has_stages else piqp.KKTSolver.sparse_ldlt
     solver.settings.eps_abs = solver.settings.eps_rel = method.tolerance
     if method.has_states:
-        solver.settings.rho_init, solver.settings.delta_init = STATES_RHO, STATES_DELTA
-        solver.settings.eps_primal_inf = STATES_INFEASIBLE
+        solver.settings.rho_init, solver.settings.eps_primal_inf = STATES_RHO, STATES_INFEASIBLE
     own, curved = rows[:, is_free], sparse.csc_matrix(hessian[is_free][:, is_free])
     curved.sort_indices()  # PIQP takes that for granted
     solver.setup(

@@ -14,6 +14,7 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
 import dlmp
+from benchmarks import __main__ as harness
 from benchmarks import peers
 from benchmarks.__main__ import Journal
 from benchmarks.accuracy import MODELS, compared
@@ -21,6 +22,7 @@ from benchmarks.cases import ACCURACY, LINEAR, LOSSLESS, SPECS, Spec, build, gro
 from benchmarks.claims import CLAIMS, judged
 from benchmarks.feeders import DROP_PU, SOURCE_PU, pandapower_feeder, synthetic
 from benchmarks.growth import exponent
+from benchmarks.machine import commit
 from benchmarks.measure import Recorder, TreeMemory, binding_programme
 from benchmarks.peers import OWN
 from benchmarks.process import in_process
@@ -240,19 +242,36 @@ def test_time_in_solvers_is_counted_call_by_call():
         assert 0 < share.in_other_phases < 1
 
 
-def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path):
-    file, machine = tmp_path / "measurements.jsonl", {"processor": "abacus", "load_before": 0.1}
-    code = "measurement", "benchmarks.measure", "no such spec"
-    first = Journal(file, machine, resumes=False).measured(*code, seconds=60.0)
-    assert first["failed"]
-    stopped = Journal(file, machine | {"load_before": 0.9}, resumes=True)
-    began = time.perf_counter()
-    assert stopped.measured(*code, seconds=60.0) == first
-    assert time.perf_counter() - began < 0.1
-    assert stopped.took_s > 0.1
-    with pytest.raises(SystemExit, match="another machine"):
-        Journal(file, machine | {"processor": "slide rule"}, resumes=True)
-    assert Journal(file, machine, resumes=False).took_s == 0.0
+def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = []
+
+    def answer(module: str, *arguments: str, seconds: float) -> dict:
+        made.append(arguments[0])
+        return {"skipped": "too slow", "failed": True} if arguments[0] == "slow" else {"wall_s": 1.0}
+
+    monkeypatch.setattr(harness, "in_process", answer)
+    run = {"quick": True, "processor": "abacus", "load_before": 0.1, "commit": commit()}
+    journal = Journal(tmp_path, run, resumes=False)
+    for name in ("one", "slow", "two"):
+        journal.measured(name, "module", name, seconds=9.0)
+    file = tmp_path / "measurements.jsonl"
+    with file.open("a", encoding="utf-8") as torn:
+        torn.write('["three", {"wall_')
+    stopped = Journal(tmp_path, run | {"load_before": 0.9}, resumes=True)
+    for name in ("one", "slow", "two", "three"):
+        stopped.measured(name, "module", name, seconds=9.0)
+    assert made == ["one", "slow", "two", "slow", "three"]
+    assert [json.loads(line)[0] for line in file.read_text(encoding="utf-8").splitlines()[1:]] == made
+    assert stopped.run == run
+    for other, told in (
+        ({"processor": "slide rule"}, "processor"),
+        ({"quick": False}, "quick"),
+        ({"commit": "0"}, "commit"),
+    ):
+        with pytest.raises(SystemExit, match=f"of a run with other {told}: measure anew"):
+            Journal(tmp_path, run | other, resumes=True)
+    with pytest.raises(SystemExit, match="the code has changed"):
+        Journal(tmp_path, run | {"commit": "0"}, resumes=False).measured("one", "module", "one", seconds=9.0)
     assert len(file.read_text(encoding="utf-8").splitlines()) == 1
 
 

@@ -1,6 +1,7 @@
 """The command line: exit codes, what is written, and what is printed where."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -13,6 +14,7 @@ from broken_cases import BROKEN_CASES, BrokenCase, change, write_good_case
 from cases import CASES, without_finish
 from commandline import command_line
 
+import dlmp
 from dlmp import errors, shipped
 from dlmp.casewriter import write_case
 from dlmp.cli import engine, main
@@ -353,3 +355,28 @@ def test_a_step_that_cannot_be_is_bad_input(run, case: Path, tmp_path: Path, ste
     assert (code, out) == (2, "")
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_bench_runs_the_benchmarks_of_the_checkout(monkeypatch, capsys, tmp_path: Path):
+    made = []
+
+    def started(command, *, env, check):
+        made.append((command[1:], env["PYTHONPATH"].split(os.pathsep)[0]))
+        return subprocess.CompletedProcess(command, 7)
+
+    monkeypatch.setattr(subprocess, "run", started)
+    run = command_line(capsys, monkeypatch, "bench")
+    assert run("--quick", "--out", tmp_path)[0] == 7
+    assert run("--resume")[0] == 7
+    root = str(Path(dlmp.__file__).parents[1])
+    assert made == [
+        (["-m", "benchmarks", "--quick", "--out", str(tmp_path)], root),
+        (["-m", "benchmarks", "--resume", "--out", "build/bench"], root),
+    ]
+
+
+def test_bench_outside_a_checkout_exits_2_and_says_where_the_benchmarks_are(monkeypatch, capsys, tmp_path: Path):
+    monkeypatch.setattr("dlmp.cli.bench.CHECKOUT", tmp_path)
+    code, out, error = command_line(capsys, monkeypatch, "bench")()
+    assert (code, out) == (2, "")
+    assert "part of the repository" in error

@@ -20,6 +20,7 @@ EXIT_CODES: dict[type[DlmpError], int] = {
 COMMANDS: Mapping[str, Sequence[str]] = {
     "dlmp.cli.engine": ("clear", "roll", "network", "cases", "demo"),
     "dlmp.cli.fleet": ("fleet",),
+    "dlmp.cli.bench": ("bench",),
     "dlmp.cli.service": ("serve", "key", "audit"),
     "dlmp.cli.market": ("submit", "run", "readings", "settle", "prices", "statement"),
     "dlmp.cli.simulate": ("simulate",),
