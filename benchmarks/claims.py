@@ -192,7 +192,10 @@ def exact_prices(relative: float) -> Claim:
     return Claim("prices beside AC-OPF, converged", f"within {relative:g} relative", seen)
 
 
-LARGE = ("9,500 nodes x 24", "MVLV rural x 24, real alone", "MVLV rural x 96, real alone", "synthetic 50,000 x 24")
+LARGE = (
+    *("9,500 nodes x 24", "MVLV rural x 24, real alone", "MVLV rural x 96, real alone", "synthetic 50,000 x 24"),
+    "synthetic 8,500 x 24, linear losses",
+)
 """Specs of 5,000 nodes and 24 intervals and more."""
 
 CLAIMS = (
