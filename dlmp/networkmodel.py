@@ -160,7 +160,7 @@ class StatesNetwork:
         """The network of a `group` of intervals, of these `columns`, with limits ``limit[i]`` in ``state[i]``."""
         point, states = self.point, self.columns.states_of(group)
         rows = self.columns.rows(group, columns, state, limit)
-        equations = self.columns.equations(group, columns)
+        equations = self.columns.by_column(self.columns.by_injection(group), columns)
         unknowns = len(states) * self.columns.states.size
         start = np.concatenate([self.x[columns], np.zeros(unknowns)])
         at_start = rows @ start

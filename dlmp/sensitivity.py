@@ -223,6 +223,11 @@ class ImportedPower:
         real = np.asarray(self._current.T @ np.conj(self.flow.network.source_v_pu))
         return real, 1j * real
 
+    @cached_property
+    def by_unknown(self) -> sparse.csr_array:
+        """(2, 2u) Real and reactive power by the real unknowns of a state."""
+        return by_unknown(self.flow, sparse.csr_array(np.stack(self.seed())))
+
 
 @dataclass(frozen=True, eq=False)
 class Magnitudes:
@@ -316,6 +321,12 @@ class Magnitudes:
         every = np.eye(len(place))
         tangent = np.hstack([every, 1j * every])
         return place, part.curvature(x[place], tangent, np.array([0]), np.array([weight]))
+
+
+def by_unknown(flow: PowerFlow, seed: sparse.csr_array) -> sparse.csr_array:
+    """``Re(g^T dV)`` of seeds (c, n + s) over the real before the imaginary parts of the unknowns, (c, 2u)."""
+    own = seed[:, flow.unknown]
+    return sparse.csr_array(sparse.hstack([own.real, -own.imag]))
 
 
 def _along(rows: sparse.csr_array, state_pu: ComplexArray, interval: IntArray) -> ComplexArray:

@@ -88,7 +88,8 @@ class StateConditions(Conditions):
         market, columns = self.market, self.columns
         own = np.isin(self.market.state_interval[self.state], group)
         states = columns.states_of(group)
-        blocks = [self.lagrangian.curvature(state, market.ports) for state in states.tolist()]
+        equations = columns.by_injection(group)
+        blocks = [self.lagrangian.curvature(state, market.ports, *parts) for state, parts in equations.items()]
         by_state = sparse.block_diag([own_block for own_block, _ in blocks])
         mixed = sparse.hstack(
             [columns.injections(state, free).T @ by for state, (_, by) in zip(states.tolist(), blocks, strict=True)]
@@ -100,7 +101,7 @@ class StateConditions(Conditions):
         return _System(
             sparse.csr_array(sparse.block_array([[slope, mixed], [mixed.T, by_state]])),
             sparse.csr_array(sparse.vstack([of_market, of_network])),
-            columns.equations(group, free),
+            columns.by_column(equations, free),
             len(free),
         )
 

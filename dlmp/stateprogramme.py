@@ -10,6 +10,8 @@ from dlmp.formulation.interface import NetworkStates, OperatingPoint
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.network.model import IntArray
 
+Equations = dict[int, tuple[sparse.csr_array, sparse.csr_array]]
+
 
 @dataclass(frozen=True, eq=False)
 class StateColumns:
@@ -51,14 +53,15 @@ class StateColumns:
         empty = sparse.csr_array((rows.shape[0], states * self.states.size))
         return sparse.csr_array(sparse.hstack([rows, empty]))
 
-    def equations(self, group: IntArray, columns: IntArray) -> sparse.csr_array:
-        """``J dv - B dx = 0`` of every state of a `group`."""
-        parts = []
-        for state in self.states_of(group).tolist():
-            jacobian, by_injection = self.states.equations(state, self.market.ports)
-            parts.append((jacobian, -(by_injection @ self.injections(state, columns))))
-        by_column = sparse.vstack([part for _, part in parts])
-        return sparse.csr_array(sparse.hstack([by_column, sparse.block_diag([own for own, _ in parts])]))
+    def by_injection(self, group: IntArray) -> Equations:
+        """`J` and `B` of ``J dv = B ds`` of every state of a `group`."""
+        return {state: self.states.equations(state, self.market.ports) for state in self.states_of(group).tolist()}
+
+    def by_column(self, equations: Equations, columns: IntArray) -> sparse.csr_array:
+        """``J dv - B dx = 0`` of the states of `equations`."""
+        moved = [-(injected @ self.injections(state, columns)) for state, (_, injected) in equations.items()]
+        unknowns = sparse.block_diag([jacobian for jacobian, _ in equations.values()])
+        return sparse.csr_array(sparse.hstack([sparse.vstack(moved), unknowns]))
 
     def rows(self, group: IntArray, columns: IntArray, state: IntArray, limit: IntArray) -> sparse.csr_array:
         """``P0 - f`` of every interval of the `group`, ``Q0 - f`` likewise, and limits ``limit[i]`` in ``state[i]``."""

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from dlmp.formulation.interface import Weights
 from dlmp.network.model import ComplexArray, FloatArray, IntArray
-from dlmp.sensitivity import ImportedPower, Magnitudes, Sensitivity
+from dlmp.sensitivity import ImportedPower, Magnitudes, Sensitivity, by_unknown
 
 SEED_COLUMNS = 512
 """Adjoints solved at a time: bounds the memory of dense right-hand sides."""
@@ -62,11 +62,11 @@ class AcStates:
         """Real and reactive import by unknowns, (2, size), and by injections at `ports`, (2, 2 * ports)."""
         taken = sparse.csr_array(-self.is_held[ports][None].astype(float))
         by_injection = sparse.csr_array(sparse.block_diag([taken, taken]))
-        return self._by_unknown(sparse.csr_array(np.stack(self.imported.seed()))), by_injection
+        return self.imported.by_unknown, by_injection
 
     def limit_rows(self, state: IntArray, limit: IntArray) -> sparse.csr_array:
         """Limited quantities ``limit[i]`` in ``state[i]`` by unknowns, (i, size)."""
-        return self._by_unknown(self.magnitudes.seed(self.sensitivity.state_pu, state, limit))
+        return by_unknown(self.sensitivity.flow, self.magnitudes.seed(self.sensitivity.state_pu, state, limit))
 
     def steepest(self, limit: IntArray) -> FloatArray:
         """(i,) By how much one pu of injection moves each `limit` at most, about; voltages as those of a sample."""
@@ -79,11 +79,6 @@ class AcStates:
             by_port = by_port[flow.network.is_priced[flow.port]]
             self.steepness[:] = np.where(self.is_flow, 1.0, np.median(by_port.max(axis=0)))
         return self.steepness[limit]
-
-    def _by_unknown(self, seed: sparse.csr_array) -> sparse.csr_array:
-        """``Re(g^T dV)`` of seeds (c, n + s), over the real unknowns."""
-        own = seed[:, self.sensitivity.flow.unknown]
-        return sparse.csr_array(sparse.hstack([own.real, -own.imag]))
 
     def weighted_seed(self, weights: sparse.csr_array) -> sparse.csr_array:
         """(t, n + s) Seed of the weighted sum of each state's limits."""
@@ -138,7 +133,9 @@ class AcLagrangian:
             block[:] = curved - magnitudes.curvature(sensitivity.state_pu[interval], tangent, row.indices, row.data)
         return blocks
 
-    def curvature(self, state: int, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+    def curvature(
+        self, state: int, ports: IntArray, jacobian: sparse.csr_array, injected: sparse.csr_array
+    ) -> tuple[sparse.csr_array, sparse.csr_array]:
         """Of one state by its unknowns, (size, size), and by injections at `ports` and unknowns, (2 * ports, size).
 
         A multiple of the equations is added that makes them those of losses: nothing changes where the equations hold,
@@ -146,7 +143,6 @@ class AcLagrangian:
         """
         sensitivity, magnitudes = self.states.sensitivity, self.states.magnitudes
         by_unknowns, by_injection = sensitivity.curvature(state, self.adjoint[:, state], ports)
-        jacobian, injected = self.states.equations(state, ports)
         price = max(float(np.median(np.abs(self.adjoint[:, state]))), 1.0)
         paired = price * sparse.diags_array(sensitivity.flow.sign_of_losses)
         lost = paired @ jacobian

@@ -236,8 +236,13 @@ class Lagrangian(Protocol):
 class StatesLagrangian(Lagrangian, Protocol):
     """One that knows the states' unknowns, too."""
 
-    def curvature(self, state: int, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
-        """Of one state by its unknowns, (size, size), and by injections at `ports` and unknowns, (2 * ports, size)."""
+    def curvature(
+        self, state: int, ports: IntArray, jacobian: sparse.csr_array, injected: sparse.csr_array
+    ) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Of one state by its unknowns, (size, size), and by injections at `ports` and unknowns, (2 * ports, size).
+
+        `jacobian` and `injected` are its equations, `NetworkStates.equations`.
+        """
         ...
 
 

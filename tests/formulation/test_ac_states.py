@@ -104,7 +104,7 @@ def test_curvature_of_the_lagrangian_is_its_hessian(point: AcPoint):
     place = np.concatenate([free, len(ports) + free])
     for state in (0, 1):
         ways = moved(point, state)
-        by_unknown, mixed = lagrangian.curvature(state, ports)
+        by_unknown, mixed = lagrangian.curvature(state, ports, *point.state_equations.equations(state, ports))
         crossed = mixed @ ways
         whole = ways.T @ (by_unknown @ ways) + crossed + crossed.T
         size = np.abs(hessians[state]).max()
