@@ -67,10 +67,11 @@ class StateColumns:
         """``P0 - f`` of every interval of the `group`, ``Q0 - f`` likewise, and limits ``limit[i]`` in ``state[i]``."""
         market, states = self.market, self.states_of(group)
         by_unknown, by_injection = self.states.import_rows(market.ports)
+        by_column = [sparse.csr_array(by_injection @ self.injections(t, columns)) for t in group.tolist()]
         parts = []
         for part, name in enumerate(("import_p", "import_q")):
             own = sparse.csr_array((market.block(name)[group] == columns).astype(float))
-            held = sparse.vstack([by_injection[[part]] @ self.injections(t, columns) for t in group.tolist()])
+            held = sparse.vstack([both[[part]] for both in by_column])
             moved = sparse.kron(sparse.eye_array(len(group), len(states)), by_unknown[[part]])
             parts.append(sparse.hstack([own - held, -moved]))
         place = np.searchsorted(states, state)

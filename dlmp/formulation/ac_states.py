@@ -66,6 +66,8 @@ class AcStates:
 
     def limit_rows(self, state: IntArray, limit: IntArray) -> sparse.csr_array:
         """Limited quantities ``limit[i]`` in ``state[i]`` by unknowns, (i, size)."""
+        if not len(limit):
+            return sparse.csr_array((0, self.size))
         return by_unknown(self.sensitivity.flow, self.magnitudes.seed(self.sensitivity.state_pu, state, limit))
 
     def steepest(self, limit: IntArray) -> FloatArray:
