@@ -42,10 +42,10 @@ MAX_NEWTON_STEPS = 30
 REFINEMENTS = 2
 MOST_FACTORS = 32
 """Factors that a Jacobian keeps: some 4 MB each at 10,000 nodes."""
-DIRECT_COLUMNS = 2
-"""With so many columns at one interval, factorising its Jacobian is faster than sweeping (measured)."""
-LARGE_NODES = 2000
-"""From so many on it costs too much to know each interval's own tangents."""
+DIRECT_COLUMNS = 8
+LARGE_NODES, LARGE_DIRECT_COLUMNS = 2000, 2
+"""With so many columns at one interval, factorising its Jacobian is faster than sweeping (measured).  From so many
+nodes on it costs too much to know each interval's own tangents, too."""
 
 
 class PowerFlow:
@@ -395,7 +395,8 @@ class Jacobian:
     def _solve(self, interval: IntArray, right: ComplexArray, *, transposed: bool) -> ComplexArray:
         """Correct with the factors of the reference; factorise where that is faster or the sweeps do not settle."""
         x = np.zeros(right.shape, dtype=complex)
-        many = np.bincount(interval, minlength=self.a.shape[1])[interval] >= DIRECT_COLUMNS
+        least = LARGE_DIRECT_COLUMNS if self.flow.is_large else DIRECT_COLUMNS
+        many = np.bincount(interval, minlength=self.a.shape[1])[interval] >= least
         many |= np.isin(interval, list(self._kept))
         direct = np.flatnonzero(many)
         swept = np.flatnonzero(~many)
