@@ -180,9 +180,9 @@ class Recorder:
         replaced(highspy.Highs, "run", self._clocked(highspy.Highs.run))
         for name in ("setup", "solve"):
             replaced(piqp.SparseSolver, name, self._clocked(getattr(piqp.SparseSolver, name), is_quadratic=True))
-        for name in ("analyze", "factor", "solve", "tsolve"):
+        for name in ("analyze", "factor", "solve", "tsolve") if factors.klu else ():
             replaced(factors.klu, name, self._clocked(getattr(factors.klu, name)))
-        for module in (optimality, reducedconditions):
+        for module in (factors, optimality, reducedconditions):
             replaced(module, "splu", self._clocked_splu)
         return self
 

@@ -9,16 +9,16 @@ import weakref
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import splu
+
+from dlmp.network.model import FloatArray
 
 try:
     from nbklu import _ext as klu
 except ImportError:
     klu = None  # type: ignore[assignment]
 
-FloatArray = npt.NDArray[np.float64]
 PIVOT_TOLERANCE = 0.1
 """A diagonal entry is the pivot where it is at least so large beside the largest of its column: as sparse as the
 ordering meant it."""
