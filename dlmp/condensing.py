@@ -45,9 +45,10 @@ class Sums:
         sums, others = (is_free & may_be_sum).astype(float), (is_free & ~may_be_sum & ~may_be_part).astype(float)
         is_equality = problem.row_lower == problem.row_upper
         row = np.flatnonzero(is_equality & (pattern @ sums == 1) & (pattern @ others == 0))
-        column, first = np.unique(np.asarray(pattern[row].multiply(sums).argmax(axis=1)), return_index=True)
-        own = problem.matrix[row[first]].multiply(sums)
-        return cls(row[first], column, np.asarray(own.sum(axis=1)).ravel())
+        own = sparse.coo_array(problem.matrix[row])
+        is_sum = (sums[own.col] > 0) & (own.data != 0)
+        column, first = np.unique(own.col[is_sum], return_index=True)
+        return cls(row[own.row[is_sum][first]], column.astype(np.int64), own.data[is_sum][first])
 
 
 def solve_condensed(
@@ -58,7 +59,9 @@ def solve_condensed(
     is_left[sums.column] = False
     if not is_left.any():
         return solve_qp(problem, hessian, method)
-    left, others = np.flatnonzero(is_left), np.setdiff1d(np.arange(len(problem.row_lower)), sums.row)
+    is_other = np.ones(len(problem.row_lower), bool)
+    is_other[sums.row] = False
+    left, others = np.flatnonzero(is_left), np.flatnonzero(is_other)
     matrix, base = problem.matrix, np.where(is_left, 0.0, problem.lower)
     base[sums.column] = 0.0
     base[sums.column] = (problem.row_lower[sums.row] - matrix[sums.row] @ base) / sums.coefficient

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
+from dlmp.assembly import Assembly
 from dlmp.curvature import Curvature
 from dlmp.formulation.interface import OperatingPoint, Weights
 from dlmp.formulation.market_lp import MarketLp, from_blocks
@@ -151,33 +152,30 @@ class StatesNetwork:
 
     def __init__(self, market: MarketLp, x: FloatArray, point: OperatingPoint, weights: Weights):
         self.market, self.x, self.point, self.weights = market, x, point, weights
-        self.columns = StateColumns(market, point)
 
     def prepare(self, intervals: IntArray) -> None:
         """Nothing is made beforehand."""
 
     def part(self, group: IntArray, columns: IntArray, state: IntArray, limit: IntArray) -> NetworkPart:
         """The network of a `group` of intervals, of these `columns`, with limits ``limit[i]`` in ``state[i]``."""
-        point, states = self.point, self.columns.states_of(group)
-        rows = self.columns.rows(group, columns, state, limit)
-        equations = self.columns.by_column(self.columns.by_injection(group), columns)
-        unknowns = len(states) * self.columns.states.size
-        start = np.concatenate([self.x[columns], np.zeros(unknowns)])
+        point, own, whole = self.point, StateColumns(self.market, self.point, group, columns), Assembly()
+        own.add_equations(whole, 0)
+        equations, rows = whole.csr((own.unknowns, own.width)), own.rows(state, limit)
+        start = np.concatenate([self.x[columns], np.zeros(own.unknowns)])
         at_start = rows @ start
         imports = [self.market.block(name)[group, 0] for name in ("import_p", "import_q")]
         at_start[: 2 * len(group)] -= self.x[np.concatenate(imports)]
         value = np.concatenate([point.import_pu.real[group], point.import_pu.imag[group]])
-        price = np.where(states < self.market.intervals, np.maximum(self.weights.import_p[states], 0.0), 0.0)
-        curved = sparse.kron(sparse.diags_array(price), self.columns.states.loss_curvature)
-        none = sparse.csc_array((len(columns), len(columns)))
+        scheduled = own.states < self.market.intervals
+        price = np.where(scheduled, np.maximum(self.weights.import_p[own.states], 0.0), 0.0)
         return NetworkPart(
-            unknowns,
+            own.unknowns,
             equations,
             np.asarray(equations @ start),
             rows,
             np.concatenate([value + at_start[: 2 * len(group)], point.limit_value[state, limit]]),
-            self.columns.states.steepest(limit),
-            sparse.csc_array(sparse.block_diag([none, curved])),
+            own.equations_of.steepest(limit),
+            own.loss_curvature(price),
             np.zeros(len(start)),
         )
 

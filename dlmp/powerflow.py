@@ -463,7 +463,15 @@ class _Reference:
 
 
 class _RealPattern:
-    """The operator `J` as a real sparse matrix over (Re x, Im x), its pattern made once."""
+    """The operator `J` as a real sparse matrix over (Re x, Im x), its pattern made once.
+
+    Attributes
+    ----------
+    row, column
+        (e,) Places of the entries; the pattern is symmetric.
+    mirrored
+        (e,) Which entry is the mirror image of each.
+    """
 
     def __init__(self, y: sparse.csc_array, ports: _Ports):
         count = y.shape[0]
@@ -476,8 +484,8 @@ class _RealPattern:
         entries = sparse.coo_array(y)
         pattern = sparse.csc_array(
             (
-                np.r_[entries.data, np.zeros(len(row))],
-                (np.r_[entries.row, row], np.r_[entries.col, column]),
+                np.r_[entries.data, np.zeros(entries.nnz + len(row))],
+                (np.r_[entries.row, entries.col, row], np.r_[entries.col, entries.row, column]),
             ),
             shape=y.shape,
         )
@@ -486,6 +494,9 @@ class _RealPattern:
         )
         self._base.sort_indices()
         self._ordering = Ordering(self._base)
+        self.row: IntArray = self._base.indices
+        self.column: IntArray = np.repeat(np.arange(2 * count, dtype=self.row.dtype), np.diff(self._base.indptr))
+        self.mirrored: IntArray = np.lexsort((self.column, self.row))
         marks = sparse.csc_array(self._base, copy=True)
         marks.data = np.arange(1, marks.nnz + 1, dtype=float)
         shape = (marks.nnz, ports.count)
@@ -496,13 +507,13 @@ class _RealPattern:
 
     def matrix(self, a: ComplexArray, b: ComplexArray) -> sparse.csc_array:
         """(2u, 2u) The operator with port slopes `a` and `b`, (q,)."""
-        matrix = sparse.csc_array(self._base, copy=True)
         both, difference = a + b, a - b
-        for corner, value in zip(
-            self._corners, (-both.real, difference.imag, -both.imag, -difference.real), strict=True
-        ):
-            matrix.data += corner @ value
-        return matrix
+        of_ports = self.entries(-both.real, difference.imag, -both.imag, -difference.real)
+        return sparse.csc_array((self._base.data + of_ports, self._base.indices, self._base.indptr), self._base.shape)
+
+    def entries(self, *corners: FloatArray) -> FloatArray:
+        """(e,) ``H^T diag(corner) H`` of the port incidence `H`; the four (q,) `corners` row by row."""
+        return np.asarray(sum(place @ corner for place, corner in zip(self._corners, corners, strict=True)))
 
     def factorise(self, a: ComplexArray, b: ComplexArray) -> Factors:
         """Factorise with port slopes `a` and `b`, (q,)."""

@@ -145,48 +145,44 @@ class Sensitivity:
             straight, across = straight + lam * by_v + np.conj(lam * by_conj), lam * by_both
         return straight, across
 
-    def equations(self, interval: int, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+    def equations(self, interval: int, ports: IntArray) -> tuple[sparse.coo_array, sparse.coo_array]:
         """``J dx = B ds`` of one interval: `J` (2u, 2u), and `B` (2u, 2 * ports) by real, then reactive injection."""
-        into = self._into(interval, ports)
-        by_real = sparse.vstack([into.real, into.imag])
-        by_reactive = sparse.vstack([into.imag, -into.real])
-        return (
-            sparse.csr_array(self.jacobian.matrix(interval)),
-            sparse.csr_array(sparse.hstack([by_real, by_reactive])),
-        )
+        into, pattern = self._into(interval, ports), self.flow.pattern
+        matrix = self.jacobian.matrix(interval)
+        jacobian = sparse.coo_array((matrix.data, (pattern.row, pattern.column)), shape=matrix.shape)
+        return jacobian, _corners(into, into.data.real, into.data.imag, into.data.imag, -into.data.real)
 
-    def _into(self, interval: int, ports: IntArray) -> sparse.csc_array:
+    def _into(self, interval: int, ports: IntArray) -> sparse.coo_array:
         """(u, ports) Current into the free nodes per pu of real injection at each of `ports`; none at sources."""
         flow = self.flow
         place = np.full(flow.network.port_count, -1)
         place[flow.port] = np.arange(len(flow.port))
         own = np.flatnonzero(place[ports] >= 0)
-        entries = 1 / np.conj(self.port_v[interval, ports[own]])
-        current = sparse.csr_array((entries, (place[ports[own]], own)), shape=(len(flow.port), len(ports)))
-        return sparse.csc_array(flow.ports.incidence.T @ current)
+        of_nodes = sparse.coo_array(flow.ports.incidence[place[ports[own]]])
+        entries = of_nodes.data / np.conj(self.port_v[interval, ports[own]])[of_nodes.row]
+        return sparse.coo_array((entries, (of_nodes.col, own[of_nodes.row])), shape=(of_nodes.shape[1], len(ports)))
 
-    def curvature(
-        self, interval: int, adjoint: ComplexArray, ports: IntArray
-    ) -> tuple[sparse.csr_array, sparse.csr_array]:
+    def curvature(self, interval: int, adjoint: ComplexArray, ports: IntArray) -> tuple[FloatArray, sparse.coo_array]:
         """Second derivatives of ``Re((H lam)^T I)`` of one interval's (u,) adjoint.
 
-        By the unknowns (2u, 2u), and by injections at `ports`, real before reactive, and unknowns (2 * ports, 2u).
+        By the unknowns, the (e,) entries of the Jacobian's pattern; by unknowns and injections at `ports`, real before
+        reactive, (2u, 2 * ports).
         """
         straight, across = self._port_curvature(interval, adjoint)
-        incidence = self.flow.ports.incidence
-        twice = sparse.csr_array(sparse.block_diag([incidence, incidence]))
-        real, imaginary = straight.real, straight.imag
-        own = sparse.block_array(
-            [
-                [sparse.diags_array(2 * across.real + real), sparse.diags_array(-imaginary)],
-                [sparse.diags_array(-imaginary), sparse.diags_array(2 * across.real - real)],
-            ]
-        )
+        turned, both = -straight.imag, 2 * across.real
+        by_unknowns = self.flow.pattern.entries(both + straight.real, turned, turned, both - straight.real)
+        into = self._into(interval, ports)
         lam = self._across(self._full(adjoint[:, None]))[ports, 0]
-        turned = sparse.diags_array(-np.conj(lam) / self.port_v[interval, ports])
-        mixed = turned @ self._into(interval, ports).T.conj()
-        by_injection = sparse.block_array([[mixed.real, -mixed.imag], [-mixed.imag, -mixed.real]])
-        return sparse.csr_array(twice.T @ own @ twice), sparse.csr_array(by_injection)
+        mixed = (-np.conj(lam) / self.port_v[interval, ports])[into.col] * np.conj(into.data)
+        return by_unknowns, _corners(into, mixed.real, -mixed.imag, -mixed.imag, -mixed.real)
+
+
+def _corners(pattern: sparse.coo_array, *values: FloatArray) -> sparse.coo_array:
+    """Four matrices of a `pattern` (u, i) in one (2u, 2i), their `values` row by row."""
+    rows, columns = pattern.shape
+    row, column = pattern.row, pattern.col
+    places = np.r_[row, row, row + rows, row + rows], np.r_[column, column + columns, column, column + columns]
+    return sparse.coo_array((np.concatenate(values), places), shape=(2 * rows, 2 * columns))
 
 
 def _form(straight: ComplexArray, across: ComplexArray, moved: ComplexArray) -> FloatArray:
@@ -276,51 +272,55 @@ class Magnitudes:
 
     def curvature(self, x: ComplexArray, tangent: ComplexArray, index: IntArray, weight: FloatArray) -> FloatArray:
         """``sum weight D2|.|[dV_c, dV_d]`` over the magnitudes `index` at a state (n + s,), (i, i)."""
-        total = np.zeros((tangent.shape[1], tangent.shape[1]))
         if not len(index):
-            return total
-        z, dz = self.rows[index] @ x, self.rows[index] @ tangent
-        at = self.at[index]
-        is_power = (at >= 0)[:, None]
-        here = np.where(is_power, x[at][:, None], 1.0)
-        d_here = np.where(is_power, tangent[at], 0.0)
-        value = np.where(is_power, here * np.conj(z)[:, None], z[:, None])
-        change = np.where(is_power, d_here * np.conj(z)[:, None] + here * np.conj(dz), dz)
-        size = np.maximum(np.abs(value), SMALLEST)
-        unit, across = value / size, (np.conj(value / size) * change).imag
-        ratio = np.flatnonzero(self._is_ratio[index])
-        scale = weight.copy()
-        if len(ratio):
-            over = self.over[index[ratio]]
-            below, d_below = over @ x, over @ tangent
-            length = np.abs(below)
-            turned = np.conj(below / length)[:, None] * d_below
-            share = size[ratio, 0] / length
-            scale[ratio] /= length
-            own = weight[ratio] / length
-            along = (np.conj(unit[ratio]) * change[ratio]).real
-            crossed = (along * (own / length)[:, None]).T @ turned.real
-            total -= crossed + crossed.T
-            total += (turned.real * (2 * own * share / length)[:, None]).T @ turned.real
-            total -= (turned.imag * (own * share / length)[:, None]).T @ turned.imag
-        total += across.T @ (across * (scale[:, None] / size))
-        bilinear = (np.where(is_power, np.conj(unit) * scale[:, None], 0.0) * d_here).T @ np.conj(dz)
-        return np.asarray(total + (bilinear + bilinear.T).real)
+            return np.zeros((tangent.shape[1], tangent.shape[1]))
+        factors, curved = self._factors(x, index, weight)
+        moved = factors @ tangent
+        both = np.concatenate([moved.real, moved.imag])
+        return np.asarray(both.T @ (curved @ both))
 
-    def curvature_at(self, x: ComplexArray, index: int, weight: float) -> tuple[IntArray, FloatArray]:
-        """Second derivatives of one weighted magnitude at a state (n + s,) by the k entries of it that it depends on.
+    def curvature_by_unknown(
+        self, flow: PowerFlow, x: ComplexArray, index: IntArray, weight: FloatArray
+    ) -> sparse.coo_array:
+        """The same by the real before the imaginary parts of the unknowns, (2u, 2u)."""
+        if not len(index):
+            return sparse.coo_array((2 * len(flow.unknown), 2 * len(flow.unknown)))
+        factors, curved = self._factors(x, index, weight)
+        own = sparse.coo_array(factors[:, flow.unknown])
+        moved = sparse.csr_array(_corners(own, own.data.real, -own.data.imag, own.data.imag, own.data.real))
+        return sparse.coo_array(moved.T @ curved @ moved)
 
-        Which, and (2k, 2k) by their real before their imaginary parts.
+    def _factors(
+        self, x: ComplexArray, index: IntArray, weight: FloatArray
+    ) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Complex factors of which the magnitudes `index` are products or quotients, (v, n + s) by the state.
+
+        And the second derivatives of their weighted sum by the real before the imaginary parts of those, (2v, 2v).
+        With f a magnitude and w a factor of power e its logarithm has the gradient ``e w / |w|^2`` and the second
+        derivatives ``e (1 - 2 w w^T / |w|^2) / |w|^2``, and ``D2f = f (D2 log f + D log f D log f^T)``.
         """
-        own = slice(index, index + 1)
-        at = self.at[own]
-        place = np.unique(np.concatenate([self.rows[own].indices, self.over[own].indices, at[at >= 0]]))
-        part = Magnitudes(
-            self.rows[own][:, place], np.where(at >= 0, np.searchsorted(place, at), -1), self.over[own][:, place]
+        power, ratio = np.flatnonzero(self.at[index] >= 0), np.flatnonzero(self._is_ratio[index])
+        voltage = (np.ones(len(power)), (np.arange(len(power)), self.at[index[power]]))
+        here = sparse.csr_array(voltage, shape=(len(power), len(x)))
+        factors = sparse.csr_array(sparse.vstack([self.rows[index], here, self.over[index[ratio]]]))
+        owner = np.concatenate([np.arange(len(index)), power, ratio])
+        exponent = np.where(np.arange(len(owner)) < len(index) + len(power), 1.0, -1.0)
+        value = factors @ x
+        size = np.maximum(np.abs(value), SMALLEST)
+        magnitude = np.array(weight)
+        np.multiply.at(magnitude, owner, np.where(np.abs(value) > SMALLEST, size**exponent, 0.0))
+        unit, column = value / size, np.arange(len(owner))
+        slope = exponent * unit / size
+        slopes = sparse.csr_array(
+            (np.r_[slope.real, slope.imag], (np.r_[owner, owner], np.r_[column, column + len(owner)])),
+            shape=(len(index), 2 * len(owner)),
         )
-        every = np.eye(len(place))
-        tangent = np.hstack([every, 1j * every])
-        return place, part.curvature(x[place], tangent, np.array([0]), np.array([weight]))
+        bend, crossed = magnitude[owner] * exponent / size**2, -2 * unit.real * unit.imag
+        diagonal = sparse.coo_array((np.ones(len(owner)), (column, column)), shape=(len(owner), len(owner)))
+        of_factors = [bend * (1 - 2 * unit.real**2), bend * crossed, bend * crossed, bend * (1 - 2 * unit.imag**2)]
+        return factors, sparse.csr_array(
+            slopes.T @ sparse.diags_array(magnitude) @ slopes + _corners(diagonal, *of_factors)
+        )
 
 
 def by_unknown(flow: PowerFlow, seed: sparse.csr_array) -> sparse.csr_array:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from dlmp.assembly import Assembly
 from dlmp.factors import factorised
 from dlmp.formulation.interface import Weights
 from dlmp.network.model import FloatArray, IntArray
@@ -30,7 +31,6 @@ class StateConditions(Conditions):
     def _reduced_costs(self) -> FloatArray:
         """(c,) Marginal costs less what rows and limits at their multipliers make of them."""
         market, count = self.market, len(self.rows)
-        self.columns = StateColumns(market, self.point)
         limits = sparse.coo_array(self.priced)
         at = np.concatenate([limits.row, self.state]), np.concatenate([limits.col, self.limit])
         of_limits = np.concatenate([limits.data, self.dual[count + 2 * len(self.open) :]])
@@ -40,7 +40,9 @@ class StateConditions(Conditions):
             sparse.csr_array((of_limits, at), shape=self.priced.shape),
         )
         with self.clock.phase("gradients"):
-            self.lagrangian = self.columns.states.lagrangian(weights)
+            states = self.point.state_equations
+            assert states is not None, "asked of a formulation without states"
+            self.lagrangian = states.lagrangian(weights)
             of_network = market.along_columns(self.lagrangian.gradient(market.ports))
         reduced = market.columns.marginal_cost(self.x) + of_network
         reduced -= market.matrix[self.rows].T @ self.dual[:count]
@@ -85,35 +87,39 @@ class StateConditions(Conditions):
 
     def _system(self, group: IntArray, free: IntArray) -> "_System":
         """The system of a `group` of intervals with the columns `free`."""
-        market, columns = self.market, self.columns
-        own = np.isin(self.market.state_interval[self.state], group)
-        states = columns.states_of(group)
-        equations = columns.by_injection(group)
-        blocks = [self.lagrangian.curvature(state, market.ports, *parts) for state, parts in equations.items()]
-        by_state = sparse.block_diag([own_block for own_block, _ in blocks])
-        mixed = sparse.hstack(
-            [columns.injections(state, free).T @ by for state, (_, by) in zip(states.tolist(), blocks, strict=True)]
-        )
-        slope = sparse.diags_array(market.columns.slope.ravel()[free])
-        rows = self.rows[np.isin(self.row_interval[self.rows], group)]
-        of_market = columns.widened(market.matrix[rows][:, free], len(states))
-        of_network = columns.rows(group, free, self.state[own], self.limit[own])
-        return _System(
-            sparse.csr_array(sparse.block_array([[slope, mixed], [mixed.T, by_state]])),
-            sparse.csr_array(sparse.vstack([of_market, of_network])),
-            columns.by_column(equations, free),
-            len(free),
-        )
+        market, columns, whole = self.market, StateColumns(self.market, self.point, group, free), Assembly()
+        held = np.isin(self.market.state_interval[self.state], group)
+        of_market = market.matrix[self.rows[np.isin(self.row_interval[self.rows], group)]][:, free]
+        of_network = columns.rows(self.state[held], self.limit[held])
+        system = _System(whole, len(free), columns.unknowns, of_market.shape[0] + of_network.shape[0])
+        own, rows = np.arange(system.free), columns.width + np.arange(system.rows)
+        whole.add_entries(market.columns.slope.ravel()[free], own, own)
+        whole.add_entries(np.zeros(system.rows), rows, rows)  # no row is without an entry
+        columns.add_curvature(whole, self.lagrangian)
+        whole.add(of_market, columns.width, 0, is_mirrored=True)
+        whole.add(of_network, columns.width + of_market.shape[0], 0, is_mirrored=True)
+        columns.add_equations(whole, columns.width + system.rows, is_mirrored=True)
+        return system
 
 
 @dataclass(frozen=True, eq=False)
 class _System:
-    """Columns (the `free` ones, then the unknowns of states), rows that bind, and the states' equations."""
+    """The symmetric system `whole`: `free` columns, the `unknowns` of states, `rows` that bind, and the equations."""
 
-    hessian: sparse.csr_array
-    rows: sparse.csr_array
-    equations: sparse.csr_array
+    whole: Assembly
     free: int
+    unknowns: int
+    rows: int
+
+    @property
+    def width(self) -> int:
+        """Columns and unknowns."""
+        return self.free + self.unknowns
+
+    @property
+    def size(self) -> int:
+        """Rows of the system."""
+        return self.width + self.rows + self.unknowns
 
     def solve(self, right: FloatArray) -> FloatArray | None:
         """Change of the free columns and of the rows' multipliers, these with their sign turned; None if singular.
@@ -121,41 +127,48 @@ class _System:
         The equations stand before the conditions of the unknowns: the diagonal then has the network's own blocks, ``J``
         and its transpose, and a fill-reducing order of a symmetric pattern fits.
         """
-        whole, scale = self._scaled()
-        width, free, count = self.hessian.shape[0], self.free, self.rows.shape[0]
-        own, unknowns = np.arange(free), np.arange(free, width)
-        rows, equations = np.arange(width, width + count), np.arange(width + count, len(scale))
+        own, unknowns = np.arange(self.free), np.arange(self.free, self.width)
+        rows, equations = np.arange(self.width, self.width + self.rows), np.arange(self.width + self.rows, self.size)
         down, across = np.r_[own, equations, unknowns, rows], np.r_[own, unknowns, equations, rows]
-        damping = np.zeros(len(scale))
+        damping = np.zeros(self.size)
         damping[own], damping[rows] = PROXIMAL, -PROXIMAL
-        damped = sparse.csc_array(sparse.csr_array(whole + sparse.diags_array(damping))[down][:, across])
+        matrix, scale = self._scaled(down, across, damping)
         try:
-            factors = factorised(damped)
+            factors = factorised(matrix)
         except np.linalg.LinAlgError:
             return None
-        wanted, change = np.zeros(len(scale)), np.zeros(len(scale))
-        wanted[own], wanted[rows] = right[:free], right[free:]
+        wanted, change = np.zeros(self.size), np.zeros(self.size)
+        wanted[own], wanted[rows] = right[: self.free], right[self.free :]
         wanted *= scale
         for _ in range(2):  # the second time for what the damping has left over
-            change[across] += factors.solve((wanted - whole @ change)[down])
+            rest = (wanted + damping * change)[down] - matrix @ change[across]
+            change[across] += factors.solve(rest)
         change *= scale
         return np.concatenate([change[own], change[rows]])
 
     def is_convex(self) -> bool:
         """True when nothing curves downwards where rows and equations stand still."""
-        whole, _ = self._scaled()
-        width = self.hessian.shape[0]
-        return is_convex(sparse.csc_array(whole[:width, :width]), sparse.csc_array(whole[width:, :width]))
+        every = np.arange(self.size)
+        whole, _ = self._scaled(every, every, np.zeros(self.size))
+        columns = whole[:, : self.width]
+        return is_convex(columns[: self.width], columns[self.width :])
 
-    def _scaled(self) -> tuple[sparse.csr_array, FloatArray]:
-        """The symmetric system with rows and columns of like size, and their (m,) scale."""
-        rows = sparse.vstack([self.rows, self.equations])
-        whole = sparse.csr_array(sparse.block_array([[self.hessian, rows.T], [rows, None]]))
-        row, column = np.repeat(np.arange(whole.shape[0]), np.diff(whole.indptr)), whole.indices
-        size, scale = np.abs(whole.data), np.ones(whole.shape[0])
+    def _scaled(self, down: IntArray, across: IntArray, damping: FloatArray) -> tuple[sparse.csc_array, FloatArray]:
+        """The system with rows and columns of like size, and their (m,) scale.
+
+        Row ``down[i]`` of it stands at i, and column ``across[i]``; `damping` is added to the scaled diagonal.
+        """
+        every = np.arange(self.size, dtype=np.int32)
+        place_of_row, place_of_column = np.empty_like(every), np.empty_like(every)
+        place_of_row[down], place_of_column[across] = every, every
+        matrix = self.whole.csc(place_of_row, place_of_column)
+        row, column = matrix.indices, np.repeat(every, np.diff(matrix.indptr))
+        size, scale = np.abs(matrix.data), np.ones(self.size)
         for _ in range(SCALINGS):
-            largest = np.zeros(len(scale))
-            np.maximum.at(largest, row, size * scale[row] * scale[column])
-            scale /= np.sqrt(np.where(largest > 0, largest, 1.0))
-        whole.data *= scale[row] * scale[column]
-        return whole, scale
+            largest = np.maximum.reduceat(size * scale[down][row], matrix.indptr[:-1]) * scale[across]
+            scale[across] /= np.sqrt(np.where(largest > 0, largest, 1.0))
+        matrix.data *= scale[down][row]
+        matrix.data *= scale[across][column]
+        diagonal = np.flatnonzero(row == column)
+        matrix.data[diagonal] += damping[across][row[diagonal]]
+        return matrix, scale

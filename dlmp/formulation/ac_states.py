@@ -5,7 +5,7 @@ Where very many injections are free, programmes over injections *and* voltages a
 sparse as the network.  A state of complex unknowns (u,) counts as (2u,) real ones, real before imaginary parts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,8 @@ class AcStates:
         (p,) True for the ports at a source: what is injected there comes off the import.
     is_flow, steepness
         (k,) Which limits are of flows, and what `steepest` has found, kept from one point to the next; NaN before.
+    known_adjoints
+        What `lagrangian` has found: the last seed of each state, and its adjoint.
     """
 
     sensitivity: Sensitivity
@@ -43,6 +45,7 @@ class AcStates:
     is_held: npt.NDArray[np.bool_]
     is_flow: npt.NDArray[np.bool_]
     steepness: FloatArray
+    known_adjoints: dict[int, tuple[ComplexArray, ComplexArray]] = field(default_factory=dict, repr=False)
 
     @property
     def size(self) -> int:
@@ -54,14 +57,15 @@ class AcStates:
         """(size, size) Second derivatives of the network's losses."""
         return self.sensitivity.flow.loss_curvature
 
-    def equations(self, state: int, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+    def equations(self, state: int, ports: IntArray) -> tuple[sparse.coo_array, sparse.coo_array]:
         """``J dx = B ds`` of one state: `J` (size, size), and `B` (size, 2 * ports)."""
         return self.sensitivity.equations(state, ports)
 
     def import_rows(self, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
         """Real and reactive import by unknowns, (2, size), and by injections at `ports`, (2, 2 * ports)."""
-        taken = sparse.csr_array(-self.is_held[ports][None].astype(float))
-        by_injection = sparse.csr_array(sparse.block_diag([taken, taken]))
+        held = np.flatnonzero(self.is_held[ports])
+        part, place = np.repeat([0, 1], len(held)), np.concatenate([held, len(ports) + held])
+        by_injection = sparse.csr_array((-np.ones(len(place)), (part, place)), shape=(2, 2 * len(ports)))
         return self.imported.by_unknown, by_injection
 
     def limit_rows(self, state: IntArray, limit: IntArray) -> sparse.csr_array:
@@ -90,13 +94,18 @@ class AcStates:
         return sparse.csr_array(sparse.csr_array(place, shape=(weights.shape[0], entries.nnz)) @ seeds)
 
     def lagrangian(self, weights: Weights) -> "AcLagrangian":
-        """Derivatives of ``import_p P0 + import_q Q0 - sum limits g``, with one adjoint for each state that weighs."""
+        """Derivatives of ``import_p P0 + import_q Q0 - sum limits g``, one adjoint for each state of new weights."""
         real, reactive = self.imported.seed()
         bought = np.outer(weights.import_p, real) + np.outer(weights.import_q, reactive)
         seed = bought - self.weighted_seed(weights.limits).toarray()
-        weighs = np.flatnonzero(seed.any(axis=1))
+        weighs, known = np.flatnonzero(seed.any(axis=1)), self.known_adjoints
+        is_new = [t not in known or not np.array_equal(known[t][0], seed[t]) for t in weighs.tolist()]
+        new = weighs[np.array(is_new, dtype=bool)]
+        found = self.sensitivity.adjoint(new, seed[new].T).T
+        known.update({t: (seed[t], own) for t, own in zip(new.tolist(), found, strict=True)})
         adjoint = np.zeros((len(self.sensitivity.flow.unknown), len(seed)), dtype=complex)
-        adjoint[:, weighs] = self.sensitivity.adjoint(weighs, seed[weighs].T)
+        for state in weighs.tolist():
+            adjoint[:, state] = known[state][1]
         return AcLagrangian(self, adjoint, weights.import_p + 1j * weights.import_q, weights.limits)
 
 
@@ -136,31 +145,23 @@ class AcLagrangian:
         return blocks
 
     def curvature(
-        self, state: int, ports: IntArray, jacobian: sparse.csr_array, injected: sparse.csr_array
-    ) -> tuple[sparse.csr_array, sparse.csr_array]:
-        """Of one state by its unknowns, (size, size), and by injections at `ports` and unknowns, (2 * ports, size).
+        self, state: int, ports: IntArray, jacobian: sparse.coo_array, injected: sparse.coo_array
+    ) -> tuple[sparse.coo_array, sparse.coo_array]:
+        """Of one state by its unknowns, (size, size), and by unknowns and injections at `ports`, (size, 2 * ports).
 
         A multiple of the equations is added that makes them those of losses: nothing changes where the equations hold,
         and the first is positive definite but for what is far smaller.
         """
-        sensitivity, magnitudes = self.states.sensitivity, self.states.magnitudes
-        by_unknowns, by_injection = sensitivity.curvature(state, self.adjoint[:, state], ports)
+        sensitivity, pattern = self.states.sensitivity, self.states.sensitivity.flow.pattern
+        by_unknowns, mixed = sensitivity.curvature(state, self.adjoint[:, state], ports)
         price = max(float(np.median(np.abs(self.adjoint[:, state]))), 1.0)
-        paired = price * sparse.diags_array(sensitivity.flow.sign_of_losses)
-        lost = paired @ jacobian
-        by_unknowns, by_injection = by_unknowns + lost + lost.T, by_injection - injected.T @ paired
-        flow, x = sensitivity.flow, sensitivity.state_pu[state]
-        position = np.full(flow.size, -1)
-        position[flow.unknown] = np.arange(len(flow.unknown))
-        row = self.limit_weights[[state]]
-        value, down, right = [np.zeros(0)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-        for limit, weight in zip(row.indices.tolist(), row.data.tolist(), strict=True):
-            place, block = magnitudes.curvature_at(x, limit, weight)
-            inner = np.flatnonzero(np.tile(position[place] >= 0, 2))  # voltages at sources do not move
-            own = np.concatenate([position[place], position[place] + len(flow.unknown)])[inner]
-            value.append(block[np.ix_(inner, inner)].ravel())
-            down.append(np.repeat(own, len(own)))
-            right.append(np.tile(own, len(own)))
-        places = np.concatenate(down), np.concatenate(right)
-        bent = sparse.csr_array((np.concatenate(value), places), shape=by_unknowns.shape)
-        return sparse.csr_array(by_unknowns - bent), by_injection
+        paired = price * sensitivity.flow.sign_of_losses
+        lost = paired[pattern.row] * jacobian.data
+        own = slice(*self.limit_weights.indptr[state : state + 2])
+        bent = self.states.magnitudes.curvature_by_unknown(
+            sensitivity.flow, sensitivity.state_pu[state], self.limit_weights.indices[own], self.limit_weights.data[own]
+        )
+        entries = np.concatenate([by_unknowns + lost + lost[pattern.mirrored], -bent.data])
+        places = np.concatenate([pattern.row, bent.row]), np.concatenate([pattern.column, bent.col])
+        mixed.data -= paired[mixed.row] * injected.data
+        return sparse.coo_array((entries, places), shape=jacobian.shape), mixed

@@ -200,7 +200,7 @@ class NetworkStates(Protocol):
         """(size, size) Second derivatives of the network's losses, positive semidefinite."""
         ...
 
-    def equations(self, state: int, ports: IntArray) -> tuple[sparse.csr_array, sparse.csr_array]:
+    def equations(self, state: int, ports: IntArray) -> tuple[sparse.coo_array, sparse.coo_array]:
         """``J dx = B ds`` of one state: `J` (size, size), and `B` (size, 2 * ports)."""
         ...
 
@@ -237,11 +237,11 @@ class StatesLagrangian(Lagrangian, Protocol):
     """One that knows the states' unknowns, too."""
 
     def curvature(
-        self, state: int, ports: IntArray, jacobian: sparse.csr_array, injected: sparse.csr_array
-    ) -> tuple[sparse.csr_array, sparse.csr_array]:
-        """Of one state by its unknowns, (size, size), and by injections at `ports` and unknowns, (2 * ports, size).
+        self, state: int, ports: IntArray, jacobian: sparse.coo_array, injected: sparse.coo_array
+    ) -> tuple[sparse.coo_array, sparse.coo_array]:
+        """Of one state by its unknowns, (size, size), and by unknowns and injections at `ports`, (size, 2 * ports).
 
-        `jacobian` and `injected` are its equations, `NetworkStates.equations`.
+        `jacobian` and `injected` are its equations as they come, `NetworkStates.equations`.
         """
         ...
 

@@ -30,7 +30,10 @@ NO_ROOM_PU = 1e-9
 """A column whose bounds are no farther apart is fixed."""
 ROUNDING_PU = 1e-12
 """A sum that differs by less from its parts differs by rounding."""
-OF_ROWS = ("matrix", "by_column", "network_columns", "ports", "share_of_ports", "state_interval")
+OF_ROWS = (
+    *("matrix", "by_column", "network_columns", "ports", "share_of_ports", "state_interval"),
+    "port_power_by_column",
+)
 """What a market has worked out that neither bounds nor costs enter."""
 VARIABLES = [*STORE_VARIABLES, "award", "block", "q_award", "p", "q", *IMPORT_VARIABLES, *SERVICE_VARIABLES]
 """In the order of the columns: what couples intervals comes first, which keeps the stages of their programme narrow."""
@@ -244,6 +247,12 @@ class MarketLp:
     def share_of_ports(self) -> sparse.csr_array:
         """(ports, r) Share of every resource at each of `ports`."""
         return sparse.csr_array(self.case.resources.share[:, self.ports].T)
+
+    @cached_property
+    def port_power_by_column(self) -> sparse.csr_array:
+        """Real and reactive power at each of `ports` in every state, (states * 2 * ports, columns)."""
+        share = sparse.kron(sparse.eye_array(2 * len(self.state_interval)), self.share_of_ports)
+        return sparse.csr_array(sparse.csr_array(share) @ self.by_column)
 
     def spread(self, gradient: FloatArray) -> FloatArray:
         """Spread gradients by `ports` (i, 2, ports) over resources (i, 2, r)."""

@@ -105,7 +105,7 @@ def test_curvature_of_the_lagrangian_is_its_hessian(point: AcPoint):
     for state in (0, 1):
         ways = moved(point, state)
         by_unknown, mixed = lagrangian.curvature(state, ports, *point.state_equations.equations(state, ports))
-        crossed = mixed @ ways
+        crossed = mixed.T @ ways
         whole = ways.T @ (by_unknown @ ways) + crossed + crossed.T
         size = np.abs(hessians[state]).max()
         np.testing.assert_allclose(whole[np.ix_(place, place)], hessians[state], atol=1e-8 * size)
@@ -140,3 +140,14 @@ def test_the_lagrangian_of_states_costs_one_solve_and_gives_the_same_adjoint(poi
     both = point.state_equations.lagrangian(own), point.lagrangian(own)
     assert all(isinstance(lagrangian, AcLagrangian) for lagrangian in both)
     np.testing.assert_allclose(both[0].adjoint, both[1].adjoint, atol=1e-7 * np.abs(both[1].adjoint).max())
+
+
+def test_other_weights_of_one_state_are_seen(point: AcPoint):
+    own, states = weights(point), point.state_equations
+    states.lagrangian(own)
+    other = Weights(own.import_p * [1.0, 3.0], own.import_q, own.limits)
+    nothing = Weights.zero(2, own.limits.shape[1])
+    for changed in (other, nothing, own):
+        expected = point.lagrangian(changed).adjoint
+        size = np.abs(expected).max(initial=1.0)
+        np.testing.assert_allclose(states.lagrangian(changed).adjoint, expected, atol=1e-7 * size)
