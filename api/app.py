@@ -8,7 +8,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from api.http import Edge, handle_errors
-from api.routes import bids, markets, objects, operations, readings, results, webhooks
+from api.routes import bids, console, markets, objects, operations, readings, results, webhooks
 from api.routes.documentation import document
 from api.runner import Runner
 from api.sender import Sender
@@ -50,10 +50,12 @@ def new_app(service: Service) -> FastAPI:
         results,
         webhooks,
         operations,
+        console,
     ):  # looked through in this order for every request
         app.router.routes.extend(routes.router.routes)  # included as routers, they are matched twice
     app.webhooks.include_router(webhooks.told)
     document(app)
+    console.serve_console(app)
     handle_errors(app)
     limit = service.settings.max_body_bytes
     app.add_middleware(Edge, max_body_bytes=limit, metrics=service.metrics, clock=service.clock)

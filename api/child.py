@@ -19,11 +19,14 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from api.runfolder import (
     CALLS,
     CASE,
+    DIAGRAM_BRANCHES,
+    DIAGRAM_NODES,
     METERED,
     PREFIX,
     PRICE_COLUMNS,
@@ -40,6 +43,8 @@ from dlmp.casefolder import read_case
 from dlmp.clearing import CONVERGED, Clearing, clear
 from dlmp.dispatch import PassReport
 from dlmp.errors import DlmpError, InfeasibleError, InputError
+from dlmp.network.model import Network
+from dlmp.oneline import branch_ends, diagram
 from dlmp.settings import Settings
 from dlmp.settlement import settle
 
@@ -88,7 +93,11 @@ def _clear(folder: Path) -> None:
     wall_seconds = time.perf_counter() - began
     output.write_results(clearing, folder / RESULTS, parquet=True, settlement=settlement, wall_seconds=wall_seconds)
     (folder / RESULTS / output.SUMMARY).rename(folder / SUMMARY)
-    for name, table in ((PRICE_SHARES, _price_shares(clearing)), (CALLS, clearing.calls())):
+    for name, table in {
+        PRICE_SHARES: _price_shares(clearing),
+        CALLS: clearing.calls(),
+        **_diagram(clearing.case.network),
+    }.items():
         table.to_parquet(folder / RESULTS / f"{name}.parquet", index=False)
     if real_time is not None:
         real_time.prices.table().to_parquet(folder / RESULTS / f"{REAL_TIME_PRICES}.parquet", index=False)
@@ -101,6 +110,28 @@ def _price_shares(clearing: Clearing) -> pd.DataFrame:
     prices = clearing.prices.table().rename(columns=PRICE_COLUMNS)[[*keys, *PRICE_COLUMNS.values()]]
     shares = output.finite(PRICE_SHARES, shares.merge(prices, on=keys, how="left", validate="many_to_one"))
     return shares.sort_values(["interval", "bus", "phase"], kind="stable")
+
+
+def _diagram(network: Network) -> dict[str, pd.DataFrame]:
+    """Where the priced nodes of every bus, and the points of every branch, are drawn."""
+    drawing, ports = diagram(network), np.flatnonzero(network.is_priced)
+    bus = network.bus_of_port[ports]
+    x, y = drawing.xy[bus].T
+    nodes = {
+        "bus": network.port_bus[ports].astype(object),
+        "phase": network.port_phase[ports].astype(object),
+        "is_source": np.isin(bus, network.bus_of_port[network.source]),
+        "x": x,
+        "y": y,
+    }
+    ends = branch_ends(network)
+    branches = {
+        "branch": list(network.branch_number),
+        "from_bus": [network.buses[start] for start, _ in ends],
+        "to_bus": [network.buses[end] for _, end in ends],
+        "points": [path.ravel().tolist() for path in drawing.paths],
+    }
+    return {DIAGRAM_NODES: pd.DataFrame(nodes), DIAGRAM_BRANCHES: pd.DataFrame(branches)}
 
 
 def _cleared(folder: Path, settings: Path) -> Clearing:

@@ -12,3 +12,5 @@ PRICE_SHARES, CALLS = "price_shares", "calls"
 """Names of the tables of what makes each price, and of whom the calls in it name."""
 PRICE_COLUMNS = {"lmp_usd_per_mwh": "price_usd_per_mwh", "lmp_q_usd_per_mvarh": "q_price_usd_per_mvarh"}
 """Columns of results that go out under other names."""
+DIAGRAM_NODES, DIAGRAM_BRANCHES = "diagram_nodes", "diagram_branches"
+"""Names of the tables of where nodes and branches are drawn."""

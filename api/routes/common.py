@@ -13,6 +13,7 @@ from fastapi.security import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.responses import JSONResponse
 
+from api import session
 from api.auth import NOBODY, Keyring, Principal
 from api.errors import MEDIA_TYPE, BadRequest
 from api.schemas.common import ID_PATTERN
@@ -100,7 +101,7 @@ class requires(SecurityBase):  # noqa: N801
         """Find out who asks, count the request, and refuse those without the scope."""
         keyring: Keyring = request.app.state.service.keyring
         credentials = await BEARER(request)
-        token = credentials.credentials if credentials else None
+        token = credentials.credentials if credentials else session.key_of(request)
         keyring.count_stranger(token, address_of(request))
         who = keyring.recall(token)
         if who is None:

@@ -69,7 +69,7 @@ EVENTS: Responses = {200: {"content": {"text/event-stream": {}}}}
 async def add_market(body: MarketIn, service: ServiceHere, who: CanWrite) -> Response:
     """Register a market of a trade date; its gate opens and closes by the clock, or by hand before."""
     name = await service.writer.do(ADD, Asked(who.key_id, service.clock(), body.model_dump()))
-    return answered(201, _market_of(service, name))
+    return answered(201, market_of(service, name))
 
 
 @router.get(
@@ -108,7 +108,7 @@ def list_markets(
 )
 def read_market(market_id: MarketId, service: ServiceHere, who: CanRead) -> Response:
     """Read a market and its state now."""
-    return answered(200, _market_of(service, market_id))
+    return answered(200, market_of(service, market_id))
 
 
 @router.get(
@@ -120,7 +120,7 @@ def read_market(market_id: MarketId, service: ServiceHere, who: CanRead) -> Resp
 )
 async def follow_market(market_id: MarketId, request: Request, service: ServiceHere, who: CanRead) -> StreamingResponse:
     """Follow a market by server-sent events; each event is the market as it is then, its state the event's name."""
-    return await _followed(service, request, who, partial(_market_of, service, market_id), lambda market: False)
+    return await _followed(service, request, who, partial(market_of, service, market_id), lambda market: False)
 
 
 @router.post(
@@ -218,7 +218,7 @@ async def add_run(market_id: MarketId, body: RunIn, service: ServiceHere, who: C
 )
 def list_runs(market_id: MarketId, service: ServiceHere, who: CanReadRuns) -> Response:
     """List every run of a market, the newest first."""
-    _market_of(service, market_id)
+    market_of(service, market_id)
     query = select(*RUN_COLUMNS).where(runs.c.market_id == market_id).order_by(runs.c.number.desc())
     with service.engine.connect() as connection:
         items = [_run(row) for row in connection.execute(query)]
@@ -339,10 +339,11 @@ async def _followed(
 
 async def _move(service: Service, who: Principal, handler: Handler, market_id: str) -> Response:
     await service.writer.do(handler, Step(market_id, who.key_id, service.clock()))
-    return answered(200, _market_of(service, market_id))
+    return answered(200, market_of(service, market_id))
 
 
-def _market_of(service: Service, market_id: str) -> dict[str, Any]:
+def market_of(service: Service, market_id: str) -> dict[str, Any]:
+    """Document of a market as it is now."""
     now = service.clock()
     with service.engine.connect() as connection:
         row = row_of(connection, markets, market_id)

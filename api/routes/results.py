@@ -114,7 +114,7 @@ class _Published:
     @property
     def headers(self) -> dict[str, str]:
         """What caches are told."""
-        return {"ETag": self.etag, "Cache-Control": CACHE, "Vary": "Authorization"}
+        return {"ETag": self.etag, "Cache-Control": CACHE, "Vary": "Authorization, Cookie"}
 
     def is_known(self, if_none_match: str | None) -> bool:
         """Whether an ``If-None-Match`` names what would be said (RFC 9110, weak comparison)."""

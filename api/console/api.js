@@ -1,0 +1,69 @@
+// The service over HTTP: JSON in and out, refusals as errors with all that was wrong.
+
+let forgeryToken = null;
+
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(problem.detail || "The service did not answer.");
+    this.status = status;
+    this.code = problem.code || "";
+    this.faults = problem.errors || [];
+  }
+}
+
+async function asked(path, { method = "GET", body, headers = {} } = {}) {
+  const sent = { ...headers };
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  if (method !== "GET" && forgeryToken) sent["X-CSRF-Token"] = forgeryToken;
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      headers: sent,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      credentials: "same-origin",
+    });
+  } catch {
+    throw new Refused(0, {});
+  }
+  if (answer.ok) return answer;
+  let problem = {};
+  try {
+    problem = await answer.json();
+  } catch {
+    // not a problem document: a proxy's page, say
+  }
+  throw new Refused(answer.status, problem);
+}
+
+export const get = async (path) => (await asked(path)).json();
+export const post = async (path, body = {}, headers = {}) =>
+  (await asked(path, { method: "POST", body, headers })).json();
+export const floats = async (path) => new Float32Array(await (await asked(path)).arrayBuffer());
+
+/** All items of a list, page after page. */
+export async function all(path, most = 20000) {
+  const items = [];
+  let cursor = null;
+  do {
+    const joined = path + (path.includes("?") ? "&" : "?");
+    const page = await get(`${joined}limit=1000${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+    items.push(...page.items);
+    cursor = page.next_cursor;
+  } while (cursor && items.length < most);
+  return items;
+}
+
+const seated = (session) => {
+  forgeryToken = session.csrf_token;
+  return session;
+};
+export const whoAmI = async () => seated(await get("console/session"));
+export const signIn = async (key) => seated(await post("console/session", { key }));
+export const signOut = async () => {
+  const answer = await asked("console/session", { method: "DELETE" });
+  return seated(await answer.json());
+};
+
+/** A name that no other request has, so that sending it again does nothing twice. */
+export const newName = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`;

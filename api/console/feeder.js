@@ -1,0 +1,298 @@
+// The feeder over the day: coloured by a quantity, a node's price in its parts, and why it is what it is.
+
+import { all, floats, get } from "./api.js";
+import { html, useEffect, useLoaded, useMemo, useRef, useState, Trouble, Waiting, clock, money, number } from "./ui.js";
+import { BINDING, PARTS, cssGradient, scaleOf } from "./colours.js";
+import { Diagram } from "./diagram.js";
+import { Stack } from "./stack.js";
+
+const PLAY_MS = 400;
+const SIGNED = new Set(["loss", "congestion", "voltage", "unbalance", "scarcity"]);
+const SUPERSCRIPTS = { "": "all phases" };
+
+function ofMarket(market) {
+  const path = `console/markets/${encodeURIComponent(market.id)}/picture`;
+  const version = `price_version=${market.price_version}`;
+  return { picture: `${path}?${version}`, quantity: (name) => `${path}/${encodeURIComponent(name)}?${version}` };
+}
+
+export function Feeder({ market, who }) {
+  if (!market.price_version) return html`<p class="waiting">Nothing is published yet: the feeder has no prices.</p>`;
+  return html`<${Published} key=${`${market.id} ${market.price_version}`} market=${market} who=${who} />`;
+}
+
+function Published({ market, who }) {
+  const { value, error } = useLoaded(async () => {
+    const from = ofMarket(market);
+    const id = encodeURIComponent(market.id);
+    const [picture, price, limits, broken] = await Promise.all([
+      get(from.picture),
+      floats(from.quantity("price")),
+      all(`v1/markets/${id}/limits?price_version=${market.price_version}`),
+      all(`v1/markets/${id}/broken-limits?price_version=${market.price_version}`),
+    ]);
+    return { picture, price, limits: [...limits, ...broken] };
+  }, [who.role]);
+  if (error) return html`<${Trouble} error=${error} />`;
+  if (!value) return html`<${Waiting} text="Drawing the feeder …" />`;
+  return html`<${Drawn} market=${market} ...${value} />`;
+}
+
+/** Values of quantities, each asked for once. */
+function useQuantities(market, price) {
+  const [known, setKnown] = useState({ price });
+  const asked = useRef(new Set(["price"]));
+  const want = (name) => {
+    if (asked.current.has(name)) return;
+    asked.current.add(name);
+    floats(ofMarket(market).quantity(name)).then(
+      (values) => setKnown((old) => ({ ...old, [name]: values })),
+      () => asked.current.delete(name),
+    );
+  };
+  return [known, want];
+}
+
+function Drawn({ market, picture, price, limits }) {
+  const [interval, setInterval_] = useState(0);
+  const [quantity, setQuantity] = useState("price");
+  const [phase, setPhase] = useState("any");
+  const [selected, setSelected] = useState(null);
+  const [hovered, setHovered] = useState(null);
+  const [plays, setPlays] = useState(false);
+  const [known, want] = useQuantities(market, price);
+  const nodes = picture.node;
+  const last = picture.starts.length - 1;
+  const phases = useMemo(() => [...new Set(nodes.phase)].sort(), [nodes]);
+  const shown = useMemo(
+    () => Array.from(nodes.bus.keys()).filter((node) => phase === "any" || nodes.phase[node] === phase),
+    [nodes, phase],
+  );
+  const offered = picture.quantities;
+  const hasLoading = offered.some((one) => one.name === "loading");
+  useEffect(() => {
+    want(quantity);
+    if (hasLoading) want("loading");
+  }, [quantity]);
+  useEffect(() => {
+    if (hovered !== null || selected !== null) Object.keys(PARTS).forEach(want);
+  }, [hovered !== null || selected !== null]);
+  useEffect(() => {
+    if (!plays) return undefined;
+    const timer = setInterval(() => setInterval_((old) => (old >= last ? 0 : old + 1)), PLAY_MS);
+    return () => clearInterval(timer);
+  }, [plays, last]);
+  const describe = (node) => `${nodes.bus[node]}${nodes.phase[node] && nodes.phase[node] !== "-" ? `.${nodes.phase[node]}` : ""}`;
+  const at = (name, node) => known[name]?.[interval * nodes.bus.length + node];
+  return html`<section aria-label="Feeder" class="feeder">
+    <div class="controls">
+      <label>Colour by
+        <select value=${quantity} onChange=${(e) => setQuantity(e.target.value)}>
+          ${offered.filter((one) => one.of === "node").map((one) => html`<option value=${one.name}>${one.name}</option>`)}
+        </select>
+      </label>
+      ${phases.length > 1
+        ? html`<label>Phase
+            <select value=${phase} onChange=${(e) => setPhase(e.target.value)}>
+              <option value="any">all</option>
+              ${phases.map((one) => html`<option value=${one}>${one}</option>`)}
+            </select>
+          </label>`
+        : null}
+      <label>Node
+        <input list="nodes" placeholder="bus" onChange=${(e) => {
+          const found = shown.find((node) => describe(node) === e.target.value || nodes.bus[node] === e.target.value);
+          if (found !== undefined) setSelected(found);
+        }} />
+        <datalist id="nodes">${shown.slice(0, 2000).map((node) => html`<option value=${describe(node)} />`)}</datalist>
+      </label>
+      <div class="time">
+        <button type="button" aria-pressed=${plays} onClick=${() => setPlays(!plays)}>${plays ? "Pause" : "Play"}</button>
+        <input type="range" aria-label="Interval" min="0" max=${last} value=${interval}
+          aria-valuetext=${clock(picture.starts[interval], picture.timezone)}
+          onInput=${(e) => setInterval_(Number(e.target.value))} />
+        <output>${clock(picture.starts[interval], picture.timezone)}</output>
+      </div>
+    </div>
+    <${Canvas} ...${{ picture, known, quantity, interval, shown, limits, selected, setSelected, setHovered }} />
+    <${Hover} node=${hovered} describe=${describe} at=${at} currency=${picture.currency} />
+    ${selected === null
+      ? html`<p class="quiet">Click a node, or name one, to see its price over the day and why it is what it is.</p>`
+      : html`<${Node} ...${{ market, picture, known, node: selected, interval, setInterval: setInterval_, name: describe(selected) }} />`}
+  </section>`;
+}
+
+function Canvas({ picture, known, quantity, interval, shown, limits, selected, setSelected, setHovered }) {
+  const canvas = useRef(null);
+  const drawing = useRef(null);
+  const drag = useRef(null);
+  const [turn, setTurn] = useState(0);
+  const repaint = () => setTurn((old) => old + 1);
+  const count = picture.node.bus.length;
+  const values = known[quantity];
+  const scale = useMemo(() => (values ? scaleOf(values, SIGNED.has(quantity)) : null), [values, quantity]);
+  const binding = useMemo(() => limits.filter((limit) => limit.interval === interval), [limits, interval]);
+  useEffect(() => {
+    drawing.current = new Diagram(canvas.current, picture);
+    const again = () => {
+      drawing.current.resize();
+      repaint();
+    };
+    const watched = new ResizeObserver(again);
+    watched.observe(canvas.current);
+    addEventListener("themechange", repaint);
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    dark.addEventListener("change", repaint);
+    repaint();
+    return () => {
+      watched.disconnect();
+      removeEventListener("themechange", repaint);
+      dark.removeEventListener("change", repaint);
+    };
+  }, [picture]);
+  useEffect(() => {
+    if (!drawing.current || !values) return;
+    const style = getComputedStyle(canvas.current);
+    const loading = known.loading?.subarray(interval * picture.branch.branch.length, (interval + 1) * picture.branch.branch.length);
+    drawing.current.paint({
+      shown,
+      shadeOf: (node) => scale.shade(values[interval * count + node]),
+      scale,
+      loading,
+      bindingBranches: new Set(binding.map((limit) => limit.element)),
+      bindingBuses: new Set(binding.filter((limit) => limit.element.startsWith("bus ")).map((limit) => limit.element.slice(4))),
+      selected,
+      ink: style.color,
+      ground: style.backgroundColor,
+    });
+  }, [turn, values, interval, shown, selected, known.loading, binding]);
+  const place = (event) => {
+    const box = canvas.current.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
+  const zoom = (factor, x, y) => {
+    drawing.current.move(drawing.current.view.zoom * factor, x, y);
+    repaint();
+  };
+  useEffect(() => {
+    const wheel = (event) => {
+      event.preventDefault();
+      zoom(event.deltaY < 0 ? 1.25 : 0.8, ...place(event));
+    };
+    canvas.current.addEventListener("wheel", wheel, { passive: false });
+    return () => canvas.current?.removeEventListener("wheel", wheel);
+  }, []);
+  const middle = () => [canvas.current.clientWidth / 2, canvas.current.clientHeight / 2];
+  const unit = picture.quantities.find((one) => one.name === quantity)?.unit;
+  return html`<div class="canvas">
+      <canvas ref=${canvas} aria-label=${`One-line diagram of ${count} nodes, coloured by ${quantity}`} role="img"
+        onPointerDown=${(e) => {
+          drag.current = { at: place(e), moved: false };
+        }}
+        onPointerMove=${(e) => {
+          const [x, y] = place(e);
+          if (drag.current && e.buttons) {
+            const [from, to] = drag.current.at;
+            if (drag.current.moved || Math.hypot(x - from, y - to) > 4) {
+              drawing.current.shift(x - from, y - to);
+              drag.current = { at: [x, y], moved: true };
+              repaint();
+            }
+            return;
+          }
+          setHovered(drawing.current.nearest(x, y, shown));
+        }}
+        onPointerLeave=${() => setHovered(null)}
+        onPointerUp=${(e) => {
+          if (drag.current && !drag.current.moved) {
+            const found = drawing.current.nearest(...place(e), shown);
+            if (found !== null) setSelected(found);
+          }
+          drag.current = null;
+        }}></canvas>
+      <div class="zoom" role="group" aria-label="Zoom">
+        <button type="button" aria-label="Nearer" onClick=${() => zoom(1.5, ...middle())}>+</button>
+        <button type="button" aria-label="Farther" onClick=${() => zoom(1 / 1.5, ...middle())}>−</button>
+      </div>
+    </div>
+    ${scale
+      ? html`<div class="legend">
+          <span>${number(scale.low)}</span><${Gradient} scale=${scale} /><span>${number(scale.high)} ${unit}</span>
+          <span class="key"><i class="line" /> limit that binds or is broken</span>
+          <span class="key"><i class="square" /> source</span>
+        </div>`
+      : html`<${Waiting} text=${`Loading ${quantity} …`} />`}
+    ${binding.length
+      ? html`<ul class="binding" aria-label="Limits that bind">
+          ${binding.slice(0, 8).map((limit) => html`<li>${said(limit)}</li>`)}
+          ${binding.length > 8 ? html`<li>and ${binding.length - 8} more</li>` : null}
+        </ul>`
+      : html`<p class="quiet">No limit binds in this interval.</p>`}`;
+}
+
+function Gradient({ scale }) {
+  const bar = useRef(null);
+  useEffect(() => {
+    bar.current.style.background = cssGradient(scale);
+  }, [scale]);
+  return html`<span class="gradient" ref=${bar}></span>`;
+}
+
+/** A limit in words. */
+function said(limit) {
+  const phase = limit.phase && limit.phase !== "-" ? ` on phase ${limit.phase}` : "";
+  const size = `${number(limit.limit)} ${limit.unit}`;
+  return limit.excess === undefined
+    ? `${limit.element}${phase} is at its limit of ${size}`
+    : `${limit.element}${phase} is at ${number(limit.value)} ${limit.unit}, beyond its limit of ${size}`;
+}
+
+function Hover({ node, describe, at, currency }) {
+  if (node === null) return html`<p class="hover" aria-hidden="true">Point at a node to see its price.</p>`;
+  const parts = Object.keys(PARTS).filter((name) => Math.abs(at(name, node) ?? 0) >= 0.005);
+  return html`<p class="hover">
+    <strong>${describe(node)}</strong> ${money(at("price", node))} ${currency}/MWh${parts.length ? " = " : ""}
+    ${parts.map((name, i) => html`${i ? " + " : ""}<span>${money(at(name, node))} ${name}</span>`)}
+  </p>`;
+}
+
+function Node({ market, picture, known, node, interval, setInterval, name }) {
+  const bus = picture.node.bus[node];
+  const phase = picture.node.phase[node];
+  const path = `v1/markets/${encodeURIComponent(market.id)}/price-shares?bus=${encodeURIComponent(bus)}&price_version=${market.price_version}`;
+  const { value, error } = useLoaded(() => all(path), [bus]);
+  const count = picture.node.bus.length;
+  const price = known.price[interval * count + node];
+  const unit = `${picture.currency}/MWh`;
+  const shares = (value || [])
+    .filter((row) => row.interval === interval && row.phase === phase)
+    .sort((a, b) => Math.abs(b.share_usd_per_mwh) - Math.abs(a.share_usd_per_mwh));
+  const series = Object.keys(PARTS)
+    .filter((part) => known[part])
+    .map((part) => ({ name: part, colour: PARTS[part], values: picture.starts.map((_, t) => known[part][t * count + node]) }))
+    .filter((part) => part.values.some((one) => Math.abs(one) >= 0.005));
+  const total = shares.reduce((sum, row) => sum + row.share_usd_per_mwh, 0);
+  return html`<section class="node" aria-label=${`Node ${name}`}>
+    <h2>Node ${name} at ${clock(picture.starts[interval], picture.timezone)}: <span class="price">${money(price)}</span> ${unit}</h2>
+    <${Trouble} error=${error} />
+    ${value
+      ? html`<ul class="why">
+          ${shares.map((row) => html`<li><b class="share">${money(row.share_usd_per_mwh)}</b> of ${money(row.price_usd_per_mwh)} ${unit}: ${because(row)}</li>`)}
+        </ul>
+        <p class="quiet">The parts add up to <span class="sum">${money(total)}</span> ${unit}.</p>`
+      : html`<${Waiting} />`}
+    <${Stack} series=${series} line=${picture.starts.map((_, t) => known.price[t * count + node])} starts=${picture.starts}
+      zone=${picture.timezone} unit=${unit} interval=${interval} choose=${setInterval} label=${`Price of node ${name} over the day, by part`} />
+  </section>`;
+}
+
+/** What makes a share of a price, in words. */
+function because(row) {
+  const phase = row.element_phase && row.element_phase !== "-" ? ` on phase ${row.element_phase}` : "";
+  const called = row.called && row.called !== "-" ? ` when ${row.called} is called` : "";
+  if (row.component === "energy" && row.limit === null) return `energy at the substation`;
+  if (row.component === "loss") return `losses that one more MWh here causes on its way`;
+  if (row.component === "rest") return `many small shares together`;
+  if (row.limit !== null) return `${row.element}${phase} at its ${number(row.limit)} ${row.unit} limit (${row.component})${called}`;
+  return `${row.element}${phase} (${row.component})${called}`;
+}

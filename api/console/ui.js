@@ -1,0 +1,136 @@
+// What all views share: elements, hooks, numbers and times as text, errors, confirmation.
+
+import { html, render, useEffect, useRef, useState } from "./vendor/preact-htm.module.js";
+
+export { html, render, useEffect, useRef, useState };
+export const useMemo = (make, inputs) => {
+  const kept = useRef(null);
+  if (!kept.current || inputs.some((one, i) => one !== kept.current.inputs[i])) {
+    kept.current = { inputs, value: make() };
+  }
+  return kept.current.value;
+};
+
+/** What `load` gives, and how it went; loaded again when an input changes or `again` is called. */
+export function useLoaded(load, inputs) {
+  const [state, setState] = useState({ value: null, error: null, waiting: true });
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    let wanted = true;
+    setState((old) => ({ ...old, waiting: true }));
+    load().then(
+      (value) => wanted && setState({ value, error: null, waiting: false }),
+      (error) => wanted && setState({ value: null, error, waiting: false }),
+    );
+    return () => {
+      wanted = false;
+    };
+  }, [...inputs, turn]);
+  return { ...state, again: () => setTurn((old) => old + 1) };
+}
+
+const format = (least, most = least) =>
+  new Intl.NumberFormat("en-US", { minimumFractionDigits: least, maximumFractionDigits: most });
+const MONEY = format(2);
+const PLAIN = format(0, 3);
+export const money = (value) => MONEY.format(value).replace(/^-(0\.00)$/, "$1");
+export const number = (value) => PLAIN.format(value);
+
+const formats = new Map();
+const zoned = (zone, options) => {
+  const key = zone + JSON.stringify(options);
+  if (!formats.has(key)) formats.set(key, new Intl.DateTimeFormat("en-GB", { timeZone: zone, ...options }));
+  return formats.get(key);
+};
+export const clock = (time, zone) => zoned(zone, { hour: "2-digit", minute: "2-digit" }).format(new Date(time));
+export const moment = (time, zone) =>
+  zoned(zone, { day: "2-digit", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" }).format(
+    new Date(time),
+  );
+
+export function span(milliseconds) {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  const [days, hours, minutes] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];
+  if (days) return `${days} d ${hours} h`;
+  if (hours) return `${hours} h ${minutes} min`;
+  if (minutes) return `${minutes} min ${seconds % 60} s`;
+  return `${seconds} s`;
+}
+
+/** An error with everything that was wrong. */
+export function Trouble({ error }) {
+  if (!error) return null;
+  return html`<div class="trouble" role="alert">
+    <p>${error.message}</p>
+    ${error.faults?.length
+      ? html`<ul>
+          ${error.faults.map((fault) => html`<li>${fault.pointer ? `${fault.pointer}: ` : ""}${fault.detail}</li>`)}
+        </ul>`
+      : null}
+  </div>`;
+}
+
+export const Waiting = ({ text = "Loading …" }) => html`<p class="waiting" role="status">${text}</p>`;
+
+/** A button that asks once more before it does anything, with a text field where a reason is needed. */
+export function Confirmed({ label, question, reason, act, className = "" }) {
+  const [asks, setAsks] = useState(false);
+  const [text, setText] = useState("");
+  const [busy, setBusy] = useState(false);
+  const dialog = useRef(null);
+  useEffect(() => {
+    if (asks && dialog.current && !dialog.current.open) dialog.current.showModal();
+  }, [asks]);
+  const close = () => {
+    setAsks(false);
+    setText("");
+  };
+  const go = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      await act(text);
+    } finally {
+      setBusy(false);
+      close();
+    }
+  };
+  return html`<button type="button" class=${className} onClick=${() => setAsks(true)}>${label}</button>
+    ${asks
+      ? html`<dialog ref=${dialog} onClose=${close} aria-label=${label}>
+          <form onSubmit=${go}>
+            <p>${question}</p>
+            ${reason
+              ? html`<label>${reason}<input required maxlength="500" value=${text} onInput=${(e) => setText(e.target.value)} /></label>`
+              : null}
+            <div class="buttons">
+              <button type="submit" class="primary" disabled=${busy}>${label}</button>
+              <button type="button" onClick=${close}>Cancel</button>
+            </div>
+          </form>
+        </dialog>`
+      : null}`;
+}
+
+/** Rows under headers; a wide table scrolls by itself. */
+export function Table({ caption, columns, rows, empty = "Nothing yet." }) {
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
+    <table>
+      <caption>${caption}</caption>
+      <thead>
+        <tr>
+          ${columns.map((column) => html`<th scope="col" class=${column.right ? "right" : ""}>${column.name}</th>`)}
+        </tr>
+      </thead>
+      <tbody>
+        ${rows.length
+          ? rows.map(
+              (row) => html`<tr>
+                ${columns.map((column) => html`<td class=${column.right ? "right" : ""}>${column.of(row)}</td>`)}
+              </tr>`,
+            )
+          : html`<tr><td colspan=${columns.length}>${empty}</td></tr>`}
+      </tbody>
+    </table>
+  </div>`;
+}
