@@ -11,14 +11,15 @@ export function Bids({ market, again, who }) {
   const loaded = useLoaded(async () => {
     const version = `price_version=${market.price_version}`;
     const published = market.price_version !== null;
-    const [resources, bids, awards, segments, statement] = await Promise.all([
+    const [participants, resources, bids, awards, segments, statement] = await Promise.all([
+      who.scopes.includes("participants:read") ? all("v1/participants") : [],
       all("v1/resources"),
       all(`v1/bids?market_id=${id}&state=live`),
       published ? all(`v1/markets/${id}/awards?${version}`) : [],
       published ? all(`v1/markets/${id}/awards?of=segments&${version}`) : [],
       published ? all(`v1/markets/${id}/statements?${version}`) : [],
     ]);
-    return { resources: resources.filter((one) => one.feeder === market.feeder), bids, awards, segments, statement };
+    return { resources: resources.filter((one) => one.feeder === market.feeder), bids, awards, segments, statement, names: new Map(participants.map((one) => [one.id, one.name])) };
   }, [market.id, market.price_version, market.state, who.participant_id]);
   const { value, error } = loaded;
   return html`<section aria-label="Bids and awards">
@@ -33,7 +34,7 @@ export function Bids({ market, again, who }) {
   </section>`;
 }
 
-function Holdings({ market, resources, bids, awards, segments, statement }) {
+function Holdings({ market, names, resources, bids, awards, segments, statement }) {
   const [name, setName] = useState(null);
   const named = useMemo(() => new Map(resources.map((one) => [one.id, one.name])), [resources]);
   const chosen = resources.find((one) => one.name === name) || resources.find((one) => bids.some((bid) => bid.resource_id === one.id)) || resources[0];
@@ -59,6 +60,7 @@ function Holdings({ market, resources, bids, awards, segments, statement }) {
     ]} />
     ${market.price_version
       ? html`<${Table} caption="Statement" empty="Nothing is owed." rows=${statement} columns=${[
+          ...(new Set(statement.map((row) => row.participant)).size > 1 ? [{ name: "Participant", of: (row) => names.get(row.participant) ?? row.participant }] : []),
           { name: "Resource", of: (row) => row.resource },
           { name: "Product", of: (row) => row.product },
           { name: "Quantity", right: true, of: (row) => `${number(row.quantity)} ${row.unit}` },

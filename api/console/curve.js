@@ -31,6 +31,6 @@ export function Curve({ bid, award, accepted, currency, name }) {
       <polyline class="offer" points=${points.map(([kw, at]) => `${x(kw)},${y(at)}`).join(" ")} />
       ${award ? html`<line class="at" x1=${LEFT} x2=${WIDE - 12} y1=${y(price)} y2=${y(price)} />` : null}
     </svg>
-    <figcaption>${text}${award ? "" : "; not cleared yet"} [${currency}/MWh]</figcaption>
+    <figcaption>${text}${award ? "" : `, prices in ${currency}/MWh; not cleared yet`}</figcaption>
   </figure>`;
 }

@@ -54,7 +54,8 @@ export class Diagram {
     const before = this.view.zoom;
     const to = Math.max(1, Math.min(60, zoom));
     const scale = to / before;
-    this.view = { zoom: to, x: x + (this.view.x - x) * scale + (MARGIN - x) * (scale - 1) * 0, y: y + (this.view.y - y) * scale };
+    const [fromX, fromY] = [x - MARGIN, y - MARGIN];
+    this.view = { zoom: to, x: fromX + (this.view.x - fromX) * scale, y: fromY + (this.view.y - fromY) * scale };
     this.keepInside();
   }
 
@@ -120,9 +121,12 @@ export class Diagram {
         path.arc(x, y, this.radius, 0, 2 * Math.PI);
       }
     }
+    c.strokeStyle = ink;
+    c.lineWidth = 0.6;
     for (const [shade, path] of byShade) {
       c.fillStyle = scale.colours[shade];
       c.fill(path);
+      c.stroke(path);
     }
     c.strokeStyle = BINDING;
     c.lineWidth = 2;

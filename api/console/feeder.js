@@ -1,14 +1,13 @@
 // The feeder over the day: coloured by a quantity, a node's price in its parts, and why it is what it is.
 
 import { all, floats, get } from "./api.js";
-import { html, useEffect, useLoaded, useMemo, useRef, useState, Trouble, Waiting, clock, money, number } from "./ui.js";
+import { html, useEffect, useLoaded, useMemo, useRef, useState, Trouble, Waiting, clock, elementName, money, nodeName, number } from "./ui.js";
 import { BINDING, PARTS, cssGradient, scaleOf } from "./colours.js";
 import { Diagram } from "./diagram.js";
 import { Stack } from "./stack.js";
 
 const PLAY_MS = 400;
 const SIGNED = new Set(["loss", "congestion", "voltage", "unbalance", "scarcity"]);
-const SUPERSCRIPTS = { "": "all phases" };
 
 function ofMarket(market) {
   const path = `console/markets/${encodeURIComponent(market.id)}/picture`;
@@ -82,7 +81,7 @@ function Drawn({ market, picture, price, limits }) {
     const timer = setInterval(() => setInterval_((old) => (old >= last ? 0 : old + 1)), PLAY_MS);
     return () => clearInterval(timer);
   }, [plays, last]);
-  const describe = (node) => `${nodes.bus[node]}${nodes.phase[node] && nodes.phase[node] !== "-" ? `.${nodes.phase[node]}` : ""}`;
+  const describe = (node) => nodeName(nodes.bus[node], nodes.phase[node]);
   const at = (name, node) => known[name]?.[interval * nodes.bus.length + node];
   return html`<section aria-label="Feeder" class="feeder">
     <div class="controls">
@@ -240,11 +239,10 @@ function Gradient({ scale }) {
 
 /** A limit in words. */
 function said(limit) {
-  const phase = limit.phase && limit.phase !== "-" ? ` on phase ${limit.phase}` : "";
   const size = `${number(limit.limit)} ${limit.unit}`;
   return limit.excess === undefined
-    ? `${limit.element}${phase} is at its limit of ${size}`
-    : `${limit.element}${phase} is at ${number(limit.value)} ${limit.unit}, beyond its limit of ${size}`;
+    ? `${elementName(limit)} is at its limit of ${size}`
+    : `${elementName(limit)} is at ${number(limit.value)} ${limit.unit}, beyond its limit of ${size}`;
 }
 
 function Hover({ node, describe, at, currency }) {
@@ -288,11 +286,11 @@ function Node({ market, picture, known, node, interval, setInterval, name }) {
 
 /** What makes a share of a price, in words. */
 function because(row) {
-  const phase = row.element_phase && row.element_phase !== "-" ? ` on phase ${row.element_phase}` : "";
+  const element = elementName({ element: row.element, phase: row.element_phase, end: row.element_end });
   const called = row.called && row.called !== "-" ? ` when ${row.called} is called` : "";
   if (row.component === "energy" && row.limit === null) return `energy at the substation`;
   if (row.component === "loss") return `losses that one more MWh here causes on its way`;
   if (row.component === "rest") return `many small shares together`;
-  if (row.limit !== null) return `${row.element}${phase} at its ${number(row.limit)} ${row.unit} limit (${row.component})${called}`;
-  return `${row.element}${phase} (${row.component})${called}`;
+  if (row.limit !== null) return `${element} at its ${number(row.limit)} ${row.unit} limit (${row.component})${called}`;
+  return `${element} (${row.component})${called}`;
 }

@@ -57,10 +57,10 @@ const MOVES = {
   open: [["close", "Close the gate", "Close the gate now? No bid is taken any more."]],
 };
 
-function Moves({ market, runs, act }) {
+function Moves({ market, runs, published, act }) {
   const id = encodeURIComponent(market.id);
   const underWay = runs.find((run) => run.state === "queued" || run.state === "running");
-  const newest = runs.find((run) => run.state === "succeeded" && run.kind === "clearing");
+  const newest = runs.find((run) => run.state === "succeeded" && run.kind === "clearing" && run.id !== published);
   const closed = !["scheduled", "open"].includes(market.state);
   return html`<div class="buttons" role="group" aria-label="Move the market on">
     ${(MOVES[market.state] || []).map(
@@ -107,7 +107,8 @@ export function MarketHead({ id, who, view, views, children }) {
   const path = `v1/markets/${encodeURIComponent(id)}`;
   const { value, error: missing, again } = useLoaded(async () => {
     const [market, runs] = await Promise.all([get(path), reads ? all(`${path}/runs`) : []]);
-    return { market, runs: runs.sort((a, b) => b.number - a.number) };
+    const published = reads && market.price_version ? (await get(`${path}/prices?limit=1`)).run_id : null;
+    return { market, published, runs: runs.sort((a, b) => b.number - a.number) };
   }, [id, who.role]);
   const isBusy = value?.runs.some((run) => run.state === "queued" || run.state === "running");
   useEffect(() => {
@@ -116,7 +117,7 @@ export function MarketHead({ id, who, view, views, children }) {
   }, [isBusy]);
   if (missing) return html`<${Trouble} error=${missing} />`;
   if (!value) return html`<${Waiting} />`;
-  const { market, runs } = value;
+  const { market, published, runs } = value;
   const act = async (work) => {
     setError(null);
     try {
@@ -132,7 +133,7 @@ export function MarketHead({ id, who, view, views, children }) {
       <span class="quiet">${market.feeder} · ${market.trade_date} · ${gate(market, now)}${market.price_version ? ` · version ${market.price_version}` : ""}</span>
     </div>
     <${Trouble} error=${error} />
-    ${who.scopes.includes("markets:write") ? html`<${Moves} market=${market} runs=${runs} act=${act} />` : null}
+    ${who.scopes.includes("markets:write") ? html`<${Moves} ...${{ market, runs, published, act }} />` : null}
     ${reads && runs.length ? html`<details open=${isBusy}><summary>Runs</summary><${Runs} runs=${runs} /></details>` : null}
     <nav class="tabs" aria-label="Views of the market">
       ${Object.entries(views).map(

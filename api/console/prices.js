@@ -2,7 +2,7 @@
 
 import uPlot from "./vendor/uPlot.esm.js";
 import { all, get } from "./api.js";
-import { html, useEffect, useLoaded, useMemo, useRef, useState, Table, Trouble, Waiting, clock, money, number } from "./ui.js";
+import { html, useEffect, useLoaded, useMemo, useRef, useState, Table, Trouble, Waiting, clock, elementName, money, number } from "./ui.js";
 import { PARTS } from "./colours.js";
 import { Stack, chartOptions, useColours } from "./stack.js";
 
@@ -73,9 +73,7 @@ export function ranked(limits, market) {
   const hours = market.interval_minutes / 60;
   const found = new Map();
   for (const limit of limits) {
-    const phase = limit.phase && limit.phase !== "-" ? `, phase ${limit.phase}` : "";
-    const end = limit.end && limit.end !== "-" ? `, ${limit.end} end` : "";
-    const name = `${limit.element}${phase}${end}`;
+    const name = elementName(limit);
     const key = `${name} ${limit.component} ${limit.limit}`;
     const row = found.get(key) || { name, component: limit.component, size: `${number(limit.limit)} ${limit.unit}`, intervals: 0, rent: 0 };
     row.intervals += 1;

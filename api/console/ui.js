@@ -48,6 +48,15 @@ export const moment = (time, zone) =>
     new Date(time),
   );
 
+const BALANCED = new Set(["", "-", "123"]);
+/** A bus with its phase, where it has one of its own. */
+export const nodeName = (bus, phase) => (BALANCED.has(phase) ? bus : `${bus}.${phase}`);
+/** An element with its phase and end, where these tell anything. */
+export function elementName({ element, phase, end }) {
+  const ofPhase = BALANCED.has(phase ?? "") ? "" : ` on phase ${phase}`;
+  return `${element}${ofPhase}${["from", "to"].includes(end) ? ` (${end} end)` : ""}`;
+}
+
 export function span(milliseconds) {
   const seconds = Math.max(0, Math.round(milliseconds / 1000));
   const [days, hours, minutes] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];
