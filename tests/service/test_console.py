@@ -3,6 +3,7 @@
 import re
 import time
 from contextlib import ExitStack
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -250,3 +251,32 @@ def test_what_is_wrong_in_a_table_is_told_with_its_line(sunny, published, text, 
 
 def test_an_operator_places_no_bids(operator, published):
     assert bids_of(operator, published.market, HEADER_LINE).status_code == 403
+
+
+# --- what is not an aggregator's
+
+
+@pytest.mark.parametrize("step", ["open", "close", "runs", "publish", "settle"])
+def test_an_aggregator_moves_no_market(sunny, published, step):
+    answer = sunny.post(f"/v1/markets/{published.market.id}/{step}", json={})
+    assert answer.status_code == 403
+    assert answer.json()["code"] == "scope_missing"
+
+
+@pytest.mark.parametrize("path", ["v1/audit", "v1/audit/verify", "v1/participants", "v1/keys", "metrics"])
+def test_an_aggregator_reads_nothing_of_operators(sunny, path):
+    assert sunny.get(f"/{path}").status_code == 403
+
+
+def test_an_aggregator_reaches_no_bid_of_another(sign_in, sunny, published):
+    other = published.operator.add_participant(f"other {uuid4().hex[:8]}")
+    theirs = seated(sign_in(published.url, published.operator.issue_key("other", "aggregator", other.id).key))
+    mine = sunny.get("/v1/bids").json()["items"]
+    assert mine
+    assert theirs.get("/v1/bids").json()["items"] == []
+    for bid in mine[:3]:
+        assert theirs.get(f"/v1/bids/{bid['id']}").status_code == 404
+        assert theirs.get(f"/v1/bids/{bid['id']}/history").status_code == 404
+    path = f"/v1/markets/{published.market.id}"
+    assert theirs.get(f"{path}/awards").json()["items"] == []
+    assert theirs.get(f"{path}/statements").json()["items"] == []
