@@ -63,6 +63,7 @@ async def page() -> Response:
 async def read_session(request: Request, service: ServiceHere) -> Response:
     """Say who is signed in; nobody, too."""
     key = request.cookies.get(session.COOKIE)
+    service.keyring.count_stranger(key, address_of(request))
     try:
         who = NOBODY if key is None else await asyncio.to_thread(service.keyring.identify, key)
     except Unauthenticated:
