@@ -42,7 +42,7 @@ With the states as columns PIQP does not come so near, and `dlmp.solve.QP_TOLERA
 FEW_REACTIVE = 60
 """Among more free reactive powers than this the sets go in circles, as they do along a coupled horizon: begin with
 the quadratic programme."""
-FEW_INJECTIONS, REACTIVE_COUNTS = 450, 3
+FEW_INJECTIONS, REACTIVE_COUNTS = 700, 3
 """With more injections that can move gradients and Hessians by all of them cost more than the states beside them;
 reactive ones, of which most are free, count more (measured)."""
 NEAR_PRICE = 0.02

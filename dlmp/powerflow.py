@@ -493,6 +493,8 @@ class _RealPattern:
             sparse.block_array([[pattern.real, -pattern.imag], [pattern.imag, pattern.real]]), copy=True
         )
         self._base.sort_indices()
+        for part in (self._base.indices, self._base.indptr):
+            part.setflags(write=False)  # every matrix of the pattern shares them
         self._ordering = Ordering(self._base)
         self.row: IntArray = self._base.indices
         self.column: IntArray = np.repeat(np.arange(2 * count, dtype=self.row.dtype), np.diff(self._base.indptr))

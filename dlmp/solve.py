@@ -302,7 +302,7 @@ def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, method: QpMethod
     else:
         scale, unit = _row_scale(problem.matrix), np.ones(len(problem.cost))
     rows = sparse.csr_array(sparse.diags_array(scale) @ problem.matrix)
-    moved, of_units = rows @ at, sparse.diags_array(unit[is_free])
+    moved = rows @ at
     lower, upper = problem.row_lower * scale, problem.row_upper * scale
     is_equal = lower == upper
     solver = piqp.SparseSolver()
@@ -312,8 +312,10 @@ def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, method: QpMethod
     if method.has_states:
         solver.settings.rho_init, solver.settings.tau = STATES_RHO, STATES_TAU
         solver.settings.eps_primal_inf = STATES_INFEASIBLE
-    own = sparse.csr_array(rows[:, is_free] @ of_units)
-    curved = sparse.csc_matrix(of_units @ hessian[is_free][:, is_free] @ of_units)
+    own, curved = rows[:, is_free], sparse.csc_matrix(hessian[is_free][:, is_free])
+    if method.has_states:
+        own.data *= unit[is_free][own.indices]
+        curved.data *= unit[is_free][curved.indices] * np.repeat(unit[is_free], np.diff(curved.indptr))
     curved.sort_indices()  # PIQP takes that for granted
     solver.setup(
         curved,
@@ -332,8 +334,9 @@ def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, method: QpMethod
     x = at.copy()
     x[is_free] = found.x * unit[is_free]
     column = np.full(len(x), AT_LOWER, dtype=np.int8)
-    own_unit = unit[is_free] ** 2
-    at_lower, at_upper = found.z_bl > found.s_bl * own_unit, found.z_bu > found.s_bu * own_unit
+    unit_squared = unit[is_free] ** 2
+    at_lower = (found.z_bl > found.s_bl * unit_squared) & (found.z_bl >= found.z_bu)
+    at_upper = (found.z_bu > found.s_bu * unit_squared) & ~at_lower
     column[is_free] = np.where(at_lower, AT_LOWER, np.where(at_upper, AT_UPPER, BASIC))
     x = np.where(column == AT_LOWER, problem.lower, np.where(column == AT_UPPER, problem.upper, x))
     dual, row = np.zeros(len(scale)), np.zeros(len(scale), dtype=np.int8)

@@ -92,9 +92,9 @@ class StateConditions(Conditions):
         of_market = market.matrix[self.rows[np.isin(self.row_interval[self.rows], group)]][:, free]
         of_network = columns.rows(self.state[held], self.limit[held])
         system = _System(whole, len(free), columns.unknowns, of_market.shape[0] + of_network.shape[0])
-        own, rows = np.arange(system.free), columns.width + np.arange(system.rows)
+        own, every = np.arange(system.free), np.arange(system.size)
         whole.add_entries(market.columns.slope.ravel()[free], own, own)
-        whole.add_entries(np.zeros(system.rows), rows, rows)  # no row is without an entry
+        whole.add_entries(np.zeros(system.size), every, every)  # no column is without an entry
         columns.add_curvature(whole, self.lagrangian)
         whole.add(of_market, columns.width, 0, is_mirrored=True)
         whole.add(of_network, columns.width + of_market.shape[0], 0, is_mirrored=True)
@@ -153,22 +153,22 @@ class _System:
         columns = whole[:, : self.width]
         return is_convex(columns[: self.width], columns[self.width :])
 
-    def _scaled(self, down: IntArray, across: IntArray, damping: FloatArray) -> tuple[sparse.csc_array, FloatArray]:
+    def _scaled(self, rows: IntArray, columns: IntArray, damping: FloatArray) -> tuple[sparse.csc_array, FloatArray]:
         """The system with rows and columns of like size, and their (m,) scale.
 
-        Row ``down[i]`` of it stands at i, and column ``across[i]``; `damping` is added to the scaled diagonal.
+        Row ``rows[i]`` of it stands at i, and column ``columns[i]``; `damping` is added to the scaled diagonal.
         """
         every = np.arange(self.size, dtype=np.int32)
         place_of_row, place_of_column = np.empty_like(every), np.empty_like(every)
-        place_of_row[down], place_of_column[across] = every, every
+        place_of_row[rows], place_of_column[columns] = every, every
         matrix = self.whole.csc(place_of_row, place_of_column)
         row, column = matrix.indices, np.repeat(every, np.diff(matrix.indptr))
         size, scale = np.abs(matrix.data), np.ones(self.size)
         for _ in range(SCALINGS):
-            largest = np.maximum.reduceat(size * scale[down][row], matrix.indptr[:-1]) * scale[across]
-            scale[across] /= np.sqrt(np.where(largest > 0, largest, 1.0))
-        matrix.data *= scale[down][row]
-        matrix.data *= scale[across][column]
+            largest = np.maximum.reduceat(size * scale[rows][row], matrix.indptr[:-1]) * scale[columns]
+            scale[columns] /= np.sqrt(np.where(largest > 0, largest, 1.0))
+        matrix.data *= scale[rows][row]
+        matrix.data *= scale[columns][column]
         diagonal = np.flatnonzero(row == column)
-        matrix.data[diagonal] += damping[across][row[diagonal]]
+        matrix.data[diagonal] += damping[columns][row[diagonal]]
         return matrix, scale

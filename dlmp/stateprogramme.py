@@ -21,7 +21,7 @@ class StateColumns:
     market, point
         The market, and the states that the unknowns are changes of.
     group, columns
-        The intervals, and (i,) which columns of the market.
+        The intervals in ascending order, and (i,) which columns of the market.
     """
 
     market: MarketLp

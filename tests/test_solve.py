@@ -107,24 +107,54 @@ def test_a_basis_of_another_programme_does_not_spoil_the_answer():
         np.testing.assert_allclose(solution.row_dual, [50, -30], atol=1e-9)
 
 
-def test_quadratic_programme_worked_by_hand():
+@pytest.fixture(params=[QpMethod(), QpMethod(has_states=True)], ids=["rows scaled", "columns in units"])
+def method(request) -> QpMethod:
+    return request.param
+
+
+def test_quadratic_programme_worked_by_hand(method: QpMethod):
     """(x - 1)^2 + (y - 2)^2 with x + y <= 2: the nearest point is (0.5, 1.5), where the gradient is (-1, -1)."""
     nearest = programme([-2, -4], [-INF, -INF], [INF, INF], [[1, 1]], [-INF], [2])
-    found = solve_qp(nearest, sparse.csc_array(2 * np.eye(2)))
+    found = solve_qp(nearest, sparse.csc_array(2 * np.eye(2)), method)
     np.testing.assert_allclose(found.x, [0.5, 1.5], atol=REGULARISED)
     np.testing.assert_allclose(found.row_dual, [-1.0], atol=REGULARISED)
     assert found.row.tolist() == [1]
     assert found.column.tolist() == [BASIC, BASIC]
 
 
-@pytest.mark.parametrize("in_stages", [False, True])
-def test_a_quadratic_programme_tells_what_binds(in_stages: bool):
+@pytest.mark.parametrize("kind", [QpMethod(), QpMethod(in_stages=True), QpMethod(has_states=True)])
+def test_a_quadratic_programme_tells_what_binds(kind: QpMethod):
     """x^2 - 8 x is least at 4, beyond 3; y^2 + y at -1/2, below 0; z is fixed; no row binds."""
     bounded = programme([-8, 1, 0], [0, 0, 2], [3, 5, 2], [[1, -1, 0], [0, 0, 1]], [2, 1], [INF, INF])
-    found = solve_qp(bounded, sparse.csc_array(2 * np.eye(3)), QpMethod(in_stages))
+    found = solve_qp(bounded, sparse.csc_array(2 * np.eye(3)), kind)
     assert found.column.tolist() == [AT_UPPER, AT_LOWER, AT_LOWER]
     assert found.x.tolist() == [3.0, 0.0, 2.0]
     assert found.row.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("width", [1e-6, 1e-3, 1.0, 100.0])
+def test_a_column_of_any_width_is_at_the_end_that_pays(method: QpMethod, width: float):
+    """Four columns cost or earn 20 and end where that says; one that costs 7 stays at 0, and the free one with it."""
+    costs, own = [20, -20, 20, -20], [5.0, 5.0, 0.0, 0.0]
+    lower = [*own, 0.0, -INF]
+    upper = [5 + width, 5 + width, width, width, 1e3, INF]
+    problem = programme([*costs, 7, 0], lower, upper, [[0, 0, 0, 0, 1, -1]], [0], [0])
+    found = solve_qp(problem, sparse.csc_array(np.diag([0, 0, 0, 0, 0, 2.0])), method)
+    assert found.column.tolist() == [AT_LOWER, AT_UPPER, AT_LOWER, AT_UPPER, AT_LOWER, BASIC]
+    np.testing.assert_allclose(found.x, [5, 5 + width, 0, width, 0, 0], atol=REGULARISED)
+    assert found.row_dual[0] == pytest.approx(0.0, abs=REGULARISED)
+
+
+def test_a_limit_of_states_worked_by_hand():
+    """A state v = 3 x / 1000 may reach 0.006, so that x is 2 of 10, worth 12 each: one more of the limit is worth 4000.
+
+    The equation v - 0.003 x = 0 has the dual of v in the limit.
+    """
+    problem = programme([-12, 0], [0, -INF], [10, INF], [[-0.003, 1], [0, 1]], [0, -INF], [0, 0.006])
+    found = solve_qp(problem, sparse.csc_array((2, 2)), QpMethod(has_states=True))
+    np.testing.assert_allclose(found.x, [2, 0.006], atol=REGULARISED)
+    np.testing.assert_allclose(found.row_dual, [4000, -4000], rtol=1e-6)
+    assert (found.column.tolist(), found.row.tolist()) == ([BASIC, BASIC], [0, 1])
 
 
 def test_quadratic_programme_with_cross_terms_uses_the_whole_hessian():
@@ -146,8 +176,8 @@ def test_scaling_a_row_of_a_quadratic_programme_scales_its_dual():
     np.testing.assert_allclose(found.row_dual, [-1e-3], rtol=REGULARISED)
 
 
-def test_an_infeasible_quadratic_programme_has_no_solution():
-    assert solve_qp(programme([1], [0], [2], [[1]], [3], [INF]), sparse.csc_array(np.eye(1))) is None
+def test_an_infeasible_quadratic_programme_has_no_solution(method: QpMethod):
+    assert solve_qp(programme([1], [0], [2], [[1]], [3], [INF]), sparse.csc_array(np.eye(1)), method) is None
 
 
 def test_whole_numbers_worked_by_hand():

@@ -102,7 +102,7 @@ class AcStates:
         is_new = [t not in known or not np.array_equal(known[t][0], seed[t]) for t in weighs.tolist()]
         new = weighs[np.array(is_new, dtype=bool)]
         found = self.sensitivity.adjoint(new, seed[new].T).T
-        known.update({t: (seed[t], own) for t, own in zip(new.tolist(), found, strict=True)})
+        known.update({t: (seed[t].copy(), own.copy()) for t, own in zip(new.tolist(), found, strict=True)})
         adjoint = np.zeros((len(self.sensitivity.flow.unknown), len(seed)), dtype=complex)
         for state in weighs.tolist():
             adjoint[:, state] = known[state][1]

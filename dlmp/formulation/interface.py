@@ -241,7 +241,7 @@ class StatesLagrangian(Lagrangian, Protocol):
     ) -> tuple[sparse.coo_array, sparse.coo_array]:
         """Of one state by its unknowns, (size, size), and by unknowns and injections at `ports`, (size, 2 * ports).
 
-        `jacobian` and `injected` are its equations as they come, `NetworkStates.equations`.
+        `jacobian` and `injected` are its equations, `NetworkStates.equations`, with their entries in the same order.
         """
         ...
 

@@ -31,8 +31,13 @@ NO_ROOM_PU = 1e-9
 ROUNDING_PU = 1e-12
 """A sum that differs by less from its parts differs by rounding."""
 OF_ROWS = (
-    *("matrix", "by_column", "network_columns", "ports", "share_of_ports", "state_interval"),
+    "matrix",
+    "by_column",
+    "network_columns",
+    "ports",
     "port_power_by_column",
+    "share_of_ports",
+    "state_interval",
 )
 """What a market has worked out that neither bounds nor costs enter."""
 VARIABLES = [*STORE_VARIABLES, "award", "block", "q_award", "p", "q", *IMPORT_VARIABLES, *SERVICE_VARIABLES]
