@@ -1,8 +1,6 @@
-"""``docs/service.md`` names every setting and every code, and none that there is not; its README section runs."""
+"""``docs/service.md`` names every setting and every code, and none that there is not; examples at a service run."""
 
 import ast
-import contextlib
-import io
 import json
 import os
 import re
@@ -12,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from documents import run_examples
 from servers import Server
 from worlds import World
 
@@ -115,8 +114,4 @@ def test_five_curl_lines_lead_to_published_prices_within_a_minute(server: Server
 
 
 def test_the_python_example_prints_what_the_readme_shows(server: Server, folder: Path):
-    code, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", SECTION, re.DOTALL).groups()
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code.replace(SHOWN_URL, server.url), "README.md", "exec"), {})
-    assert printed.getvalue() == shown
+    run_examples(SECTION.replace(SHOWN_URL, server.url))
