@@ -1,7 +1,7 @@
 r"""Formulas of the built pages: from the TeX between dollars to MathML, while the site is built.
 
 Browsers draw MathML by themselves, so that pages need no script and nothing of another machine.  The font is STIX Two
-Math (SIL Open Font License 1.1) as the package `ziamath` carries it.  `_typeset` mends what `latex2mathml` leaves plain.
+Math (SIL Open Font License 1.1) as the package `ziamath` carries it.  `_typeset` mends the rest.
 """
 
 import html
