@@ -30,7 +30,7 @@ PLACE_OF_CODE = {"Fault": 1, **dict.fromkeys(REFUSALS - {"NotFound"} | {"Pydanti
 PLACE_OF_CODE["__init__"] = 0
 API_GUIDE = (ROOT / "docs" / "api-guide.md").read_text("utf-8")
 SHOWN_URL = "http://127.0.0.1:8000"
-BREAK = "-- next script --"
+BREAK = "== next script =="
 CHANGING = re.compile(r"[0-9a-f]{24,}|\d{4}-\d\d-\d\d(T[\d:.]+Z)?|(?<=\.\d{6})\d+")
 """Names, hashes and times, which are others in every run, and digits that are others on another machine."""
 
