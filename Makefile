@@ -11,9 +11,10 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constrai
 RUNTIME := $(VENV)/runtime-is-installed
 DEV := $(VENV)/dev-is-installed
 BENCH := $(VENV)/bench-is-installed
+DOCS := $(VENV)/docs-is-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench nightly clean
+.PHONY: help demo test lint docs bench nightly clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
@@ -30,12 +31,16 @@ lint: $(DEV) ## ruff, mypy and import-linter
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
+docs: $(DOCS) ## build the pages of docs in build/docs; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 bench: $(BENCH) ## compare the engine with its peers (BENCH_OPTIONS=--quick: minutes), and time the service under load
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks $(BENCH_OPTIONS)
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m benchmarks.service
 
-nightly: lint $(BENCH) ## all tests with their coverage, the slow ones too, then the benchmarks
+nightly: lint $(BENCH) ## all tests with their coverage, the slow ones too, then the pages and the benchmarks
 	DLMP_EXAMPLES=500 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --cov --cov-report=term -m "nightly or not nightly"
+	$(MAKE) docs
 	$(MAKE) bench BENCH_OPTIONS=--quick
 
 clean: ## remove everything that was made here
@@ -63,4 +68,8 @@ $(DEV): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 
 $(BENCH): $(DEV)
 	$(INSTALL) '.[dev,bench]'
+	@touch $@
+
+$(DOCS): $(RUNTIME)
+	$(INSTALL) '.[docs]'
 	@touch $@

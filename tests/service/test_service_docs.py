@@ -1,8 +1,6 @@
-"""``docs/service.md`` names every setting and every code, and none that there is not; its README section runs."""
+"""``docs/service.md`` names every setting and every code, and none that there is not; examples at a service run."""
 
 import ast
-import contextlib
-import io
 import json
 import os
 import re
@@ -12,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from documents import run_examples
 from servers import Server
 from worlds import World
 
@@ -29,7 +28,11 @@ SECTION = (ROOT / "README.md").read_text("utf-8").partition("## The market servi
 REFUSALS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.Refusal)}
 PLACE_OF_CODE = {"Fault": 1, **dict.fromkeys(REFUSALS - {"NotFound"} | {"PydanticCustomError", "_NotAllowedError"}, 0)}
 PLACE_OF_CODE["__init__"] = 0
+API_GUIDE = (ROOT / "docs" / "api-guide.md").read_text("utf-8")
 SHOWN_URL = "http://127.0.0.1:8000"
+BREAK = "== next script =="
+CHANGING = re.compile(r"[0-9a-f]{24,}|\d{4}-\d\d-\d\d(T[\d:.]+Z)?|(?<=\.\d{6})\d+")
+"""Names, hashes and times, which are others in every run, and digits that are others on another machine."""
 
 
 def documented(heading: str) -> set[str]:
@@ -94,11 +97,8 @@ def folder(server: Server, tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_five_curl_lines_lead_to_published_prices_within_a_minute(server: Server, folder: Path):
-    assert shutil.which("curl")
-    script = re.search(r"```sh\n(.*?)```", SECTION, re.DOTALL).group(1)
-    assert sum("curl" in line for line in script.splitlines()) == 5
-    began = time.monotonic()
+def run_script(script: str, server: Server) -> str:
+    """What a script prints that talks to the service, in the folder of its user."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script.replace(SHOWN_URL, server.url)],
         capture_output=True,
@@ -107,16 +107,33 @@ def test_five_curl_lines_lead_to_published_prices_within_a_minute(server: Server
         env=os.environ | {"NO_PROXY": "*"},
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_five_curl_lines_lead_to_published_prices_within_a_minute(server: Server, folder: Path):
+    assert shutil.which("curl")
+    script = re.search(r"```sh\n(.*?)```", SECTION, re.DOTALL).group(1)
+    assert sum("curl" in line for line in script.splitlines()) == 5
+    began = time.monotonic()
+    lines = run_script(script, server).splitlines()
     assert time.monotonic() - began < 60
-    lines = done.stdout.splitlines()
     header = next(number for number, line in enumerate(lines) if "price_usd_per_mwh" in line)
     assert len(lines) - header - 1 == 33 * 24
     assert "event: succeeded" in lines
 
 
+def test_the_scripts_of_the_api_guide_print_what_it_shows(server: Server, folder: Path):
+    assert shutil.which("curl")
+    scripts = re.findall(r"```sh\n(.*?)```(?:\n\n```\n(.*?)```)?", API_GUIDE, re.DOTALL)
+    printed = run_script(f"printf '{BREAK}'\n".join(script for script, _ in scripts), server).split(BREAK)
+    for (script, shown), found in zip(scripts, printed, strict=True):
+        assert CHANGING.sub("", found) == CHANGING.sub("", shown), script
+
+
+@pytest.mark.parametrize("guide", ["api-guide", "operator-guide"])
+def test_the_python_examples_of_a_guide_print_what_it_shows(guide: str, server: Server, folder: Path):
+    run_examples((ROOT / "docs" / f"{guide}.md").read_text("utf-8").replace(SHOWN_URL, server.url))
+
+
 def test_the_python_example_prints_what_the_readme_shows(server: Server, folder: Path):
-    code, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", SECTION, re.DOTALL).groups()
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code.replace(SHOWN_URL, server.url), "README.md", "exec"), {})
-    assert printed.getvalue() == shown
+    run_examples(SECTION.replace(SHOWN_URL, server.url))
