@@ -22,6 +22,8 @@ LATERAL_OHM_PER_KM = (0.55, 0.44)
 """Of 1/0 aluminium."""
 TRANSFORMER_OHM = (0.08, 1.22)
 """Of 16.8 MVA with 8 % of reactance, at 16 kV."""
+CABLE_OHM, CABLE_A = (0.012, 0.015), 600
+"""Out of the substation, to the first pole."""
 CAPACITORS_KVAR = {"4": 600, "8": 900, "12": 600}
 
 Row = Sequence[object]
@@ -76,8 +78,11 @@ class Feeder:
 
 def feeder(draw: Random) -> Feeder:
     """A trunk of `TRUNK_SECTIONS` with two laterals at most of its buses, some of which fork."""
-    nodes: list[Row] = [("66 kV", 66, "", "", "", 1), ("0", KV, "", "", "", 0)]
-    lines: list[Row] = [("transformer", "66 kV", "0", *TRANSFORMER_OHM, 16800, "", "transformer", 0.965)]
+    nodes: list[Row] = [("66 kV", 66, "", "", "", 1), ("16 kV", KV, "", "", "", 0), ("0", KV, "", "", "", 0)]
+    lines: list[Row] = [
+        ("transformer", "66 kV", "16 kV", *TRANSFORMER_OHM, 16800, "", "transformer", 0.965),
+        ("cable", "16 kV", "0", *CABLE_OHM, "", CABLE_A, "line", ""),
+    ]
     loaded: list[str] = []
 
     def add(bus: str, parent: str, kind: str, km: float, ohm_per_km: Sequence[float], rate_a: int) -> None:
