@@ -24,8 +24,8 @@ from dlmp.units import KW_PER_MW
 
 WEATHER_KINDS = ("solar", "wind")
 """What injects all that it has when nobody asks it for less."""
-STEP_KW = 1000.0
-PRECISION_KW = 62.5
+STEP_SHARE, PRECISION_SHARE = 1 / 8, 1 / 200
+"""Of the peak load: how far the search for the largest load goes at once, and how near it comes."""
 
 
 def undispatched(case: MarketCase) -> MarketCase:
@@ -115,7 +115,7 @@ def keeps_limits(clearing: Clearing) -> bool:
 
 @dataclass(frozen=True)
 class LargestLoad:
-    """How much load can be added within all limits, found to `PRECISION_KW`.
+    """How much load can be added within all limits, found to `PRECISION_SHARE` of the peak.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def largest_load(
     InputError
         When limits are broken without any load, too.
     """
-    least_kw = -peak_load_kw(case)
+    peak_kw = peak_load_kw(case)
     holding: dict[float, Clearing] = {}
     failing: set[float] = set()
 
@@ -180,14 +180,14 @@ def largest_load(
             failing.add(more_kw)
         return more_kw in holding
 
-    step_kw = STEP_KW if holds(guess_kw) else -STEP_KW
+    step_kw = peak_kw * (STEP_SHARE if holds(guess_kw) else -STEP_SHARE)
     while not (holding and failing):
         edge_kw = max(holding) if holding else min(failing)
-        if edge_kw <= least_kw:
+        if edge_kw <= -peak_kw:
             message = "limits are broken whatever load is taken away: there is no largest load"
             raise InputError([Problem("capacity", "load", edge_kw, message)])
-        holds(max(edge_kw + step_kw, least_kw))
-    while min(failing) - max(holding) > PRECISION_KW:
+        holds(max(edge_kw + step_kw, -peak_kw))
+    while min(failing) - max(holding) > PRECISION_SHARE * peak_kw:
         holds((max(holding) + min(failing)) / 2)
     more_kw = max(holding)
     return LargestLoad(more_kw, min(failing), holding[more_kw], len(holding) + len(failing))
