@@ -130,7 +130,8 @@ def curves(clearing: Clearing, resource: str, interval: int = 0, ax: Axes | None
 
     The curve is the price at which it would inject one more kW, over its net injection [kW], between the ends of its
     range, where it turns upright; what is self-scheduled or in an accepted block moves it aside.  A store, which has no
-    bids, has the curve that the value of its stored energy makes.
+    bids, has the curve that the value of its stored energy makes.  The award lies on the curve but where the resource gives up
+    real power for reactive power or for services, with which it shares its rating and range.
 
     Parameters
     ----------
