@@ -7,12 +7,14 @@ how much capacity the dispatch gains.  Every figure of the page comes from a cle
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from dlmp.bids import ACCOUNTS
 from dlmp.capacity import LargestLoad, keeps_limits, largest_load, peak_load_kw, undispatched, with_more_load
 from dlmp.clearing import Clearing, clear
 from dlmp.errors import InputError, Problem
@@ -24,12 +26,15 @@ from dlmp.prices import interval_keys
 from dlmp.report import broken_rows
 from dlmp.scarcity import count_elements
 from dlmp.settlement import Settlement, settle
+from dlmp.settlement.lines import ENERGY
+from dlmp.settlement.money import in_minor_units
 from dlmp.units import KW_PER_MW
 
 PAGE = "story.md"
 PICTURES = ("feeder_before.png", "feeder_after.png", "price.png", "curves.png")
 STORY_FILES = (PAGE, "runs.csv", "prices.csv", "payments.csv", *PICTURES)
 """Names of all files of a story."""
+
 CONGESTED_USD_PER_MWH = 0.01
 """An interval in which limits change the price by less is not told on the page [currency/MWh]."""
 
@@ -115,7 +120,7 @@ class Story:
     @property
     def gained_kw(self) -> float | None:
         """Effective capacity gained by dispatch: at least so much [kW]; None where dispatch keeps no limits either."""
-        return None if self.carried_kw is None else self.carried_kw - self.alone.more_kw
+        return None if self.carried_kw is None else max(self.carried_kw - self.alone.more_kw, 0.0)
 
     @property
     def interval(self) -> int:
@@ -195,14 +200,16 @@ def price_table(story: Story) -> pd.DataFrame:
 
 def payment_table(story: Story) -> pd.DataFrame:
     """One row per account: net energy [kWh] and payment, of the dispatched day and of that with more load."""
-    parts = []
+    accounts = list(dict.fromkeys([*story.case.resources.participant.tolist(), *ACCOUNTS]))
+    nothing = in_minor_units(Decimal(0), story.case.horizon.currency)
+    columns: dict[str, list[Any]] = {"account": accounts}
     for name, run in (("after", story.after), ("more", story.more)):
         statements = run.settlement.statements()
-        energy = statements[statements["product"] == "energy"].groupby("participant").quantity.sum()
-        totals = run.settlement.totals().set_index("participant").amount
-        of_operator = energy.reindex(totals.index, fill_value=0.0)
-        parts.append(pd.DataFrame({f"energy_{name}_kwh": of_operator, f"amount_{name}": totals}))
-    return pd.concat(parts, axis=1).rename_axis("account").reset_index()
+        energy = statements[statements["product"] == ENERGY].groupby("participant").quantity.sum().to_dict()
+        amounts = dict(run.settlement.totals().itertuples(index=False, name=None))
+        columns[f"energy_{name}_kwh"] = [energy.get(account, 0.0) for account in accounts]
+        columns[f"amount_{name}"] = [amounts.get(account, nothing) for account in accounts]
+    return pd.DataFrame(columns)
 
 
 def writers(story: Story, page: str) -> dict[str, Writer]:
