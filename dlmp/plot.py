@@ -130,8 +130,8 @@ def curves(clearing: Clearing, resource: str, interval: int = 0, ax: Axes | None
 
     The curve is the price at which it would inject one more kW, over its net injection [kW], between the ends of its
     range, where it turns upright; what is self-scheduled or in an accepted block moves it aside.  A store, which has no
-    bids, has the curve that the value of its stored energy makes.  The award lies on the curve but where the resource gives up
-    real power for reactive power or for services, with which it shares its rating and range.
+    bids, has the curve that the value of its stored energy makes.  The award lies on the curve but where the resource
+    gives up real power for reactive power or for services, with which it shares its rating and range.
 
     Parameters
     ----------
@@ -151,10 +151,11 @@ def curves(clearing: Clearing, resource: str, interval: int = 0, ax: Axes | None
     """
     case, awards = clearing.case, clearing.awards
     _check_interval(clearing, interval)
-    row = next(iter(np.flatnonzero(case.resources.name == resource)), None)
-    if row is None:
-        known = some_of(case.resources.name) if len(case.resources) else "none"
+    names = case.resources.name.tolist()
+    if resource not in names:
+        known = some_of(names) if names else "none"
         raise InputError([Problem("plot", "resource", resource, f"is no resource of the case; those are: {known}")])
+    row = names.index(resource)
     is_store = row in case.stores.resource
     steps = _within_range(case, row, interval, (_store_steps if is_store else _bid_steps)(clearing, row, interval))
     if not steps:

@@ -251,7 +251,8 @@ def story_rows(story: Story, wall_seconds: float) -> list[tuple[str, str]]:
     for index, run in enumerate(story.runs):
         row = run.figures()
         what = f"{row['broken_limits']} limits broken" if row["broken_limits"] else "all limits held"
-        text = f"{run.name}: {row['peak_load_mw']:.2f} MW, {what}, highest price {row['highest_price_usd_per_mwh']:,.2f}"
+        prices = f"{row['lowest_price_usd_per_mwh']:,.2f} to {row['highest_price_usd_per_mwh']:,.2f}"
+        text = f"{run.name}: {row['peak_load_mw']:.2f} MW, {what}, prices {prices}"
         rows.append(("" if index else "runs", text if index < 3 else f"{row['case']}, {text}"))
     if story.gained_kw is not None:
         rows.append(("capacity gained", f"at least {story.gained_kw / KW_PER_MW:.2f} MW"))
@@ -277,13 +278,13 @@ def page_of(story: Story, pictures: str = "") -> str:
         _gain_as_text(story),
         "## Prices before and after",
         f"Prices [{horizon.currency}/MWh] at bus {bus}, where they are highest with more load, in the intervals in "
-        "which limits make a difference. *Without scarcity* leaves out of the first run's prices what its broken limits "
-        "make of them, which are [penalties](case-folder.md#penaltiescsv) and nobody's offers.",
+        "which limits make a difference. *Without scarcity* leaves out of the first run's prices what its broken "
+        "limits make of them, which are penalties and nobody's offers.",
         _prices_as_text(story),
         f"![Price at bus {bus} with more load, by component]({curve})",
         "## Who is paid what",
-        f"Net energy, and what each account is paid over the day [{horizon.currency}]; negative amounts are paid by it. "
-        "They add up to nothing.",
+        f"Net energy, and what each account is paid over the day [{horizon.currency}]; negative amounts are paid by "
+        "it. They add up to nothing.",
         _payments_as_text(story),
         f"## At {when}",
         f"![The feeder at {when} with nobody dispatched; what is broken is marked]({before})",
@@ -297,7 +298,7 @@ def page_of(story: Story, pictures: str = "") -> str:
 
 def _intro(story: Story) -> str:
     resources = story.case.resources
-    kinds = pd.Series(resources.kind).value_counts(sort=False)
+    kinds = pd.Series(resources.kind.tolist()).value_counts(sort=False)
     named = ", ".join(f"{count} {str(kind).replace('_', ' ')}" for kind, count in kinds.items())
     return (
         f"The feeder has {len(resources)} resources ({named}). With *no dispatch* sun and wind inject all that they "
@@ -367,9 +368,9 @@ def _told_intervals(story: Story) -> list[int]:
 def _prices_as_text(story: Story) -> str:
     table, told = price_table(story), _told_intervals(story)
     names = ("From", "Substation", "No dispatch", "Without scarcity", "Dispatch", "More load")
-    columns = [name for name in table.columns if name.endswith("_usd_per_mwh")]
+    prices = table.filter(like="_usd_per_mwh").to_numpy(float)
     rows = [
-        (f"{story.case.horizon.local(interval):%H:%M}", *(f"{table.at[interval, name]:,.2f}" for name in columns))
+        (f"{story.case.horizon.local(interval):%H:%M}", *(f"{price:,.2f}" for price in prices[interval]))
         for interval in told
     ]
     return _as_text(names, rows)

@@ -45,7 +45,7 @@ def test_undispatched_keeps_what_is_self_scheduled():
     case = one_line(resource("cooling", "b", kind="load", demand=[(20, 60), (10, 50)]), PLANT)
     fixed = case.bids.is_self_scheduled.copy()
     fixed[:, np.flatnonzero(case.bids.segment == 0)] = True
-    kept = undispatched(replace(case, bids=replace(case.bids, is_self_scheduled=fixed, quantity_kw=case.bids.quantity_kw)))
+    kept = undispatched(replace(case, bids=replace(case.bids, is_self_scheduled=fixed)))
     np.testing.assert_allclose(scheduled_kw(kept), [[-20, 50], [-20, 50]])
 
 

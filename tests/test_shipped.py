@@ -143,7 +143,8 @@ def test_prices_are_those_of_the_ac_oracle(cleared: Clearing, oracle: AcOpf):
 @pytest.mark.parametrize("name", [*BINDING, *LOAD_POCKET])
 def test_case_is_held_by_the_limits_that_it_is_made_for(name: str):
     rows = clearing_of(name).binding_limits()[["component", "element", "limit"]].itertuples(index=False)
-    assert {(component, element, round(limit, 4)) for component, element, limit in rows} == (BINDING | LOAD_POCKET)[name]
+    made_for = (BINDING | LOAD_POCKET)[name]
+    assert {(component, element, round(limit, 4)) for component, element, limit in rows} == made_for
 
 
 @pytest.mark.parametrize("name", UNBALANCED)
