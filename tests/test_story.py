@@ -164,7 +164,7 @@ def test_a_run_s_figures_are_those_of_its_clearing():
     clearing = told().more.clearing
     assert row.highest_loading_percent == 100 * clearing.flows.loading.max()
     assert row.lowest_v_pu == pytest.approx(clearing.voltages.table().query("bus != '66 kV'").v_pu.min())
-    assert row.ac_checked
+    assert row.ac_feasible
     assert row.share_served_locally == clearing.local_supply.totals()["share_served_locally"]
 
 
