@@ -92,6 +92,8 @@ class Story:
         The largest load with nobody dispatched.
     others
         Runs without and with dispatch of each other day.
+    dispatched
+        The largest load with dispatch; None where it was not looked for.
     """
 
     more_kw: float
@@ -100,6 +102,7 @@ class Story:
     more: Run
     alone: LargestLoad
     others: tuple[tuple[Run, Run], ...]
+    dispatched: LargestLoad | None = None
 
     @property
     def case(self) -> MarketCase:
@@ -113,7 +116,9 @@ class Story:
 
     @property
     def carried_kw(self) -> float | None:
-        """The larger of the added loads, none and `more_kw`, that dispatch was seen to carry [kW]; None for neither."""
+        """The largest added load that dispatch was seen to carry [kW]; None where not even the load of today."""
+        if self.dispatched is not None:
+            return self.dispatched.more_kw
         carried = [added for added, run in ((0.0, self.after), (self.more_kw, self.more)) if run.holds]
         return max(carried, default=None)
 
@@ -141,6 +146,8 @@ def tell_story(
     more_kw: float,
     others: Sequence[MarketCase] = (),
     progress: Callable[[str], None] = lambda text: None,
+    *,
+    with_largest: bool = False,
 ) -> Story:
     """Clear all runs of a story.
 
@@ -154,6 +161,8 @@ def tell_story(
         Other days of the feeder, which are told without and with dispatch.
     progress
         Called with what is being done; default: silent.
+    with_largest
+        Look for the largest load with dispatch too, which takes long: loads that are too many are slow to clear.
 
     Raises
     ------
@@ -172,11 +181,15 @@ def tell_story(
     more = Run(f"dispatch, {more_kw / KW_PER_MW:g} MW more load", clear(with_more_load(case, more_kw)))
     progress("looking for the largest load without dispatch")
     alone = largest_load(undispatched(case))
+    dispatched = None
+    if with_largest:
+        progress("looking for the largest load with dispatch")
+        dispatched = largest_load(case, more_kw)
     pairs = []
     for other in others:
         progress(f"clearing {other.name}")
         pairs.append((Run("no dispatch", clear(undispatched(other))), Run("dispatch by price", clear(other))))
-    return Story(more_kw, before, after, more, alone, tuple(pairs))
+    return Story(more_kw, before, after, more, alone, tuple(pairs), dispatched)
 
 
 def run_table(story: Story) -> pd.DataFrame:
@@ -355,9 +368,16 @@ def _gain_as_text(story: Story) -> str:
         gained, carried = story.gained_kw / KW_PER_MW, today_mw + story.carried_kw / KW_PER_MW
         lines.append(
             f"Dispatched by price it carries {carried:.2f} MW with all limits held. The effective capacity gained is "
-            f"**at least {gained:.2f} MW**, without a new wire; the largest load with dispatch was not looked for."
+            f"**at least {gained:.2f} MW**, without a new wire; {_found_as_text(story.dispatched)}."
         )
     return " ".join(lines)
+
+
+def _found_as_text(dispatched: LargestLoad | None) -> str:
+    """How near the load that dispatch carries is to the largest."""
+    if dispatched is None:
+        return "the largest load with dispatch was not looked for"
+    return f"{(dispatched.fails_kw - dispatched.more_kw) / KW_PER_MW:.2f} MW more are too many with dispatch, too"
 
 
 def _told_intervals(story: Story) -> list[int]:

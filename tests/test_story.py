@@ -218,3 +218,10 @@ def test_a_story_without_a_gain_says_so():
     hopeless = replace(failing, after=failing.before)
     assert hopeless.gained_kw is None
     assert "nothing is gained" in _gain_as_text(hopeless)
+
+
+def test_the_largest_load_with_dispatch_is_looked_for_when_asked():
+    story = tell_story(one_line(PLANT), 66.0, with_largest=True)
+    assert 69.5 < story.carried_kw < 70.0
+    assert story.gained_kw == story.dispatched.more_kw - story.alone.more_kw == pytest.approx(50.0, abs=0.5)
+    assert "0.00 MW more are too many with dispatch, too." in _gain_as_text(story)

@@ -142,6 +142,9 @@ def story_command(
     also: Annotated[
         list[Path] | None, typer.Option("--also", metavar="CASE", help="Another day, told without and with dispatch.")
     ] = None,
+    largest: Annotated[
+        bool, typer.Option("--largest", help="Look for the largest load with dispatch too, which takes minutes.")
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Tell what dispatch is worth: a day without it, with it, and with more load."""
@@ -150,7 +153,7 @@ def story_command(
     with progress(quiet) as show:
         show("reading the cases")
         days = [_read(name) for name in (case, *(also or ()))]
-        story = tell_story(days[0], more_mw * KW_PER_MW, days[1:], show)
+        story = tell_story(days[0], more_mw * KW_PER_MW, days[1:], show, with_largest=largest)
         for run in story.runs:
             _exit_unless_converged(run.clearing)
         show("settling and drawing")
