@@ -19,8 +19,10 @@ DOCS := $(VENV)/docs-is-installed
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
 
-demo: $(RUNTIME) ## clear a shipped day, print its prices, write pictures to build/demo
+demo: $(RUNTIME) ## clear a shipped day, print its prices, write pictures to build/demo; tell a story in build/story
 	$(VENV)/bin/dlmp demo --out build/demo
+	@echo
+	$(VENV)/bin/dlmp story goleta16 --also goleta16_spring --out build/story
 
 test: lint ## lint, then all tests but the slow ones
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS)

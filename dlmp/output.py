@@ -107,7 +107,7 @@ def write_results(
     if settlement is not None:
         tables |= {name: finite(name, make(settlement)) for name, make in SETTLEMENT_TABLES.items()}
     for name, table in tables.items():
-        writers[f"{name}.csv"] = _csv_writer(table)
+        writers[f"{name}.csv"] = csv_writer(table)
         if parquet:
             writers[f"{name}.parquet"] = _parquet_writer(table)
     certificate = clearing.certificate.summary() if with_certificate else None
@@ -134,7 +134,7 @@ def write_day(day: RollingDay, folder: Path, *, wall_seconds: float) -> None:
     """
     tables = {f"{name}.csv": finite(name, day.table(TABLES[name])) for name in DAY_TABLES}
     tables[UPLIFT] = finite("uplift", day.uplift.table())
-    writers = {name: _csv_writer(table) for name, table in tables.items()}
+    writers = {name: csv_writer(table) for name, table in tables.items()}
     summary = day.summary() | {"wall_seconds": wall_seconds}
     text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
     writers[SUMMARY] = lambda path: path.write_text(text + "\n", "utf-8")
@@ -157,7 +157,8 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(amount=[f"{amount:f}" for amount in table.amount])
 
 
-def _csv_writer(table: pd.DataFrame) -> Writer:
+def csv_writer(table: pd.DataFrame) -> Writer:
+    """Return what writes `table` as CSV."""
     return lambda path: table.to_csv(path, index=False, date_format=TIME_FORMAT, lineterminator="\n")
 
 

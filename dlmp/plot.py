@@ -1,4 +1,4 @@
-"""Pictures of a clearing: the feeder as a one-line diagram coloured by price, and a bus's price over the day.
+"""Pictures of a clearing: the feeder coloured by price, a bus's price over the day, a resource's curve and its award.
 
 Figures are made without pyplot and its global state; what comes back is a matplotlib `Axes`, whose
 ``figure.savefig`` writes a file.
@@ -22,7 +22,8 @@ from dlmp.clearing import Clearing
 from dlmp.errors import InputError, Problem
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE
 from dlmp.labels import Label, write_labels
-from dlmp.network.model import BALANCED_PHASE, FloatArray, Network
+from dlmp.market import MarketCase
+from dlmp.network.model import BALANCED_PHASE, FloatArray, Network, some_of
 from dlmp.oneline import Diagram, diagram
 from dlmp.prices import Prices
 
@@ -122,6 +123,119 @@ def price_stack(clearing: Clearing, bus: str, ax: Axes | None = None, phase: str
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
     return ax
+
+
+def curves(clearing: Clearing, resource: str, interval: int = 0, ax: Axes | None = None) -> Axes:
+    """Draw what a resource bids in an interval, with the price at its node and what it was awarded.
+
+    The curve is the price at which it would inject one more kW, over its net injection [kW], between the ends of its
+    range, where it turns upright; what is self-scheduled or in an accepted block moves it aside.  A store, which has no
+    bids, has the curve that the value of its stored energy makes.  The award lies on the curve but where the resource
+    gives up real power for reactive power or for services, with which it shares its rating and range.
+
+    Parameters
+    ----------
+    clearing
+        What to show.
+    resource
+        Name of the resource.
+    interval
+        Interval, from 0.
+    ax
+        Where to draw; default: a figure of its own.
+
+    Raises
+    ------
+    InputError
+        When there is no such resource or interval, or the resource can neither inject nor consume then.
+    """
+    case, awards = clearing.case, clearing.awards
+    _check_interval(clearing, interval)
+    names = case.resources.name.tolist()
+    if resource not in names:
+        known = some_of(names) if names else "none"
+        raise InputError([Problem("plot", "resource", resource, f"is no resource of the case; those are: {known}")])
+    row = names.index(resource)
+    is_store = row in case.stores.resource
+    steps = _within_range(case, row, interval, (_store_steps if is_store else _bid_steps)(clearing, row, interval))
+    if not steps:
+        raise InputError([Problem("plot", "resource", resource, f"offers nothing in interval {interval}")])
+    award, price = float(awards.net_injection_kw[interval, row]), float(awards.lmp_usd_per_mwh[interval, row])
+    x, y = (np.array(values) for values in zip(*(point for step in steps for point in step), strict=True))
+    low, high = min(y.min(), price), max(y.max(), price)
+    room = 0.12 * max(high - low, 1.0)
+    ax = ax or _figure(6.4, 3.8)
+    ax.plot(
+        [x[0], *x, x[-1]],
+        [low - 2 * room, *y, high + 2 * room],
+        color=COLOURS["energy"],
+        linewidth=2,
+        label="what stored energy is worth" if is_store else "bids",
+        gid="curve",
+    )
+    ax.axhline(price, color="0.25", linewidth=1, linestyle="--", label=f"price: {price:.2f}", gid="price")
+    ax.plot([award], [price], "o", color=BINDING, label=f"award: {award:,.1f} kW", gid="award", zorder=4)
+    ax.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+    ax.set_ylim(low - room, high + room)
+    ax.set_xlabel("net injection [kW]")
+    ax.set_ylabel(_axis_label(clearing, "lmp_usd_per_mwh"))
+    when = f"{case.horizon.local(interval):%a %Y-%m-%d %H:%M %Z}"
+    ax.set_title(f"{case.name}: {resource}\n{when}", loc="left", fontsize=10, parse_math=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
+    return ax
+
+
+_Step = tuple[tuple[float, float], tuple[float, float]]
+"""Net injection [kW] and price [currency/MWh] where a part of a curve begins and where it ends."""
+
+
+def _bid_steps(clearing: Clearing, row: int, interval: int) -> list[_Step]:
+    """The curve of a resource's bids, from the most consumption to the most injection."""
+    bids, blocks = clearing.case.bids, clearing.case.blocks
+    own = np.flatnonzero((bids.resource == row) & (bids.quantity_kw[interval] > 0))
+    is_fixed = bids.is_self_scheduled[interval, own]
+    sign = np.where(bids.is_supply[own], 1.0, -1.0)
+    in_blocks = blocks.resource == row
+    at_kw = float((sign * bids.quantity_kw[interval, own])[is_fixed].sum())
+    at_kw += float((blocks.sign * clearing.blocks.block_kw[interval])[in_blocks].sum())
+    priced = own[~is_fixed]
+    demand = sorted(priced[~bids.is_supply[priced]], key=lambda column: -bids.segment[column])
+    supply = sorted(priced[bids.is_supply[priced]], key=lambda column: bids.segment[column])
+    at_kw -= float(bids.quantity_kw[interval, demand].sum())
+    steps: list[_Step] = []
+    for column in [*demand, *supply]:
+        first = float(bids.price_usd_per_mwh[interval, column])
+        prices = [first, first + float(bids.price_rise_usd_per_mwh[interval, column])]
+        begin, end = prices if bids.is_supply[column] else reversed(prices)
+        until_kw = at_kw + float(bids.quantity_kw[interval, column])
+        steps.append(((at_kw, begin), (until_kw, end)))
+        at_kw = until_kw
+    return steps
+
+
+def _store_steps(clearing: Clearing, row: int, interval: int) -> list[_Step]:
+    """Charging while energy in the store is worth more than the price, discharging while it is worth less."""
+    stores = clearing.case.stores
+    store = int(np.flatnonzero(stores.resource == row)[0])
+    value = float(clearing.stores.value_usd_per_mwh[interval, store])
+    charging = value * float(stores.charge_efficiency[store])
+    discharging = value / float(stores.discharge_efficiency[store]) + float(stores.cycling_usd_per_mwh[store])
+    most_in, most_out = (float(most[interval, store]) for most in (stores.charge_max_kw, stores.discharge_max_kw))
+    return [((-most_in, charging), (0.0, charging)), ((0.0, discharging), (most_out, discharging))]
+
+
+def _within_range(case: MarketCase, row: int, interval: int, steps: list[_Step]) -> list[_Step]:
+    """The part of a curve that the range of its resource leaves."""
+    least, most = float(case.resources.p_min_kw[row]), float(case.resources.p_max_kw[interval, row])
+    kept: list[_Step] = []
+    for step in steps:
+        kw, price = zip(*step, strict=True)
+        ends = max(kw[0], least), min(kw[1], most)
+        if ends[1] > ends[0]:
+            first, last = np.interp(ends, kw, price).tolist()
+            kept.append(((ends[0], first), (ends[1], last)))
+    return kept
 
 
 def _figure(width: float, height: float) -> Axes:
@@ -231,10 +345,14 @@ def _prices(clearing: Clearing, interval: int, component: str) -> FloatArray:
     known = [item.name for item in fields(Prices) if item.name not in ("network", "horizon")]
     if component not in known:
         raise InputError([Problem("plot", "component", component, f"must be one of {', '.join(known)}")])
+    _check_interval(clearing, interval)
+    return np.asarray(getattr(clearing.prices, component)[interval])
+
+
+def _check_interval(clearing: Clearing, interval: int) -> None:
     count = clearing.case.horizon.intervals
     if not 0 <= interval < count:
         raise InputError([Problem("plot", "interval", interval, f"must be 0 to {count - 1}")])
-    return np.asarray(getattr(clearing.prices, component)[interval])
 
 
 def _norm(values: FloatArray) -> Normalize:

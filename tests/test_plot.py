@@ -14,12 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
+from storecases import STORE_CASES
 
 from dlmp.clearing import Clearing, clear
 from dlmp.errors import InputError
 from dlmp.market import simple_case
 from dlmp.network.pandapower import from_pandapower
-from dlmp.plot import BINDING, COLOURS, feeder, price_stack
+from dlmp.plot import BINDING, COLOURS, curves, feeder, price_stack
 from dlmp.prices import COMPONENTS, Prices
 
 NAMES = ("day_33", "congestion_meshed_33", "two_sources_33", "transformer_cigre", "oberrhein")
@@ -151,6 +152,78 @@ def test_negative_components_are_stacked_below_zero(cleared):
     bars = [bar for container in ax.containers for bar in container]
     assert any(bar.get_height() < -1 for bar in bars)
     assert all(bar.get_y() * bar.get_height() >= -1e-9 for bar in bars)
+
+
+def line(ax: Axes, gid: str) -> list[list[float]]:
+    """Points of the line of that name."""
+    (found,) = (artist for artist in ax.lines if artist.get_gid() == gid)
+    return np.transpose(found.get_data()).tolist()
+
+
+def test_a_curve_has_the_bids_from_the_most_consumption_to_the_most_injection_its_award_and_price():
+    mixed = resource("mixed", 5, supply=[(40, 28), (60, 45)], demand=[(30, 22), (50, 15)])
+    clearing = clear(market(feeder33(), [20.0, 30.0], mixed))
+    for interval, award in ((0, -30), (1, 40)):
+        ax = curves(clearing, "mixed", interval)
+        _, *steps, _ = line(ax, "curve")
+        expected = [[-80, 15], [-30, 15], [-30, 22], [0, 22], [0, 28], [40, 28], [40, 45], [100, 45]]
+        assert steps == expected
+        ((at, price),) = line(ax, "award")
+        assert (at, price) == (pytest.approx(award), clearing.awards.lmp_usd_per_mwh[interval, 0])
+        assert [y for _, y in line(ax, "price")] == [price, price]
+
+
+def test_a_curve_turns_upright_where_the_range_ends_and_slopes_where_the_bid_does():
+    plant = resource("plant", 5, supply=[(40, 10), (60, 30)], available_kw=70)
+    case = market(feeder33(), 21.0, plant)
+    clearing = clear(replace(case, bids=replace(case.bids, price_rise_usd_per_mwh=np.array([[0.0, 24.0]]))))
+    first, *steps, last = line(curves(clearing, "plant"), "curve")
+    assert steps == [[0, 10], [40, 10], [40, 30], [70, 42]]
+    assert (first[0], last[0]) == (0, 70)
+    assert first[1] < 10
+    assert last[1] > 42
+
+
+def test_what_is_self_scheduled_moves_the_curve_aside():
+    case = market(feeder33(), 70.0, resource("office", 5, supply=[(20, 60)], demand=[(50, 0)], kind="load"))
+    clearing = clear(replace(case, bids=replace(case.bids, is_self_scheduled=~case.bids.is_supply[None])))
+    _, *steps, _ = line(curves(clearing, "office"), "curve")
+    assert steps == [[-50, 60], [-30, 60]]
+    assert line(curves(clearing, "office"), "award")[0][0] == pytest.approx(-30)
+
+
+@pytest.mark.parametrize("name", STORE_CASES)
+def test_the_award_of_a_store_lies_on_the_curve_of_its_energy_s_worth(name: str):
+    clearing = clear(STORE_CASES[name]())
+    stores, slack = clearing.case.stores, 1e-4
+    may_move = np.maximum(stores.charge_max_kw, stores.discharge_max_kw) > 0
+    is_unrated = ~np.isfinite(clearing.case.resources.s_max_kva[stores.resource])
+    for interval, store in np.ndindex(clearing.stores.charge_kw.shape):
+        if is_unrated[store] and may_move[interval, store]:
+            ax = curves(clearing, str(clearing.case.resources.name[stores.resource[store]]), interval)
+            points, ((at, price),) = line(ax, "curve"), line(ax, "award")
+            below = [x for x, y in points if y <= price + slack]
+            above = [x for x, y in points if y >= price - slack]
+            assert min(above) - slack <= at <= max(below) + slack
+
+
+@pytest.mark.parametrize(
+    ("name", "interval", "message"),
+    [
+        ("nobody", 0, "is no resource of the case; those are: solar 17, solar 32"),
+        ("solar 17", 3, "must be 0 to 2"),
+        ("solar 17", 0, "offers nothing in interval 0"),
+    ],
+)
+def test_a_curve_that_is_not_there_is_refused(name: str, interval: int, message: str, cleared):
+    with pytest.raises(InputError, match=message):
+        curves(cleared["day_33"], name, interval)
+
+
+def test_a_curve_is_drawn_into_the_axes_it_is_given(cleared):
+    ax = Figure().add_subplot()
+    assert curves(cleared["day_33"], "north", 2, ax) is ax
+    assert "north\nThu 2026-01-01 02:00 UTC" in ax.get_title(loc="left")
 
 
 @pytest.mark.parametrize("draw", [feeder, lambda clearing, ax: price_stack(clearing, "17", ax)])

@@ -42,6 +42,19 @@ UNBALANCED = {
     },
 }  # fmt: skip
 """Cases by phase that ship, and all limits that bind in them; `test_clearing_phases` has their costs and prices."""
+LOAD_POCKET = {
+    "goleta16": {
+        ("congestion", "trunk 0-1", 400.0), *(
+            ("voltage", f"bus {bus}", 1.05) for bus in (
+                "5a3", "6a3", "7a5", "8", "8b1", "11a1", "11a4", "11b3", "12", "12a3", "14a5", "14b4"
+            )
+        ),
+    },
+    "goleta16_spring": {
+        ("voltage", f"bus {bus}", 1.05) for bus in ("7a5", "8", "8b1", "9a4", "11b3", "12", "12a3", "12b4", "13a3")
+    },
+}  # fmt: skip
+"""Days of the feeder of `test_story`, and all limits that bind in them."""
 
 MOST_PASSES = 8
 
@@ -96,7 +109,7 @@ def day() -> Clearing:
 
 def test_every_folder_is_a_case_that_says_where_it_comes_from():
     folders = sorted(path for path in shipped_case("feeder33").parent.iterdir() if path.is_dir())
-    assert [path.name for path in folders] == shipped_cases() == sorted([*BINDING, *UNBALANCED])
+    assert [path.name for path in folders] == shipped_cases() == sorted([*BINDING, *UNBALANCED, *LOAD_POCKET])
     for folder in folders:
         assert "Licence.** Apache-2.0" in (folder / "SOURCE.md").read_text("utf-8")
 
@@ -127,10 +140,11 @@ def test_prices_are_those_of_the_ac_oracle(cleared: Clearing, oracle: AcOpf):
     np.testing.assert_allclose(cleared.prices.lmp_q_usd_per_mvarh, oracle.price_q, rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", BINDING)
+@pytest.mark.parametrize("name", [*BINDING, *LOAD_POCKET])
 def test_case_is_held_by_the_limits_that_it_is_made_for(name: str):
     rows = clearing_of(name).binding_limits()[["component", "element", "limit"]].itertuples(index=False)
-    assert {(component, element, round(limit, 4)) for component, element, limit in rows} == BINDING[name]
+    made_for = (BINDING | LOAD_POCKET)[name]
+    assert {(component, element, round(limit, 4)) for component, element, limit in rows} == made_for
 
 
 @pytest.mark.parametrize("name", UNBALANCED)
@@ -138,6 +152,16 @@ def test_case_by_phase_is_held_by_the_limits_that_it_is_made_for_at_one_set_of_p
     found = clearing_of(name)
     rows = found.binding_limits()[["component", "element", "phase", "limit"]].itertuples(index=False)
     assert {(*names, round(limit, 4)) for *names, limit in rows} == UNBALANCED[name]
+    assert found.certificate.price_ranges == ()
+
+
+@pytest.mark.parametrize("name", LOAD_POCKET)
+def test_day_of_the_load_pocket_has_one_set_of_prices_that_hold(name: str):
+    found = clearing_of(name)
+    assert found.status == CONVERGED
+    assert len(found.passes) <= MOST_PASSES
+    assert found.certificate.is_feasible
+    assert found.certificate.is_supported
     assert found.certificate.price_ranges == ()
 
 

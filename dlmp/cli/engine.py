@@ -1,4 +1,4 @@
-"""Cases on the command line: ``dlmp clear``, ``roll``, ``network``, ``demo`` and ``cases``."""
+"""Cases on the command line: ``dlmp clear``, ``roll``, ``network``, ``story``, ``demo`` and ``cases``."""
 
 import time
 from pathlib import Path
@@ -34,11 +34,14 @@ from dlmp.report import case_rows, clearing_rows, day_rows, limits_table, power_
 from dlmp.rolling import RollingDay, reclear
 from dlmp.settings import Settings
 from dlmp.shipped import shipped_case, shipped_cases
+from dlmp.story import PAGE, STORY_FILES, page_of, story_rows, tell_story, writers
 from dlmp.taps import TapClearing, clear_with_taps
+from dlmp.units import KW_PER_MW
 
 NOT_CONVERGED_CODE = 4
 DEMO_CASE = "day33"
 DEMO_FILES = ("feeder.png", "price.png")
+CONSOLE_ROW = ("console", "dlmp serve, then http://127.0.0.1:8000/ in a browser")
 
 app = new_app()
 
@@ -129,6 +132,34 @@ def network_command(case: CaseArgument) -> None:
     market_case = _read(case)
     print_rows(case_rows(market_case))
     print_rows(power_flow_rows(market_case))
+
+
+@app.command("story")
+def story_command(
+    case: CaseArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the page, its tables and pictures.")],
+    more_mw: Annotated[float, typer.Option("--more-mw", metavar="MW", help="Load that the third run adds.")] = 5.0,
+    also: Annotated[
+        list[Path] | None, typer.Option("--also", metavar="CASE", help="Another day, told without and with dispatch.")
+    ] = None,
+    largest: Annotated[
+        bool, typer.Option("--largest", help="Look for the largest load with dispatch too, which takes minutes.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Tell what dispatch is worth: a day without it, with it, and with more load."""
+    began = time.perf_counter()
+    check_folder(out, STORY_FILES)
+    with progress(quiet) as show:
+        show("reading the cases")
+        days = [_read(name) for name in (case, *(also or ()))]
+        story = tell_story(days[0], more_mw * KW_PER_MW, days[1:], show, with_largest=largest)
+        for run in story.runs:
+            _exit_unless_converged(run.clearing)
+        show("settling and drawing")
+        write_files(out, writers(story, page_of(story)), STORY_FILES)
+    if not quiet:
+        print_rows([*story_rows(story, time.perf_counter() - began), ("results", str(out / PAGE)), CONSOLE_ROW])
 
 
 @app.command("cases")

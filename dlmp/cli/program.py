@@ -18,7 +18,7 @@ EXIT_CODES: dict[type[DlmpError], int] = {
     ServiceError: 5,
 }
 COMMANDS: Mapping[str, Sequence[str]] = {
-    "dlmp.cli.engine": ("clear", "roll", "network", "cases", "demo"),
+    "dlmp.cli.engine": ("clear", "roll", "network", "story", "cases", "demo"),
     "dlmp.cli.fleet": ("fleet",),
     "dlmp.cli.bench": ("bench",),
     "dlmp.cli.service": ("serve", "key", "audit"),
