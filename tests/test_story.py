@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from acopf import solve_acopf
 from commandline import command_line
 from test_capacity import PLANT, one_line
 
 from dlmp.capacity import keeps_limits
 from dlmp.casefolder import read_case
 from dlmp.casewriter import write_case
-from dlmp.clearing import CONVERGED
+from dlmp.clearing import CONVERGED, clear
 from dlmp.errors import InputError
 from dlmp.shipped import shipped_case
 from dlmp.story import (
@@ -108,6 +109,17 @@ def test_dispatch_by_price_holds_all_limits_today_and_with_five_megawatts_more()
         assert certificate.worst_loading_percent <= 100.0001
         peaks.append(run.clearing.case.load_p_kw.sum(axis=1).max())
     assert peaks[1] - peaks[0] == pytest.approx(5000.0)
+
+
+def test_cost_and_prices_where_the_trunk_is_full_are_those_of_the_ac_oracle():
+    day = told().more.clearing
+    part = day.case.at(slice(16, 18), day.stores.energy_kwh[15])
+    worth = np.maximum(day.stores.value_usd_per_mwh[17], 0.0)
+    case = replace(part, stores=replace(part.stores, final_usd_per_mwh=worth))
+    found, oracle = clear(case), solve_acopf(case)
+    assert set(found.binding_limits().element) == {"trunk 0-1"}
+    assert found.objective == pytest.approx(oracle.cost, rel=1e-6)
+    np.testing.assert_allclose(found.prices.lmp_usd_per_mwh, oracle.price_p, rtol=0, atol=1e-3)
 
 
 def test_dispatch_gains_at_least_five_megawatts_that_a_power_flow_confirms():
