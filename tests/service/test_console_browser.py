@@ -7,7 +7,6 @@ import time
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsers import chromium, watched
-from servers import open_desk
 
 HEADER_LINE = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh\n"
 SERIOUS = {"serious", "critical"}
@@ -92,8 +91,7 @@ def colours(page):
     )
 
 
-def test_from_a_table_of_bids_to_a_corrected_price(server, page_of):
-    desk = open_desk(server)
+def test_from_a_table_of_bids_to_a_corrected_price(server, desk, page_of):
     solar = desk.resources[0].name
 
     page = page_of(desk.key, refusals=2)
@@ -123,7 +121,7 @@ def test_from_a_table_of_bids_to_a_corrected_price(server, page_of):
     page.get_by_role("combobox", name="Node").press("Enter")
     node = page.get_by_role("region", name="Node 17")
     node.locator(".sum").wait_for()
-    price = amount(node.locator(".price").inner_text())
+    price = amount(node.locator("h2 .price").inner_text())
     shares = [amount(text) for text in node.locator(".share").all_inner_texts()]
     assert price > 0
     assert len(shares) >= 2
@@ -142,7 +140,6 @@ def test_from_a_table_of_bids_to_a_corrected_price(server, page_of):
     confirm(page, "Publish")
     page.get_by_text("version 2").first.wait_for()
     assert desk.operator.market(desk.market.id).price_version == 2
-    desk.operator.close()
 
 
 def test_awards_and_statement_are_the_participants_own(published, page_of):
