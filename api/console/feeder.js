@@ -59,6 +59,7 @@ function Drawn({ market, picture, price, limits }) {
   const [selected, setSelected] = useState(null);
   const [hovered, setHovered] = useState(null);
   const [plays, setPlays] = useState(false);
+  const [byInterval, setByInterval] = useState(false);
   const [known, want] = useQuantities(market, price);
   const nodes = picture.node;
   const last = picture.starts.length - 1;
@@ -90,6 +91,12 @@ function Drawn({ market, picture, price, limits }) {
           ${offered.filter((one) => one.of === "node").map((one) => html`<option value=${one.name}>${one.name}</option>`)}
         </select>
       </label>
+      <label>Scale
+        <select value=${byInterval ? "interval" : "day"} onChange=${(e) => setByInterval(e.target.value === "interval")}>
+          <option value="day">of the day</option>
+          <option value="interval">of the interval</option>
+        </select>
+      </label>
       ${phases.length > 1
         ? html`<label>Phase
             <select value=${phase} onChange=${(e) => setPhase(e.target.value)}>
@@ -113,7 +120,7 @@ function Drawn({ market, picture, price, limits }) {
         <output>${clock(picture.starts[interval], picture.timezone)}</output>
       </div>
     </div>
-    <${Canvas} ...${{ picture, known, quantity, interval, shown, limits, selected, setSelected, setHovered }} />
+    <${Canvas} ...${{ picture, known, quantity, interval, byInterval, shown, limits, selected, setSelected, setHovered }} />
     <${Hover} node=${hovered} describe=${describe} at=${at} currency=${picture.currency} />
     ${selected === null
       ? html`<p class="quiet">Click a node, or name one, to see its price over the day and why it is what it is.</p>`
@@ -121,7 +128,7 @@ function Drawn({ market, picture, price, limits }) {
   </section>`;
 }
 
-function Canvas({ picture, known, quantity, interval, shown, limits, selected, setSelected, setHovered }) {
+function Canvas({ picture, known, quantity, interval, byInterval, shown, limits, selected, setSelected, setHovered }) {
   const canvas = useRef(null);
   const drawing = useRef(null);
   const drag = useRef(null);
@@ -129,7 +136,11 @@ function Canvas({ picture, known, quantity, interval, shown, limits, selected, s
   const repaint = () => setTurn((old) => old + 1);
   const count = picture.node.bus.length;
   const values = known[quantity];
-  const scale = useMemo(() => (values ? scaleOf(values, SIGNED.has(quantity)) : null), [values, quantity]);
+  const scaled = byInterval ? interval : null;
+  const scale = useMemo(() => {
+    if (!values) return null;
+    return scaleOf(scaled === null ? values : values.subarray(scaled * count, (scaled + 1) * count), SIGNED.has(quantity));
+  }, [values, quantity, scaled]);
   const binding = useMemo(() => limits.filter((limit) => limit.interval === interval), [limits, interval]);
   useEffect(() => {
     drawing.current = new Diagram(canvas.current, picture);
@@ -164,7 +175,7 @@ function Canvas({ picture, known, quantity, interval, shown, limits, selected, s
       ink: style.color,
       ground: style.backgroundColor,
     });
-  }, [turn, values, interval, shown, selected, known.loading, binding]);
+  }, [turn, values, scale, interval, shown, selected, known.loading, binding]);
   const place = (event) => {
     const box = canvas.current.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
@@ -216,7 +227,7 @@ function Canvas({ picture, known, quantity, interval, shown, limits, selected, s
     </div>
     ${scale
       ? html`<div class="legend">
-          <span>${number(scale.low)}</span><${Gradient} scale=${scale} /><span>${number(scale.high)} ${unit}</span>
+          <span>${short(scale.low)}</span><${Gradient} scale=${scale} /><span>${short(scale.high)} ${unit}</span>
           <span class="key"><i class="line" /> limit that binds or is broken</span>
           <span class="key"><i class="square" /> source</span>
         </div>`
@@ -250,7 +261,11 @@ function Hover({ node, describe, at, currency }) {
   const parts = Object.keys(PARTS).filter((name) => Math.abs(at(name, node) ?? 0) >= 0.005);
   return html`<p class="hover">
     <strong>${describe(node)}</strong> ${money(at("price", node))} ${currency}/MWh${parts.length ? " = " : ""}
-    ${parts.map((name, i) => html`${i ? " + " : ""}<span>${money(at(name, node))} ${name}</span>`)}
+    ${parts.map((name, i) => {
+      const value = at(name, node);
+      const sign = value < 0 ? " − " : i ? " + " : "";
+      return html`${sign}<span>${money(Math.abs(value))} ${name}</span>`;
+    })}
   </p>`;
 }
 
@@ -275,7 +290,7 @@ function Node({ market, picture, known, node, interval, setInterval, name }) {
     <${Trouble} error=${error} />
     ${value
       ? html`<ul class="why">
-          ${shares.map((row) => html`<li><b class="share">${money(row.share_usd_per_mwh)}</b> of ${money(row.price_usd_per_mwh)} ${unit}: ${because(row)}</li>`)}
+          ${shares.filter((row) => Math.abs(row.share_usd_per_mwh) >= 0.005).map((row) => html`<li><b class="share">${money(row.share_usd_per_mwh)}</b> of ${money(row.price_usd_per_mwh)} ${unit}: ${because(row)}</li>`)}
         </ul>
         <p class="quiet">The parts add up to <span class="sum">${money(total)}</span> ${unit}.</p>`
       : html`<${Waiting} />`}
@@ -289,8 +304,11 @@ function because(row) {
   const element = elementName({ element: row.element, phase: row.element_phase, end: row.element_end });
   const called = row.called && row.called !== "-" ? ` when ${row.called} is called` : "";
   if (row.component === "energy" && row.limit === null) return `energy at the substation`;
-  if (row.component === "loss") return `losses that one more MWh here causes on its way`;
+  if (row.component === "loss") return `losses that one more MWh here ${row.share_usd_per_mwh < 0 ? "saves" : "causes"} on its way`;
   if (row.component === "rest") return `many small shares together`;
   if (row.limit !== null) return `${element} at its ${number(row.limit)} ${row.unit} limit (${row.component})${called}`;
   return `${element} (${row.component})${called}`;
 }
+
+/** A number to as many digits as a scale needs. */
+const short = (value) => number(Number(value.toPrecision(4)));
