@@ -15,6 +15,7 @@ export class Diagram {
     this.nodes = picture.node;
     this.branches = picture.branch;
     this.view = { zoom: 1, x: 0, y: 0 };
+    this.apart = false;
     this.measure();
     this.resize();
   }
@@ -23,6 +24,22 @@ export class Diagram {
     const extent = (values) => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
     this.xs = extent(this.nodes.x);
     this.ys = extent(this.nodes.y);
+    const phases = new Map();
+    this.nodes.bus.forEach((bus, node) => phases.set(bus, [...(phases.get(bus) || []), node]));
+    this.phasePlace = new Float32Array(this.nodes.bus.length);
+    this.most = 1;
+    for (const own of phases.values()) {
+      this.most = Math.max(this.most, own.length);
+      own.forEach((node, i) => {
+        this.phasePlace[node] = i - (own.length - 1) / 2;
+      });
+    }
+  }
+
+  /** Show the phases of a bus one below the other, or at one place. */
+  spread(apart) {
+    this.apart = apart;
+    this.place();
   }
 
   resize() {
@@ -44,10 +61,10 @@ export class Diagram {
     this.toX = (x) => MARGIN + left + (x - this.xs[0]) * across;
     this.toY = (y) => MARGIN + top + (this.ys[1] - y) * down;
     this.nodeX = Float32Array.from(this.nodes.x, this.toX);
-    this.nodeY = Float32Array.from(this.nodes.y, this.toY);
-    const room = Math.min(across, down) * 0.36;
+    const room = (Math.min(across, down) * 0.36) / (this.apart ? this.most : 1);
     this.radius = Math.max(LEAST_RADIUS, Math.min(MOST_RADIUS, room));
-    this.lines = null;
+    const step = this.apart ? 2.1 * this.radius : 0;
+    this.nodeY = Float32Array.from(this.nodes.y, (y, node) => this.toY(y) + step * this.phasePlace[node]);
   }
 
   move(zoom, x, y) {

@@ -144,6 +144,7 @@ function Canvas({ picture, known, quantity, interval, byInterval, shown, limits,
   const binding = useMemo(() => limits.filter((limit) => limit.interval === interval), [limits, interval]);
   useEffect(() => {
     drawing.current = new Diagram(canvas.current, picture);
+    drawing.current.spread(shown.length === count);
     const again = () => {
       drawing.current.resize();
       repaint();
@@ -160,6 +161,10 @@ function Canvas({ picture, known, quantity, interval, byInterval, shown, limits,
       dark.removeEventListener("change", repaint);
     };
   }, [picture]);
+  useEffect(() => {
+    drawing.current.spread(shown.length === count);
+    repaint();
+  }, [shown]);
   useEffect(() => {
     if (!drawing.current || !values) return;
     const style = getComputedStyle(canvas.current);

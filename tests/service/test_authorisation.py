@@ -105,7 +105,12 @@ ROUTES = {
     "GET /readyz": Route(""),
     "GET /metrics": Route("metrics:read"),
 }
-NOT_DOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", "/docs/static"}
+OF_THE_CONSOLE = {
+    *("/", "/console/assets", "/console/session", "/console/markets/{market_id}/bid-file"),
+    *("/console/markets/{market_id}/picture", "/console/markets/{market_id}/picture/{quantity}"),
+}
+"""Whose tests are in `test_console`."""
+NOT_DOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", "/docs/static", *OF_THE_CONSOLE}
 """Paths that describe the service and touch nothing of it."""
 
 
