@@ -103,7 +103,7 @@ def test_from_a_table_of_bids_to_a_corrected_price(server, desk, page_of):
     curve = "{solar},{t},supply,1,300,12\n{solar},{t},supply,2,200,45\n"
     upload(page, HEADER_LINE + "".join(curve.format(solar=solar, t=t) for t in range(24)))
     page.get_by_text("24 bids placed").wait_for()
-    assert page.get_by_role("row", name=re.compile(f"{solar} energy")).count() == 24
+    until(page, lambda: page.get_by_role("row", name=re.compile(f"{solar} energy")).count() == 24)
     for name in ("Close the gate", "Clear", "Publish", "Correct"):
         assert page.get_by_role("button", name=name, exact=True).count() == 0
 
