@@ -60,7 +60,8 @@ const MOVES = {
 function Moves({ market, runs, published, act }) {
   const id = encodeURIComponent(market.id);
   const underWay = runs.find((run) => run.state === "queued" || run.state === "running");
-  const newest = runs.find((run) => run.state === "succeeded" && run.kind === "clearing" && run.id !== published);
+  const latest = runs.find((run) => run.state === "succeeded");
+  const newest = latest && latest.kind === "clearing" && latest.id !== published ? latest : null;
   const closed = !["scheduled", "open"].includes(market.state);
   return html`<div class="buttons" role="group" aria-label="Move the market on">
     ${(MOVES[market.state] || []).map(
@@ -115,8 +116,7 @@ export function MarketHead({ id, who, view, views, children }) {
     const timer = setInterval(again, isBusy ? 500 : REFRESH_MS);
     return () => clearInterval(timer);
   }, [isBusy]);
-  if (missing) return html`<${Trouble} error=${missing} />`;
-  if (!value) return html`<${Waiting} />`;
+  if (!value) return missing ? html`<${Trouble} error=${missing} />` : html`<${Waiting} />`;
   const { market, published, runs } = value;
   const act = async (work) => {
     setError(null);
@@ -132,7 +132,7 @@ export function MarketHead({ id, who, view, views, children }) {
       <${State} state=${market.state} />
       <span class="quiet">${market.feeder} · ${market.trade_date} · ${gate(market, now)}${market.price_version ? ` · version ${market.price_version}` : ""}</span>
     </div>
-    <${Trouble} error=${error} />
+    <${Trouble} error=${error || missing} />
     ${who.scopes.includes("markets:write") ? html`<${Moves} ...${{ market, runs, published, act }} />` : null}
     ${reads && runs.length ? html`<details open=${isBusy}><summary>Runs</summary><${Runs} runs=${runs} /></details>` : null}
     <nav class="tabs" aria-label="Views of the market">

@@ -20,7 +20,7 @@ export function useLoaded(load, inputs) {
     setState((old) => ({ ...old, waiting: true }));
     load().then(
       (value) => wanted && setState({ value, error: null, waiting: false }),
-      (error) => wanted && setState({ value: null, error, waiting: false }),
+      (error) => wanted && setState((old) => ({ ...old, error, waiting: false })),
     );
     return () => {
       wanted = false;
