@@ -218,7 +218,9 @@ def talking(talk: Callable[[socket.socket], None]) -> tuple[str, threading.Threa
 
     def serve() -> None:
         with listening, listening.accept()[0] as caller:
-            caller.recv(65536)
+            heard = b""
+            while not heard.endswith(b"{}"):  # the whole request: closing with some of it unread is a reset
+                heard += caller.recv(65536)
             try:
                 talk(caller)
             except OSError:
