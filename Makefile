@@ -19,10 +19,12 @@ DOCS := $(VENV)/docs-is-installed
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
 
-demo: $(RUNTIME) ## clear a shipped day, print its prices, write pictures to build/demo; tell a story in build/story
+demo: $(RUNTIME) ## clear a shipped day, write pictures to build/demo, tell a story in build/story, ready a console
 	$(VENV)/bin/dlmp demo --out build/demo
 	@echo
 	$(VENV)/bin/dlmp story goleta16 --also goleta16_spring --out build/story
+	@echo
+	$(VENV)/bin/dlmp simulate --feeder goleta16 --as-shipped --keep build/console --quiet
 
 test: lint ## lint, then all tests but the slow ones
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS)

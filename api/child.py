@@ -121,6 +121,7 @@ def _diagram(network: Network) -> dict[str, pd.DataFrame]:
         "bus": network.port_bus[ports].astype(object),
         "phase": network.port_phase[ports].astype(object),
         "is_source": np.isin(bus, network.bus_of_port[network.source]),
+        "is_map": drawing.is_map,
         "x": x,
         "y": y,
     }

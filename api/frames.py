@@ -1,8 +1,8 @@
 """Result tables as they are kept, Parquet, to what people read: pages of JSON, CSV and Parquet streams."""
 
 import io
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, and_, select
 from api.errors import NotFound
 from api.store.tables import results
 
+Kept = TypeVar("Kept")
 CACHED_TABLES = 16
 CHUNK_ROWS = 20_000
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -24,31 +25,27 @@ def result_table(connection: Connection, run_id: str, name: str) -> pa.Table:
     sha256 = connection.execute(select(results.c.sha256).where(own)).scalar_one_or_none()
     if sha256 is None:
         raise NotFound("result")
-    table = _CACHE.get(sha256)
-    if table is None:
-        content = connection.execute(select(results.c.content).where(own)).scalar_one()
-        table = read_table(bytes(content))
-        _CACHE.put(sha256, table)
-    return table
+    content = select(results.c.content).where(own)
+    return _TABLES.get(sha256, lambda: read_table(bytes(connection.execute(content).scalar_one())))
 
 
-class _Recent:
-    """The tables that were read last."""
+class Recent(Generic[Kept]):
+    """What was made last, the newest `most` of it."""
 
-    def __init__(self) -> None:
-        self._tables: dict[str, pa.Table] = {}
+    def __init__(self, most: int) -> None:
+        self._most, self._kept = most, dict[Hashable, Kept]()
 
-    def get(self, sha256: str) -> pa.Table | None:
-        """Return a table that is kept."""
-        return self._tables.get(sha256)
+    def get(self, name: Hashable, make: Callable[[], Kept]) -> Kept:
+        """Return what has a `name`; it is made where it is not kept."""
+        found = self._kept.get(name)
+        if found is None:
+            found = make()
+            newest = list(self._kept.items())[-(self._most - 1) :]
+            self._kept = dict(newest) | {name: found}
+        return found
 
-    def put(self, sha256: str, table: pa.Table) -> None:
-        """Keep a table, and let the oldest go."""
-        kept = dict(list(self._tables.items())[-(CACHED_TABLES - 1) :])
-        self._tables = kept | {sha256: table}
 
-
-_CACHE = _Recent()
+_TABLES: Recent[pa.Table] = Recent(CACHED_TABLES)
 
 
 def read_table(content: bytes) -> pa.Table:

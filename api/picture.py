@@ -14,8 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from sqlalchemy import Connection
 
-from api.errors import NotFound
-from api.frames import result_table
+from api.frames import Recent, result_table
 from api.runfolder import DIAGRAM_BRANCHES, DIAGRAM_NODES
 
 NODE, BRANCH = "node", "branch"
@@ -40,6 +39,8 @@ QUANTITIES: Mapping[str, Quantity] = {
     "voltage magnitude": Quantity("voltages", "v_pu", NODE, "pu", is_public=False),
     "loading": Quantity("flows", "loading_percent", BRANCH, "%", is_public=False),
 }
+MOST_DRAWN = 32
+_DRAWN: Recent[bytes] = Recent(MOST_DRAWN)
 
 
 def diagram(connection: Connection, run_id: str) -> dict[str, Any]:
@@ -49,31 +50,32 @@ def diagram(connection: Connection, run_id: str) -> dict[str, Any]:
     return {NODE: nodes.to_pydict(), BRANCH: branches.to_pydict()}
 
 
-def values(connection: Connection, run_id: str, name: str) -> npt.NDArray[np.float32]:
-    """(t, i) Values of a quantity at the nodes or branches of the diagram, in its order; 0 where it has none.
+def drawn(connection: Connection, run_id: str, name: str, intervals: int) -> bytes:
+    """Values of one of the `QUANTITIES` as 32-bit floats, (t, i) at the nodes or branches of the diagram, in its order.
 
-    Raises
-    ------
-    NotFound
-        When there is no such quantity.
+    A branch without the quantity, as one without a limit is without a loading, has 0.
     """
-    quantity = QUANTITIES.get(name)
-    if quantity is None:
-        raise NotFound("quantity")
-    if quantity.of == NODE:
-        keys, place = ["bus", "phase"], result_table(connection, run_id, DIAGRAM_NODES)
-    else:
-        keys, place = ["branch"], result_table(connection, run_id, DIAGRAM_BRANCHES)
-    table = result_table(connection, run_id, quantity.table).select(["interval", *keys, quantity.column])
-    return _arranged(table, place.select(keys), keys, quantity.column)
+    quantity = QUANTITIES[name]
+    of_nodes = quantity.of == NODE
+    keys = ["bus", "phase"] if of_nodes else ["branch"]
+
+    def values() -> bytes:
+        place = result_table(connection, run_id, DIAGRAM_NODES if of_nodes else DIAGRAM_BRANCHES)
+        table = result_table(connection, run_id, quantity.table).select(["interval", *keys, quantity.column])
+        found = _arranged(table, place.select(keys), keys, quantity.column, intervals)
+        return found.astype("<f4").tobytes()
+
+    return _DRAWN.get((run_id, name), values)
 
 
-def _arranged(table: pa.Table, place: pa.Table, keys: list[str], column: str) -> npt.NDArray[np.float32]:
+def _arranged(
+    table: pa.Table, place: pa.Table, keys: list[str], column: str, intervals: int
+) -> npt.NDArray[np.float32]:
     """(t, i) The column at each place; the largest where a place has several conductors."""
     frame = table.to_pandas()
     order = pd.MultiIndex.from_frame(place.to_pandas())
     at = order.get_indexer(pd.MultiIndex.from_frame(frame[keys]))
     value = frame[column].to_numpy(np.float32, na_value=-np.inf)
-    found = np.full((int(frame.interval.max()) + 1, len(order)), -np.inf, dtype=np.float32)
+    found = np.full((intervals, len(order)), -np.inf, dtype=np.float32)
     np.maximum.at(found, (frame.interval.to_numpy()[at >= 0], at[at >= 0]), value[at >= 0])
     return np.where(np.isfinite(found), found, np.float32(0))

@@ -1,12 +1,12 @@
 """Publishing: a run becomes a version of a market's prices, awards and statements; versions are never edited."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
-from api.errors import Conflict
+from api.errors import Conflict, NotFound
 from api.gate import Step, state_at
 from api.outbox import EventName, announce
 from api.settling import run_under_way
@@ -98,7 +98,27 @@ def _next_moment(connection: Connection, now: datetime) -> datetime:
     return now if last is None else max(now, last + timedelta(microseconds=1))
 
 
-def published_versions(connection: Connection, market_id: str) -> Sequence[Row[Any]]:
-    """Every version of a market, the first one first."""
+class Published(NamedTuple):
+    """A version of a market's results, rows of ``markets`` and ``versions``; `newest` is the number of the newest."""
+
+    market: Row[Any]
+    version: Row[Any]
+    previous: Row[Any] | None
+    newest: int
+
+
+def version_of(connection: Connection, market_id: str, number: int | None = None) -> Published:
+    """Version of a market's results by its number, the newest where it is None.
+
+    Raises
+    ------
+    NotFound
+        When there is no such market or version.
+    """
+    market = row_of(connection, markets, market_id)
     own = select(versions).where(versions.c.market_id == market_id).order_by(versions.c.price_version)
-    return connection.execute(own).all()
+    known = connection.execute(own).all()
+    wanted = len(known) if number is None else number
+    if not 1 <= wanted <= len(known):
+        raise NotFound("published version")
+    return Published(market, known[wanted - 1], known[wanted - 2] if wanted > 1 else None, len(known))

@@ -6,6 +6,7 @@ know: it is made of the key.
 
 import hashlib
 import hmac
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,12 +14,19 @@ from starlette.responses import Response
 from api.errors import Forbidden
 
 COOKIE, HEADER = "dlmp_key", "x-csrf-token"
+SECURE_COOKIE = f"__Host-{COOKIE}"
+"""Its name over TLS: with it browsers take the cookie from this host itself only (RFC 6265bis, 4.1.3.2)."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def forgery_token(key: str) -> str:
     """Token that a page of the session of an API key shows with what it changes."""
     return hashlib.sha256(b"dlmp forgery token\n" + key.encode()).hexdigest()
+
+
+def kept_key(request: Request) -> str | None:
+    """API key that the browser keeps; None where it keeps none."""
+    return request.cookies.get(_cookie(request)["key"])
 
 
 def key_of(request: Request) -> str | None:
@@ -29,7 +37,7 @@ def key_of(request: Request) -> str | None:
     Forbidden
         When the request would change something and does not show the session's token.
     """
-    key = request.cookies.get(COOKIE)
+    key = kept_key(request)
     if key is None or request.method in READING:
         return key
     shown = request.headers.get(HEADER, "")
@@ -40,10 +48,16 @@ def key_of(request: Request) -> str | None:
 
 def begin(response: Response, request: Request, key: str) -> None:
     """Let the browser keep `key` until it is closed."""
-    is_secure = request.url.scheme == "https"
-    response.set_cookie(COOKIE, key, httponly=True, samesite="strict", secure=is_secure)
+    response.set_cookie(**_cookie(request), value=key)
 
 
-def end(response: Response) -> None:
+def end(response: Response, request: Request) -> None:
     """Let the browser forget its key."""
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    response.delete_cookie(**_cookie(request))
+
+
+def _cookie(request: Request) -> dict[str, Any]:
+    """Name and attributes of the cookie, as a request came in."""
+    is_secure = request.url.scheme == "https" or request.app.state.service.settings.secure_cookies
+    name = SECURE_COOKIE if is_secure else COOKIE
+    return {"key": name, "httponly": True, "samesite": "strict", "secure": is_secure}

@@ -22,6 +22,9 @@ class ServiceSettings(BaseSettings):
     max_body_bytes: int = Field(5 * MIB, gt=0, description="Largest body of a request [bytes].")
     max_bids_per_market: int = Field(10_000, gt=0, description="Most bids of a participant in a market.")
     max_blocks_per_market: int = Field(50, gt=0, description="Most block bids of a participant in a market.")
+    secure_cookies: bool = Field(
+        False, description="Keep a browser's session over TLS only though a proxy before this process ends it."
+    )
     rate_per_second: float = Field(2_000.0, gt=0, description="Requests of a key or address, on average [1/s].")
     rate_burst: float = Field(4_000.0, ge=1, description="Requests of a key or address at once.")
     max_streams: int = Field(50, gt=0, description="Streams of events of a key, or of an address without one, at once.")

@@ -6,6 +6,9 @@ import numpy as np
 
 from dlmp.network.model import FloatArray, IntArray, Network
 
+LEAST_KNOWN = 0.5
+"""Share of the buses that must have a place on a map, or the feeder is laid out."""
+
 
 @dataclass(frozen=True, eq=False)
 class Diagram:
@@ -14,16 +17,20 @@ class Diagram:
     Parameters
     ----------
     xy
-        (n, 2) Place of every bus: hops from its source, and lane.
+        (n, 2) Place of every bus: on a map, where half of the branches are no longer than 1; or else hops from its
+        source, and lane.
     paths
         Points (i, 2) of every branch, its conductors together.
     ends
         Buses from which the tree goes nowhere: the ends of laterals.
+    is_map
+        Whether places are those on a map, where both directions have one scale.
     """
 
     xy: FloatArray
     paths: list[FloatArray]
     ends: list[int]
+    is_map: bool = False
 
     def place(self, bus: int) -> tuple[float, float]:
         """Coordinates of a bus."""
@@ -37,11 +44,53 @@ class Diagram:
 
 
 def diagram(network: Network) -> Diagram:
-    """Lay out `network`."""
-    tree = spanning_tree(network)
+    """Draw `network` on its map, or lay it out where most of its buses have no place on one."""
+    tree, ends = spanning_tree(network), branch_ends(network)
+    tips = sorted(set(tree.order) - set(tree.parent.tolist()))
+    places = on_map(network.xy[first_nodes(network)], ends)
+    if places is not None:
+        return Diagram(places, [places[list(pair)] for pair in ends], tips, is_map=True)
     xy = layout(tree)
-    paths = [branch_path(ends, tree, xy, branch) for branch, ends in enumerate(branch_ends(network))]
-    return Diagram(xy, paths, sorted(set(tree.order) - set(tree.parent.tolist())))
+    return Diagram(xy, [branch_path(pair, tree, xy, branch) for branch, pair in enumerate(ends)], tips)
+
+
+def first_nodes(network: Network) -> IntArray:
+    """(n,) First node of every bus, in the order of `Network.buses`."""
+    _, first = np.unique(network.bus, return_index=True)
+    return np.sort(first)
+
+
+def on_map(xy: FloatArray, ends: list[tuple[int, int]]) -> FloatArray | None:
+    """Places of every bus on a map, (n, 2); None where fewer than half of them are known.
+
+    One that is not known is amid those of its neighbours that are.
+
+    Parameters
+    ----------
+    xy
+        (n, 2) Place of every bus; NaN where it is not known.
+    ends
+        Buses at the ends of every branch.
+    """
+    is_known = np.asarray(np.isfinite(xy).all(axis=1))
+    if is_known.mean() < LEAST_KNOWN:
+        return None
+    places = np.where(is_known[:, None], xy, 0.0)
+    pairs = np.array(ends).reshape(-1, 2)
+    both_ways = np.vstack([pairs, pairs[:, ::-1]])
+    while not is_known.all():
+        start, end = both_ways[is_known[both_ways[:, 0]] & ~is_known[both_ways[:, 1]]].T
+        if not len(end):
+            return None
+        total = np.zeros_like(places)
+        np.add.at(total, end, places[start])
+        count = np.bincount(end, minlength=len(places))
+        places[count > 0] = total[count > 0] / count[count > 0, None]
+        is_known |= count > 0
+    length = np.hypot(*(places[pairs[:, 0]] - places[pairs[:, 1]]).T)
+    if not length.any():
+        return None
+    return np.asarray((places - places.min(axis=0)) / np.median(length[length > 0]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -405,6 +405,8 @@ def _frame(ax: Axes, drawing: Diagram, title: str, legend: list[Line2D]) -> None
     low, high = drawing.xy.min(axis=0), drawing.xy.max(axis=0)
     ax.set_xlim(low[0] - 0.6, high[0] + 0.8)
     ax.set_ylim(low[1] - 0.75, high[1] + 0.85)
+    if drawing.is_map:
+        ax.set_aspect("equal")
     ax.set_axis_off()
 
 

@@ -157,8 +157,9 @@ def cigre_mv(meshed: bool) -> Network:
 
 
 def feeder33(*, meshed: bool = False, v_min_pu: float = 0.9, v_max_pu: float = 1.1) -> Network:
-    """Baran and Wu's feeder, 12.66 kV, 3.7 MW; meshed through its five tie lines."""
-    return banded(baran_wu(meshed), v_min_pu, v_max_pu)
+    """Baran and Wu's feeder, 12.66 kV, 3.7 MW; meshed through its five tie lines; without pandapower's drawing."""
+    network = banded(baran_wu(meshed), v_min_pu, v_max_pu)
+    return replace(network, xy=np.full((network.node_count, 2), np.nan))
 
 
 def feeder69(*, v_min_pu: float = 0.9, v_max_pu: float = 1.1) -> Network:

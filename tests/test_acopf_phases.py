@@ -296,6 +296,7 @@ def by_phase(case: MarketCase, *, delta: bool) -> MarketCase:
         "base_kv": tripled["base_kv"] / ROOT3,
         "source_v_pu": np.kron(BALANCED, network.source_v_pu),
         "is_floating": np.zeros(3 * len(node), bool),
+        "xy": np.tile(network.xy, (3, 1)),
         "pair": pair,
     }
     to_ground, across = sparse.eye_array(len(node)) / 3, sparse.eye_array(len(node), format="csc")[:, inner] / 3

@@ -9,7 +9,7 @@ from cases import feeder33
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlmp.oneline import Diagram, Tree, diagram, layout, spanning_tree
+from dlmp.oneline import Diagram, Tree, diagram, layout, on_map, spanning_tree
 
 BRANCH_ARRAYS = (
     *("branch_kind", "from_node", "to_node", "series_pu", "tap"),
@@ -93,3 +93,55 @@ def test_parallel_branches_do_not_hide_each_other():
     doubled = {name: np.append(getattr(network, name), getattr(network, name)[0]) for name in BRANCH_ARRAYS}
     drawing = diagram(replace(network, **doubled, branch=np.append(network.branch, "second line 0")))
     assert not np.allclose(drawing.middle(0), drawing.middle(network.branch_count), atol=0.1)
+
+
+CHAIN = [(0, 1), (1, 2), (2, 3)]
+UNKNOWN = (np.nan, np.nan)
+
+
+def test_on_a_map_half_of_the_branches_are_no_longer_than_one():
+    places = on_map(np.array([(100.0, 50.0), (100.0, 60.0), (130.0, 60.0), (130.0, 65.0)]), CHAIN)
+    np.testing.assert_allclose(places, [(0, 0), (0, 1), (3, 1), (3, 1.5)])
+
+
+@pytest.mark.parametrize(
+    ("xy", "expected"),
+    [
+        ([(1.0, 0.0), (3.0, 0.0), UNKNOWN, (5.0, 0.0)], [0, 2, 3, 4]),
+        ([(0.0, 0.0), UNKNOWN, UNKNOWN, (6.0, 0.0)], [0, 0, 1, 1]),
+    ],
+    ids=["one", "two beside each other"],
+)
+def test_a_bus_without_a_place_is_amid_its_neighbours(xy, expected):
+    places = on_map(np.array(xy), CHAIN)
+    np.testing.assert_allclose(places, np.column_stack([expected, np.zeros(4)]))
+
+
+@pytest.mark.parametrize(
+    "xy",
+    [
+        [UNKNOWN, UNKNOWN, UNKNOWN, (1.0, 2.0)],
+        [(1.0, 2.0)] * 4,
+        [(1.0, 2.0), (2.0, np.inf), UNKNOWN, UNKNOWN],
+    ],
+    ids=["most are unknown", "all at one place", "no number"],
+)
+def test_without_a_map_there_is_none(xy):
+    assert on_map(np.array(xy), CHAIN) is None
+
+
+def test_a_part_that_no_known_place_leads_to_leaves_no_map():
+    xy = np.array([(0.0, 0.0), (1.0, 0.0), UNKNOWN, UNKNOWN])
+    assert on_map(xy, [(0, 1), (2, 3)]) is None
+
+
+def test_a_feeder_with_coordinates_is_drawn_on_its_map():
+    network = feeder33()
+    xy = np.column_stack([np.arange(33.0) * 7, np.arange(33.0) ** 2])
+    drawing = diagram(replace(network, xy=xy))
+    assert drawing.is_map
+    shown = drawing.xy - drawing.xy[0]
+    np.testing.assert_allclose(shown[1:, 1] / shown[1:, 0], xy[1:, 1] / xy[1:, 0])
+    for path, start, end in zip(drawing.paths, network.from_node, network.to_node, strict=True):
+        assert path.tolist() == drawing.xy[[start, end]].tolist()
+    assert not diagram(network).is_map

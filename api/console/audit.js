@@ -11,7 +11,7 @@ export function Audit({ who }) {
 }
 
 function Health() {
-  const { value, error, again } = useLoaded(() => get("readyz"), []);
+  const { value, error, again } = useLoaded((signal) => get("readyz", signal), []);
   return html`<section aria-label="Health">
     <h2>Health</h2>
     <${Trouble} error=${error} />
@@ -42,7 +42,7 @@ function Entries() {
   const [places, setPlaces] = useState([null]);
   const cursor = places.at(-1);
   const { value, error } = useLoaded(
-    () => get(`v1/audit?limit=${PAGE}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`),
+    (signal) => get(`v1/audit?order=newest_first&limit=${PAGE}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`, signal),
     [cursor],
   );
   if (error) return html`<${Trouble} error=${error} />`;
@@ -53,10 +53,16 @@ function Entries() {
       { name: "Who", of: (row) => row.actor },
       { name: "What", of: (row) => row.action },
       { name: "On", of: (row) => row.target },
+      { name: "Was and is", of: (row) => html`<${Change} before=${row.before} after=${row.after} />` },
       { name: "Hash", of: (row) => html`<code>${row.hash.slice(0, 12)}…</code>` },
     ]} />
     <div class="buttons">
-      <button type="button" disabled=${places.length === 1} onClick=${() => setPlaces(places.slice(0, -1))}>Earlier</button>
-      <button type="button" disabled=${!value.next_cursor} onClick=${() => setPlaces([...places, value.next_cursor])}>Later</button>
+      <button type="button" disabled=${places.length === 1} onClick=${() => setPlaces(places.slice(0, -1))}>Later</button>
+      <button type="button" disabled=${!value.next_cursor} onClick=${() => setPlaces([...places, value.next_cursor])}>Earlier</button>
     </div>`;
+}
+
+function Change({ before, after }) {
+  if (!before && !after) return "–";
+  return html`<details><summary>show</summary><pre>${JSON.stringify({ before, after }, null, 1)}</pre></details>`;
 }

@@ -12,7 +12,6 @@ export const PARTS = {
   unbalance: "#56b4e9",
   scarcity: "#b8a000",
 };
-export const BINDING = "#d55e00";
 
 const rgb = (text) => [0, 2, 4].map((at) => parseInt(text.slice(at, at + 2), 16));
 function shades(anchors) {

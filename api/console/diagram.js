@@ -1,11 +1,11 @@
 // The one-line diagram on a canvas: places once, colours at every repaint.
 
-import { BINDING } from "./colours.js";
-
 const MARGIN = 28;
 const LEAST_RADIUS = 1.6;
 const MOST_RADIUS = 8;
 const NEAR_PX = 14;
+const REPAINT = "feeder repaint";
+const MOST_MEASURED = 1000;
 const WIDTHS = [1, 2, 3, 4.5, 6];
 
 export class Diagram {
@@ -56,12 +56,15 @@ export class Diagram {
     const { zoom, x: left, y: top } = this.view;
     const wide = this.xs[1] - this.xs[0] || 1;
     const high = this.ys[1] - this.ys[0] || 1;
-    const across = ((this.width - 2 * MARGIN) / wide) * zoom;
-    const down = ((this.height - 2 * MARGIN) / high) * zoom;
-    this.toX = (x) => MARGIN + left + (x - this.xs[0]) * across;
-    this.toY = (y) => MARGIN + top + (this.ys[1] - y) * down;
+    let across = (this.width - 2 * MARGIN) / wide;
+    let down = (this.height - 2 * MARGIN) / high;
+    if (this.nodes.is_map[0]) across = down = Math.min(across, down); // one scale both ways, in the middle
+    const beside = (this.width - 2 * MARGIN - across * wide) / 2;
+    const over = (this.height - 2 * MARGIN - down * high) / 2;
+    this.toX = (x) => MARGIN + left + (beside + (x - this.xs[0]) * across) * zoom;
+    this.toY = (y) => MARGIN + top + (over + (this.ys[1] - y) * down) * zoom;
     this.nodeX = Float32Array.from(this.nodes.x, this.toX);
-    const room = (Math.min(across, down) * 0.36) / (this.apart ? this.most : 1);
+    const room = (Math.min(across, down) * zoom * 0.36) / (this.apart ? this.most : 1);
     this.radius = Math.max(LEAST_RADIUS, Math.min(MOST_RADIUS, room));
     const step = this.apart ? 2.1 * this.radius : 0;
     this.nodeY = Float32Array.from(this.nodes.y, (y, node) => this.toY(y) + step * this.phasePlace[node]);
@@ -81,6 +84,13 @@ export class Diagram {
     this.keepInside();
   }
 
+  /** Bring a node that is out of sight to the middle, as far as the edges let it. */
+  reveal(node) {
+    const [x, y] = [this.nodeX[node], this.nodeY[node]];
+    if (x >= 0 && y >= 0 && x <= this.width && y <= this.height) return;
+    this.shift(this.width / 2 - x, this.height / 2 - y);
+  }
+
   keepInside() {
     const most = (size) => (size - 2 * MARGIN) * (this.view.zoom - 1);
     this.view.x = Math.min(0, Math.max(-most(this.width), this.view.x));
@@ -88,48 +98,53 @@ export class Diagram {
     this.place();
   }
 
-  /** Branches in groups of one width; the group that binds stands apart. */
-  grouped(loading, binding) {
-    const groups = WIDTHS.map(() => new Path2D());
+  /** Branches as paths of one colour and width; those whose limit binds stand apart. */
+  grouped(loading, binding, colourOf) {
+    const groups = new Map();
     const marked = new Path2D();
     const { branch, points } = this.branches;
     for (let i = 0; i < branch.length; i += 1) {
       const share = loading ? Math.min(Math.max(loading[i], 0), 100) / 100 : 0.2;
-      const level = Math.min(WIDTHS.length - 1, Math.floor(share * WIDTHS.length));
-      const path = binding.has(branch[i]) ? marked : groups[level];
+      const width = WIDTHS[Math.min(WIDTHS.length - 1, Math.floor(share * WIDTHS.length))];
+      const colour = colourOf(i);
+      const key = `${colour} ${width}`;
+      if (!groups.has(key)) groups.set(key, { colour, width, path: new Path2D() });
       const line = points[i];
-      path.moveTo(this.toX(line[0]), this.toY(line[1]));
-      for (let at = 2; at < line.length; at += 2) path.lineTo(this.toX(line[at]), this.toY(line[at + 1]));
+      for (const path of binding.has(branch[i]) ? [groups.get(key).path, marked] : [groups.get(key).path]) {
+        path.moveTo(this.toX(line[0]), this.toY(line[1]));
+        for (let at = 2; at < line.length; at += 2) path.lineTo(this.toX(line[at]), this.toY(line[at + 1]));
+      }
     }
-    return { groups, marked };
+    return { groups: groups.values(), marked };
   }
 
-  paint({ shown, shadeOf, scale, loading, bindingBranches, bindingBuses, selected, ink, ground }) {
+  /** Draw all; `shadeOf` is of nodes, or of branches where `ofBranches`. */
+  paint({ shown, shadeOf, ofBranches, scale, loading, bindingBranches, bindingBuses, selected, ink, mark, ground }) {
     const started = performance.now();
     const { context: c } = this;
     c.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     c.fillStyle = ground;
     c.fillRect(0, 0, this.width, this.height);
-    const { groups, marked } = this.grouped(loading, bindingBranches);
+    const { groups, marked } = this.grouped(loading, bindingBranches, ofBranches ? (i) => scale.colours[shadeOf(i)] : () => ink);
     c.lineJoin = "round";
-    c.strokeStyle = ink;
-    c.globalAlpha = 0.5;
-    groups.forEach((path, level) => {
-      c.lineWidth = WIDTHS[level];
+    c.globalAlpha = ofBranches ? 1 : 0.5;
+    for (const { colour, width, path } of groups) {
+      c.strokeStyle = colour;
+      c.lineWidth = ofBranches ? width + 1 : width;
       c.stroke(path);
-    });
+    }
     c.globalAlpha = 1;
-    c.strokeStyle = BINDING;
-    c.lineWidth = 4;
+    c.strokeStyle = mark;
+    c.lineWidth = ofBranches ? 1.5 : 4;
     c.stroke(marked);
-    const byShade = new Map();
+    const byColour = new Map();
     for (const node of shown) {
       const x = this.nodeX[node];
       const y = this.nodeY[node];
       if (x < -20 || y < -20 || x > this.width + 20 || y > this.height + 20) continue;
-      const shade = shadeOf(node);
-      if (!byShade.has(shade)) byShade.set(shade, new Path2D());
-      const path = byShade.get(shade);
+      const colour = ofBranches ? ground : scale.colours[shadeOf(node)];
+      if (!byColour.has(colour)) byColour.set(colour, new Path2D());
+      const path = byColour.get(colour);
       if (this.nodes.is_source[node]) {
         const half = this.radius * 1.5;
         path.rect(x - half, y - half, 2 * half, 2 * half);
@@ -140,12 +155,12 @@ export class Diagram {
     }
     c.strokeStyle = ink;
     c.lineWidth = 0.6;
-    for (const [shade, path] of byShade) {
-      c.fillStyle = scale.colours[shade];
+    for (const [colour, path] of byColour) {
+      c.fillStyle = colour;
       c.fill(path);
       c.stroke(path);
     }
-    c.strokeStyle = BINDING;
+    c.strokeStyle = mark;
     c.lineWidth = 2;
     for (const node of shown) if (bindingBuses.has(this.nodes.bus[node])) this.ring(node, this.radius + 3);
     if (selected !== null) {
@@ -153,7 +168,8 @@ export class Diagram {
       c.lineWidth = 2.5;
       this.ring(selected, this.radius + 5);
     }
-    performance.measure("feeder repaint", { start: started, end: performance.now() });
+    if (performance.getEntriesByName(REPAINT).length >= MOST_MEASURED) performance.clearMeasures(REPAINT);
+    performance.measure(REPAINT, { start: started, end: performance.now() });
   }
 
   ring(node, radius) {

@@ -1,7 +1,7 @@
 // The page: who is signed in, where they are, and the views.
 
 import { whoAmI, signIn, signOut } from "./api.js";
-import { html, render, useEffect, useState, Trouble, Waiting } from "./ui.js";
+import { html, render, useEffect, useRef, useState, Trouble, Waiting } from "./ui.js";
 import { Markets, MarketHead } from "./markets.js";
 import { Feeder } from "./feeder.js";
 import { Bids } from "./bids.js";
@@ -11,8 +11,16 @@ import { Audit } from "./audit.js";
 const VIEWS = { feeder: "Feeder", bids: "Bids and awards", prices: "Prices" };
 const THEMES = ["auto", "light", "dark"];
 
+const decoded = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // a stray percent sign
+  }
+};
+
 function useRoute() {
-  const read = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+  const read = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decoded);
   const [route, setRoute] = useState(read());
   useEffect(() => {
     const changed = () => setRoute(read());
@@ -22,10 +30,28 @@ function useRoute() {
   return route;
 }
 
+/** What the browser keeps between visits; some keep nothing, and say so by an exception. */
+const kept = {
+  get: (name) => {
+    try {
+      return localStorage.getItem(name);
+    } catch {
+      return null;
+    }
+  },
+  set: (name, value) => {
+    try {
+      localStorage.setItem(name, value);
+    } catch {
+      // then it is for this visit
+    }
+  },
+};
+
 function useTheme() {
-  const [theme, setTheme] = useState(localStorage.getItem("theme") || "auto");
+  const [theme, setTheme] = useState(THEMES.find((one) => one === kept.get("theme")) ?? "auto");
   useEffect(() => {
-    localStorage.setItem("theme", theme);
+    kept.set("theme", theme);
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
     dispatchEvent(new Event("themechange"));
@@ -57,12 +83,23 @@ function App() {
   const [theme, nextTheme] = useTheme();
   const [who, setWho] = useState(null);
   const [error, setError] = useState(null);
+  const content = useRef(null);
+  const hasCome = useRef(false);
+  const [place, market, view = "feeder"] = route;
   useEffect(() => {
-    whoAmI().then(setWho, setError);
+    const ask = () => whoAmI().then(setWho, setError);
+    ask();
+    addEventListener("unseated", ask);
+    return () => removeEventListener("unseated", ask);
   }, []);
+  useEffect(() => {
+    const shown = place === "audit" ? "Audit and health" : place === "market" ? (VIEWS[view] ?? "Market") : "Markets";
+    document.title = `${shown} – dlmp`;
+    if (hasCome.current) content.current?.focus({ preventScroll: true });
+    hasCome.current = true;
+  }, [place, market, view]);
   if (error) return html`<main><${Trouble} error=${error} /></main>`;
   if (!who) return html`<${Waiting} />`;
-  const [place, market, view = "feeder"] = route;
   const leave = async () => {
     setWho(await signOut());
     location.hash = "#/";
@@ -82,10 +119,10 @@ function App() {
       </nav>
       <div class="who">
         <button type="button" onClick=${nextTheme} aria-label=${`Colours: ${theme}`}>${{ auto: "◐", light: "☀", dark: "☾" }[theme]}</button>
-        ${who.role === "public" ? null : html`<span>${who.role}</span><button type="button" onClick=${leave}>Sign out</button>`}
+        ${who.role === "public" ? null : html`<span title=${who.key_id}>${who.participant ?? who.role}</span><button type="button" onClick=${leave}>Sign out</button>`}
       </div>
     </header>
-    <main id="content" tabindex="-1">
+    <main id="content" tabindex="-1" ref=${content}>
       ${who.role === "public" ? html`<${SignIn} done=${setWho} />` : null}
       ${place === "audit"
         ? html`<${Audit} who=${who} />`

@@ -1,40 +1,34 @@
 // Markets: their states and gates, and for an operator what moves them on.
 
 import { all, get, post } from "./api.js";
-import { html, useEffect, useLoaded, useState, Confirmed, Table, Trouble, Waiting, moment, span } from "./ui.js";
+import { html, useEffect, useLoaded, useState, Confirmed, Cut, Table, Trouble, Waiting, moment, span } from "./ui.js";
 
 const REFRESH_MS = 5000;
+const BUSY_MS = 500;
 
-function useNow() {
+/** What the clock will do to a gate, or has done. */
+function Gate({ market }) {
   const [now, setNow] = useState(Date.now());
+  const moves = market.state === "scheduled" || market.state === "open";
   useEffect(() => {
+    if (!moves) return undefined;
     const timer = setInterval(() => setNow(Date.now()), 1000);
     return () => clearInterval(timer);
-  }, []);
-  return now;
-}
-
-/** What the clock will do to a gate. */
-function gate(market, now) {
-  const opens = new Date(market.gate_opens_at) - now;
-  const closes = new Date(market.gate_closes_at) - now;
-  if (market.state === "scheduled") return `gate opens in ${span(opens)}`;
-  if (market.state === "open") return `gate closes in ${span(closes)}`;
-  return `gate closed ${moment(market.gate_closes_at, market.market_timezone)}`;
+  }, [moves]);
+  const closes = new Date(market.gate_closes_at);
+  if (market.state === "scheduled") return `gate opens in ${span(new Date(market.gate_opens_at) - now)}`;
+  if (market.state === "open") return `gate closes in ${span(closes - now)}`;
+  return closes > now ? "gate closed early" : `gate closed ${moment(closes, market.market_timezone)}`;
 }
 
 export const State = ({ state }) => html`<span class=${`state ${state}`}>${state}</span>`;
 
 export function Markets({ who }) {
-  const now = useNow();
-  const { value, error, again } = useLoaded(() => all("v1/markets"), [who.role, who.participant_id]);
-  useEffect(() => {
-    const timer = setInterval(again, REFRESH_MS);
-    return () => clearInterval(timer);
-  }, []);
+  const { value, error } = useLoaded((signal) => all("v1/markets", signal), [who.key_id], REFRESH_MS);
   const rows = (value || []).slice().sort((a, b) => b.starts_at.localeCompare(a.starts_at) || a.name.localeCompare(b.name));
   return html`<h1>Markets</h1>
     <${Trouble} error=${error} />
+    <${Cut} lists=${[value]} />
     ${value
       ? html`<${Table}
           caption="Markets"
@@ -45,7 +39,7 @@ export function Markets({ who }) {
             { name: "Feeder", of: (row) => row.feeder },
             { name: "Trade date", of: (row) => row.trade_date },
             { name: "State", of: (row) => html`<${State} state=${row.state} />` },
-            { name: "Gate", of: (row) => gate(row, now) },
+            { name: "Gate", of: (row) => html`<${Gate} market=${row} />` },
             { name: "Version", right: true, of: (row) => row.price_version ?? "–" },
           ]}
         />`
@@ -100,24 +94,25 @@ function Runs({ runs }) {
   />`;
 }
 
-/** The market above each of its views, and for an operator its runs, live. */
+/** The market above each of its views, and for an operator its runs as they go. */
 export function MarketHead({ id, who, view, views, children }) {
-  const now = useNow();
   const [error, setError] = useState(null);
   const reads = who.scopes.includes("runs:read");
   const path = `v1/markets/${encodeURIComponent(id)}`;
-  const { value, error: missing, again } = useLoaded(async () => {
-    const [market, runs] = await Promise.all([get(path), reads ? all(`${path}/runs`) : []]);
-    const published = reads && market.price_version ? (await get(`${path}/prices?limit=1`)).run_id : null;
-    return { market, published, runs: runs.sort((a, b) => b.number - a.number) };
-  }, [id, who.role]);
-  const isBusy = value?.runs.some((run) => run.state === "queued" || run.state === "running");
-  useEffect(() => {
-    const timer = setInterval(again, isBusy ? 500 : REFRESH_MS);
-    return () => clearInterval(timer);
-  }, [isBusy]);
+  const [isBusy, setBusy] = useState(false);
+  const { value, error: missing, again } = useLoaded(
+    async (signal) => {
+      const [market, runs] = await Promise.all([get(path, signal), reads ? all(`${path}/runs`, signal) : []]);
+      const published = reads && market.price_version ? (await get(`${path}/prices?limit=1`, signal)).run_id : null;
+      setBusy(runs.some((run) => run.state === "queued" || run.state === "running"));
+      return { market, published, runs: runs.sort((a, b) => b.number - a.number) };
+    },
+    [id, who.key_id],
+    isBusy ? BUSY_MS : REFRESH_MS,
+  );
   if (!value) return missing ? html`<${Trouble} error=${missing} />` : html`<${Waiting} />`;
   const { market, published, runs } = value;
+  const failed = runs[0]?.state === "failed" ? runs[0] : null;
   const act = async (work) => {
     setError(null);
     try {
@@ -130,9 +125,10 @@ export function MarketHead({ id, who, view, views, children }) {
   return html`<div class="heading">
       <h1>${market.name}</h1>
       <${State} state=${market.state} />
-      <span class="quiet">${market.feeder} · ${market.trade_date} · ${gate(market, now)}${market.price_version ? ` · version ${market.price_version}` : ""}</span>
+      <span class="quiet">${market.feeder} · ${market.trade_date} · <${Gate} market=${market} />${market.price_version ? ` · version ${market.price_version}` : ""}</span>
     </div>
     <${Trouble} error=${error || missing} />
+    ${failed ? html`<div class="trouble"><p>Run ${failed.number} failed: ${failed.reason}</p></div>` : null}
     ${who.scopes.includes("markets:write") ? html`<${Moves} ...${{ market, runs, published, act }} />` : null}
     ${reads && runs.length ? html`<details open=${isBusy}><summary>Runs</summary><${Runs} runs=${runs} /></details>` : null}
     <nav class="tabs" aria-label="Views of the market">

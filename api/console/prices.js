@@ -1,53 +1,56 @@
 // Prices as a table and as files, their parts, their duration curve, and the limits that earn the most rent.
 
 import uPlot from "./vendor/uPlot.esm.js";
-import { all, get } from "./api.js";
-import { html, useEffect, useLoaded, useMemo, useRef, useState, Table, Trouble, Waiting, clock, elementName, money, number } from "./ui.js";
+import { all } from "./api.js";
+import { html, useEffect, useLoaded, useMemo, useRef, useState, Cut, Table, Trouble, Waiting, clock, elementName, money, number } from "./ui.js";
 import { PARTS } from "./colours.js";
 import { Stack, chartOptions, useColours } from "./stack.js";
 
-export function Prices({ market }) {
+export function Prices({ market, who }) {
+  const [seen, setSeen] = useState({ bus: "", phase: null, interval: 0 }); // outlives a version
+  const see = (news) => setSeen((old) => ({ ...old, ...news }));
   if (!market.price_version) return html`<p class="waiting">Nothing is published yet.</p>`;
-  return html`<${Published} key=${`${market.id} ${market.price_version}`} market=${market} />`;
+  return html`<${Published} ...${{ market, who, seen, see }} />`;
 }
 
-function Published({ market }) {
-  const [bus, setBus] = useState("");
-  const [interval, setInterval] = useState(0);
-  const id = encodeURIComponent(market.id);
+function Published({ market, who, seen, see }) {
+  const { interval } = seen;
+  const path = `v1/markets/${encodeURIComponent(market.id)}`;
   const version = `price_version=${market.price_version}`;
-  const picture = useLoaded(() => get(`console/markets/${id}/picture?${version}`), []);
-  const limits = useLoaded(() => all(`v1/markets/${id}/limits?${version}`), []);
-  const buses = useMemo(() => [...new Set(picture.value?.node.bus || [])], [picture.value]);
-  const chosen = bus || buses[0];
+  const first = useLoaded(
+    (signal) => all(`${path}/prices?${version}&interval_start=${encodeURIComponent(market.starts_at)}`, signal),
+    [path, version],
+  );
+  const limits = useLoaded((signal) => all(`${path}/limits?${version}`, signal), [path, version, who.key_id]);
+  const buses = useMemo(() => [...new Set((first.value || []).map((row) => row.bus))], [first.value]);
+  const chosen = buses.includes(seen.bus) ? seen.bus : buses[0];
+  const options = useMemo(() => buses.map((one) => html`<option value=${one}>${one}</option>`), [buses]);
   const prices = useLoaded(
-    async () => (chosen ? all(`v1/markets/${id}/prices?${version}&bus=${encodeURIComponent(chosen)}`) : []),
-    [chosen],
+    async (signal) => (chosen === undefined ? null : all(`${path}/prices?${version}&bus=${encodeURIComponent(chosen)}`, signal)),
+    [path, version, chosen ?? null],
   );
   const rows = prices.value || [];
   const phases = [...new Set(rows.map((row) => row.phase))];
-  const [phase, setPhase] = useState(null);
-  const own = rows.filter((row) => row.phase === (phases.includes(phase) ? phase : phases[0]));
+  const own = rows.filter((row) => row.phase === (phases.includes(seen.phase) ? seen.phase : phases[0]));
   const files = ["csv", "parquet", "oasis"];
-  const trouble = picture.error || limits.error || prices.error;
+  const trouble = first.error || limits.error || prices.error;
   return html`<section aria-label="Prices">
     <${Trouble} error=${trouble} />
+    <${Cut} lists=${[first.value, limits.value, prices.value]} />
     <div class="controls">
       <label>Bus
-        <select value=${chosen} onChange=${(e) => setBus(e.target.value)}>
-          ${buses.map((one) => html`<option value=${one}>${one}</option>`)}
-        </select>
+        <select value=${chosen} onChange=${(e) => see({ bus: e.target.value })}>${options}</select>
       </label>
       ${phases.length > 1
-        ? html`<label>Phase <select value=${own[0]?.phase} onChange=${(e) => setPhase(e.target.value)}>${phases.map((one) => html`<option value=${one}>${one}</option>`)}</select></label>`
+        ? html`<label>Phase <select value=${own[0]?.phase} onChange=${(e) => see({ phase: e.target.value })}>${phases.map((one) => html`<option value=${one}>${one}</option>`)}</select></label>`
         : null}
       <div class="buttons" role="group" aria-label="Download all prices">
-        ${files.map((form) => html`<a class="button" href=${`v1/markets/${id}/prices?format=${form}&${version}`} download=${`${market.name} ${market.trade_date}.${form === "parquet" ? "parquet" : "csv"}`}>${form === "oasis" ? "CSV as OASIS" : form.toUpperCase()}</a>`)}
+        ${files.map((form) => html`<a class="button" href=${`${path}/prices?format=${form}&${version}`} download=${`${market.name} ${market.trade_date}.${form === "parquet" ? "parquet" : "csv"}`}>${form === "oasis" ? "CSV as OASIS" : form.toUpperCase()}</a>`)}
       </div>
     </div>
     ${own.length
       ? html`<${Stack} label=${`Price of bus ${chosen} by part`} starts=${own.map((row) => row.interval_start)} zone=${market.market_timezone}
-            unit=${`${market.currency}/MWh`} interval=${Math.min(interval, own.length - 1)} choose=${setInterval} line=${own.map((row) => row.price_usd_per_mwh)}
+            unit=${`${market.currency}/MWh`} interval=${Math.min(interval, own.length - 1)} choose=${(found) => see({ interval: found })} line=${own.map((row) => row.price_usd_per_mwh)}
             series=${Object.keys(PARTS).map((name) => ({ name, colour: PARTS[name], values: own.map((row) => row[name]) })).filter((part) => part.values.some((value) => Math.abs(value) >= 0.005))} />
           <h2>Duration curve of bus ${chosen}</h2>
           <${Duration} prices=${own.map((row) => row.price_usd_per_mwh)} unit=${`${market.currency}/MWh`} label=${`Prices of bus ${chosen}, the highest first`} />
@@ -57,14 +60,20 @@ function Published({ market }) {
             ...Object.keys(PARTS).map((name) => ({ name, right: true, of: (row) => money(row[name]) })),
             { name: `Reactive [${market.currency}/MVArh]`, right: true, of: (row) => money(row.q_price_usd_per_mvarh) },
           ]} />`
-      : html`<${Waiting} />`}
-    <${Table} caption="Binding limits by rent" empty="No limit binds on this day." rows=${ranked(limits.value || [], market)} columns=${[
-      { name: "Limit", of: (row) => row.name },
-      { name: "Part", of: (row) => row.component },
-      { name: "Size", right: true, of: (row) => row.size },
-      { name: "Intervals", right: true, of: (row) => row.intervals },
-      { name: `Rent [${market.currency}]`, right: true, of: (row) => money(row.rent) },
-    ]} />
+      : trouble
+        ? null
+        : html`<${Waiting} />`}
+    ${limits.value
+      ? html`<${Table} caption="Binding limits by rent" empty="No limit binds on this day." rows=${ranked(limits.value, market)} columns=${[
+          { name: "Limit", of: (row) => row.name },
+          { name: "Part", of: (row) => row.component },
+          { name: "Size", right: true, of: (row) => row.size },
+          { name: "Intervals", right: true, of: (row) => row.intervals.size },
+          { name: `Rent [${market.currency}]`, right: true, of: (row) => money(row.rent) },
+        ]} />`
+      : trouble
+        ? null
+        : html`<${Waiting} />`}
   </section>`;
 }
 
@@ -75,8 +84,8 @@ export function ranked(limits, market) {
   for (const limit of limits) {
     const name = elementName(limit);
     const key = `${name} ${limit.component} ${limit.limit}`;
-    const row = found.get(key) || { name, component: limit.component, size: `${number(limit.limit)} ${limit.unit}`, intervals: 0, rent: 0 };
-    row.intervals += 1;
+    const row = found.get(key) || { name, component: limit.component, size: `${number(limit.limit)} ${limit.unit}`, intervals: new Set(), rent: 0 };
+    row.intervals.add(limit.interval);
     row.rent += Math.abs(limit.shadow_price_usd_per_h * limit.limit) * hours;
     found.set(key, row);
   }

@@ -1,32 +1,45 @@
 // What all views share: elements, hooks, numbers and times as text, errors, confirmation.
 
-import { html, render, useEffect, useRef, useState } from "./vendor/preact-htm.module.js";
+import { html, render, useEffect, useMemo, useRef, useState } from "./vendor/preact-htm.module.js";
+import { MOST_ROWS } from "./api.js";
 
-export { html, render, useEffect, useRef, useState };
-export const useMemo = (make, inputs) => {
-  const kept = useRef(null);
-  if (!kept.current || inputs.some((one, i) => one !== kept.current.inputs[i])) {
-    kept.current = { inputs, value: make() };
-  }
-  return kept.current.value;
-};
+export { html, render, useEffect, useMemo, useRef, useState };
 
-/** What `load` gives, and how it went; loaded again when an input changes or `again` is called. */
-export function useLoaded(load, inputs) {
-  const [state, setState] = useState({ value: null, error: null, waiting: true });
+/**
+ * What `load` gives for `inputs`, texts and numbers, and how it went.  It is loaded again when an input changes, which
+ * gives up what is under way and shows nothing of before; when `again` is called; and `everyMs` after it was loaded, as
+ * long as the page is seen.
+ */
+export function useLoaded(load, inputs, everyMs = null) {
+  const key = JSON.stringify(inputs);
+  const [state, setState] = useState({});
   const [turn, setTurn] = useState(0);
+  const again = () => setTurn((old) => old + 1);
   useEffect(() => {
-    let wanted = true;
-    setState((old) => ({ ...old, waiting: true }));
-    load().then(
-      (value) => wanted && setState({ value, error: null, waiting: false }),
-      (error) => wanted && setState((old) => ({ ...old, error, waiting: false })),
-    );
-    return () => {
-      wanted = false;
+    const given = new AbortController();
+    const settle = (news) => {
+      if (!given.signal.aborted) setState((old) => ({ ...(old.key === key ? old : null), ...news, key }));
     };
-  }, [...inputs, turn]);
-  return { ...state, again: () => setTurn((old) => old + 1) };
+    load(given.signal).then(
+      (value) => settle({ value, error: null }),
+      (error) => settle({ error }),
+    );
+    return () => given.abort();
+  }, [key, turn]);
+  useEffect(() => {
+    if (everyMs === null || state.key !== key) return undefined;
+    const due = () => {
+      if (!document.hidden) again();
+    };
+    const timer = setTimeout(due, everyMs);
+    document.addEventListener("visibilitychange", due);
+    return () => {
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", due);
+    };
+  }, [state, key, everyMs]);
+  const own = state.key === key ? state : {};
+  return { value: own.value ?? null, error: own.error ?? null, again };
 }
 
 const format = (least, most = least) =>
@@ -81,6 +94,12 @@ export function Trouble({ error }) {
 
 export const Waiting = ({ text = "Loading …" }) => html`<p class="waiting" role="status">${text}</p>`;
 
+/** Says so where a list is not whole. */
+export const Cut = ({ lists }) =>
+  lists.some((list) => list?.isCut)
+    ? html`<p class="quiet">Only the first ${number(MOST_ROWS)} rows are shown; over HTTP, and in the files, there are all.</p>`
+    : null;
+
 /** A button that asks once more before it does anything, with a text field where a reason is needed. */
 export function Confirmed({ label, question, reason, act, className = "" }) {
   const [asks, setAsks] = useState(false);
@@ -90,7 +109,8 @@ export function Confirmed({ label, question, reason, act, className = "" }) {
   useEffect(() => {
     if (asks && dialog.current && !dialog.current.open) dialog.current.showModal();
   }, [asks]);
-  const close = () => {
+  const close = () => dialog.current?.close(); // gives the focus back
+  const closed = () => {
     setAsks(false);
     setText("");
   };
@@ -106,7 +126,7 @@ export function Confirmed({ label, question, reason, act, className = "" }) {
   };
   return html`<button type="button" class=${className} onClick=${() => setAsks(true)}>${label}</button>
     ${asks
-      ? html`<dialog ref=${dialog} onClose=${close} aria-label=${label}>
+      ? html`<dialog ref=${dialog} onClose=${closed} aria-label=${label}>
           <form onSubmit=${go}>
             <p>${question}</p>
             ${reason
@@ -121,8 +141,10 @@ export function Confirmed({ label, question, reason, act, className = "" }) {
       : null}`;
 }
 
-/** Rows under headers; a wide table scrolls by itself. */
+const ROWS_AT_ONCE = 500;
+/** Rows under headers, some hundred at first; a wide table scrolls by itself. */
 export function Table({ caption, columns, rows, empty = "Nothing yet." }) {
+  const [most, setMost] = useState(ROWS_AT_ONCE);
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
     <table>
       <caption>${caption}</caption>
@@ -133,7 +155,7 @@ export function Table({ caption, columns, rows, empty = "Nothing yet." }) {
       </thead>
       <tbody>
         ${rows.length
-          ? rows.map(
+          ? rows.slice(0, most).map(
               (row) => html`<tr>
                 ${columns.map((column) => html`<td class=${column.right ? "right" : ""}>${column.of(row)}</td>`)}
               </tr>`,
@@ -141,5 +163,8 @@ export function Table({ caption, columns, rows, empty = "Nothing yet." }) {
           : html`<tr><td colspan=${columns.length}>${empty}</td></tr>`}
       </tbody>
     </table>
+    ${rows.length > most
+      ? html`<div class="buttons more"><button type="button" onClick=${() => setMost(most + ROWS_AT_ONCE)}>Show more of ${number(rows.length)} rows</button></div>`
+      : null}
   </div>`;
 }

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.security import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.responses import JSONResponse
@@ -108,7 +108,7 @@ class requires(SecurityBase):  # noqa: N801
             who = await asyncio.to_thread(keyring.identify, token)
         if token is not None:
             keyring.count(who.key_id)
-        request.scope["key_id"] = who.key_id
+        request.scope["key_id"], request.scope["token"] = who.key_id, token
         who.require(self._scope)
         request.scope["principal"] = who
 
@@ -183,6 +183,23 @@ def text_position(cursor: str | None) -> str:
     return position
 
 
+def cache_headers(etag: str) -> dict[str, str]:
+    """What caches are told of something that changes with `etag`."""
+    return {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie"}
+
+
+def is_known(etag: str, if_none_match: str | None) -> bool:
+    """Whether an ``If-None-Match`` names what would be said (RFC 9110, weak comparison)."""
+    known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return etag in known or known == ["*"]
+
+
+def unchanged(etag: str) -> Response:
+    """The answer to someone who has it."""
+    return Response(status_code=304, headers=cache_headers(etag))
+
+
+IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=500)]
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Most items of a page.")]
 

@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api import gate, publication, registry
-from api.auth import NOBODY, Principal
+from api.auth import Principal
 from api.clock import rfc3339, rfc3339_or_none
 from api.errors import Unauthenticated
 from api.gate import Seen, Step, interval_start, is_new, latch, state_at
@@ -299,8 +299,7 @@ async def _followed(
 
     The stream ends with the right to it, and at its longest life; whoever follows on asks again.
     """
-    token = request.headers.get("authorization", "").partition(" ")[2] if who is not NOBODY else None
-    path = request.url.path
+    token, path = request.scope["token"], request.url.path
     ends_at = time.monotonic() + service.settings.stream_s
     first = await asyncio.to_thread(read)
 

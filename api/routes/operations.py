@@ -1,8 +1,8 @@
 """Audit, health and metrics."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Response
 from prometheus_client import generate_latest
 from sqlalchemy import select
 from starlette.responses import PlainTextResponse
@@ -20,6 +20,7 @@ from api.store.tables import audit, chain
 
 router = APIRouter(route_class=StrictRoute)
 CanMeasure = Annotated[Principal, Depends(requires("metrics:read"))]
+Order = Annotated[Literal["oldest_first", "newest_first"], Query(description="Which change comes first.")]
 CanAudit = Annotated[Principal, Depends(requires("audit:read"))]
 
 
@@ -30,10 +31,17 @@ CanAudit = Annotated[Principal, Depends(requires("audit:read"))]
     response_model=Page[EntryOut],
     responses=refusals(400, 403, 422),
 )
-def read_audit(service: ServiceHere, who: CanAudit, cursor: Cursor = None, limit: Limit = 100) -> Response:
-    """Read who changed what, and when, from the first change on."""
-    first = row_position(cursor)
-    query = select(audit).where(audit.c.sequence > first).order_by(audit.c.sequence).limit(limit + 1)
+def read_audit(
+    service: ServiceHere, who: CanAudit, order: Order = "oldest_first", cursor: Cursor = None, limit: Limit = 100
+) -> Response:
+    """Read who changed what, and when, from the first change on, or from the last one back."""
+    last = row_position(cursor)
+    query = select(audit).limit(limit + 1)
+    if order == "oldest_first":
+        query = query.where(audit.c.sequence > last).order_by(audit.c.sequence)
+    else:
+        query = query.order_by(audit.c.sequence.desc())
+        query = query.where(audit.c.sequence < last) if last else query
     with service.engine.connect() as connection:
         rows = connection.execute(query).all()
     following = cursor_of(rows[limit - 1].sequence) if len(rows) > limit else None

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sqlalchemy import Connection, and_, select
 from starlette.responses import StreamingResponse
 
@@ -21,17 +21,21 @@ from api.frames import chosen, csv_chunks, page, parquet_bytes, result_table
 from api.http import StrictRoute
 from api.masking import are_bids_public, masked
 from api.oasis import oasis_table
-from api.publication import published_versions
+from api.publication import version_of
 from api.routes.common import (
     Cursor,
+    IfNoneMatch,
     Limit,
     Responses,
     ServiceHere,
     answered,
+    cache_headers,
     cursor_of,
+    is_known,
     refusals,
     requires,
     row_position,
+    unchanged,
     version_position,
 )
 from api.runfolder import CALLS, PRICE_COLUMNS, PRICE_SHARES
@@ -69,10 +73,8 @@ AwardsOf = Annotated[
     Literal["resources", "segments", "reactive_segments", "blocks", "stores", "services"],
     Query(description="Net injection of each resource, or what was accepted of each part of its bids."),
 ]
-IfNoneMatch = Annotated[str | None, Header(description="`ETag` of what you have.")]
 UNCHANGED: Responses = {304: {"description": "What you have is current."}}
 FORMS: Responses = {200: {"content": {kind: {} for kind in ("text/csv", "application/vnd.apache.parquet")}}}
-CACHE = "private, no-cache"
 PLAIN = " !#$&'()*+,-./:;<=>?@[]_`{|}~"
 """What headers say as it is; the rest, a percent sign too, is percent-encoded (RFC 3986)."""
 STATEMENT_KEYS = ("participant", "resource", "product", "unit")
@@ -114,17 +116,7 @@ class _Published:
     @property
     def headers(self) -> dict[str, str]:
         """What caches are told."""
-        return {"ETag": self.etag, "Cache-Control": CACHE, "Vary": "Authorization, Cookie"}
-
-    def is_known(self, if_none_match: str | None) -> bool:
-        """Whether an ``If-None-Match`` names what would be said (RFC 9110, weak comparison)."""
-        known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
-        return self.etag in known or known == ["*"]
-
-    @property
-    def unchanged(self) -> Response:
-        """The answer to someone who has it."""
-        return Response(status_code=304, headers=self.headers)
+        return cache_headers(self.etag)
 
 
 @dataclass(frozen=True)
@@ -153,9 +145,9 @@ class _Reading:
         variant = hashlib.sha256(f"{whose}\n{self.query}".encode()).hexdigest()[:16]
         version, first = version_position(self.cursor, self.price_version)
         with self.service.engine.connect() as connection:
-            published = _published(connection, self.market_id, version, variant)
-            if published.is_known(self.if_none_match):
-                return published.unchanged
+            published = _Published(*version_of(connection, self.market_id, version), variant)
+            if is_known(published.etag, self.if_none_match):
+                return unchanged(published.etag)
             table = table_of(connection, published)
         return _answer(published, table, form, first, self.limit)
 
@@ -376,15 +368,6 @@ def read_delta(reading: Reading, who: Annotated[Principal, Depends(requires("sta
         return pa.Table.from_pylist(_delta(before, after), DELTA)
 
     return reading.answer(delta, own=who)
-
-
-def _published(connection: Connection, market_id: str, number: int | None, variant: str) -> _Published:
-    market = row_of(connection, markets, market_id)
-    known = published_versions(connection, market_id)
-    wanted = len(known) if number is None else number
-    if not 1 <= wanted <= len(known):
-        raise NotFound("published version")
-    return _Published(market, known[wanted - 1], known[wanted - 2] if wanted > 1 else None, len(known), variant)
 
 
 def _own_resources(connection: Connection, who: Principal, published: _Published) -> list[str]:

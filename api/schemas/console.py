@@ -15,3 +15,5 @@ class BidFileIn(Body):
     """A table of bids, as CSV."""
 
     text: str = Field(min_length=1, max_length=4_000_000)
+    profile: str | None = Field(None, min_length=1, max_length=4_000_000)
+    """The table ``store_profile.csv`` beside ``stores.csv``."""

@@ -41,7 +41,6 @@ from dlmp.units import KW_PER_MW
 NOT_CONVERGED_CODE = 4
 DEMO_CASE = "day33"
 DEMO_FILES = ("feeder.png", "price.png")
-CONSOLE_ROW = ("console", "dlmp serve, then http://127.0.0.1:8000/ in a browser")
 
 app = new_app()
 
@@ -159,7 +158,7 @@ def story_command(
         show("settling and drawing")
         write_files(out, writers(story, page_of(story)), STORY_FILES)
     if not quiet:
-        print_rows([*story_rows(story, time.perf_counter() - began), ("results", str(out / PAGE)), CONSOLE_ROW])
+        print_rows([*story_rows(story, time.perf_counter() - began), ("results", str(out / PAGE))])
 
 
 @app.command("cases")

@@ -1,6 +1,9 @@
 """``dlmp simulate``: a market day on one machine, as a newcomer's first look at the service."""
 
 import os
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +13,10 @@ from typing import Annotated
 import typer
 
 from dlmp.cli.markettables import award_summary, participant_summary, price_summary, stage_table
-from dlmp.cli.terminal import new_app, progress, stdout
+from dlmp.cli.options import QuietOption
+from dlmp.cli.terminal import new_app, print_rows, progress, stdout
 from dlmp.errors import InputError, Problem
-from dlmp.simulation import Day, Stage, own_service, simulate_day
+from dlmp.simulation import KEY_FILE, Day, Stage, own_service, simulate_day
 
 app = new_app()
 
@@ -21,29 +25,51 @@ app = new_app()
 def simulate_command(
     feeder: Annotated[str, typer.Option(metavar="NAME", help="A shipped case, as `dlmp cases` lists them.")] = "day33",
     aggregators: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="How many bid.")] = 4,
+    as_shipped: Annotated[
+        bool, typer.Option("--as-shipped", help="The case's own participants bid what they bid in the case.")
+    ] = False,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of their bids.")] = 1,
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="A service that runs; left out: one is started for the day.")
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep what the service has, to be looked at in the console afterwards."),
     ] = None,
     key_file: Annotated[
         Path | None,
         typer.Option("--key-file", metavar="FILE", help="An operator's key for it; left out: the variable DLMP_KEY."),
     ] = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Run a market day: aggregators bid over HTTP, the gate closes, prices and statements come out."""
-    with progress(quiet=False) as show:
+    if url is not None and keep is not None:
+        message = "cannot be given with --url: a service that runs keeps what it has"
+        raise InputError([Problem("simulate", "--keep", str(keep), message)])
+    with progress(quiet) as show:
         show("starting the service")
         began = time.perf_counter()
-        with _service(url, key_file) as (address, key):
+        with _service(url, key_file, keep) as (address, key):
             started = Stage("start the service", time.perf_counter() - began, address)
-            day = simulate_day(address, key, feeder, aggregators, seed, show)
-    _print_day(day, [*([] if url else [started]), *day.stages])
+            day = simulate_day(address, key, feeder, None if as_shipped else aggregators, seed, show)
+    if not quiet:
+        _print_day(day, [*([] if url else [started]), *day.stages])
+    if keep is not None:
+        program = "dlmp" if shutil.which("dlmp") else sys.argv[0]
+        command = shlex.join([program, "serve", "--data-dir", str(keep)])
+        print_rows(
+            [
+                ("market", f"{day.market.name} of {day.market.trade_date}, {day.market.state}"),
+                ("console", f"{command}, then http://127.0.0.1:8000/ in a browser"),
+                ("key", f"the operator's is in {keep / KEY_FILE}"),
+            ]
+        )
 
 
 @contextmanager
-def _service(url: str | None, key_file: Path | None) -> Iterator[tuple[str, str]]:
+def _service(url: str | None, key_file: Path | None, keep: Path | None) -> Iterator[tuple[str, str]]:
     if url is None:
-        with own_service() as found:
+        with own_service(keep) as found:
             yield found
         return
     try:

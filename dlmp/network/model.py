@@ -95,6 +95,9 @@ class Network:
         Loads that follow their voltage.
     is_floating
         (n,) True where the voltage to ground is not determined, as behind a delta winding.
+    xy
+        (n, 2) Where the bus of each node is on a map, in any unit of length, east and north; NaN where that is not
+        known.
     """
 
     name: str
@@ -122,10 +125,13 @@ class Network:
     pair: IntArray = field(default_factory=_no_pairs)
     law: LoadLaws = field(default_factory=no_laws)
     is_floating: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    xy: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
 
     def __post_init__(self) -> None:
         if not self.is_floating.any():
             object.__setattr__(self, "is_floating", np.zeros(len(self.bus), bool))
+        if not self.xy.size:
+            object.__setattr__(self, "xy", np.full((len(self.bus), 2), np.nan))
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, np.ndarray):

@@ -7,6 +7,7 @@ the branch table of that case, with taps, switches and fused buses resolved, is 
 
 import copy
 import dataclasses
+import json
 
 import numpy as np
 import pandapower
@@ -15,7 +16,7 @@ from pandapower.pypower import idx_brch, idx_bus
 from scipy import sparse
 
 from dlmp.errors import InputError, Problem, Problems
-from dlmp.network.model import BALANCED_PHASE, BalancedNetwork, ComplexArray, IntArray, repeated
+from dlmp.network.model import BALANCED_PHASE, BalancedNetwork, ComplexArray, FloatArray, IntArray, repeated
 from dlmp.units import BASE_KVA, KW_PER_MW
 
 INJECTIONS = {"load": (1.0, "load"), "sgen": (-1.0, "generation"), "storage": (1.0, "storage")}
@@ -33,6 +34,7 @@ DEFAULT_BAND_PU = (0.9, 1.1)
 OPEN_END = "open line end "
 """Name of the node that pandapower adds where a switch opens one end of a line."""
 
+HALF_TURN_DEGREE, QUARTER_TURN_DEGREE = 180.0, 90.0
 UNLIMITED_KA = 9999.0
 """pandapower's sample nets write 99999 kA where a line has no limit."""
 
@@ -137,6 +139,7 @@ def from_pandapower(
             element_q_kvar=q_kvar,
             alias_bus=alias_bus,
             alias_node=alias_node,
+            xy=_places(net, node_of, energised, len(bus)),
         )
     )
 
@@ -157,7 +160,7 @@ def _without_open_ends(network: BalancedNetwork) -> BalancedNetwork:
     np.add.at(shunt, network.to_node[from_open], seen_to[from_open])
     kept = ~(from_open | to_open)
     number = np.cumsum(~is_open_end) - 1
-    by_node = ("bus", "phase", "base_kv", "v_min_pu", "v_max_pu")
+    by_node = ("bus", "phase", "base_kv", "v_min_pu", "v_max_pu", "xy")
     by_branch = ["branch", "branch_kind", "series_pu", "tap", "shunt_from_pu", "shunt_to_pu"]
     by_branch += ["rating_from_pu", "rating_to_pu", "rating_is_current"]
     return dataclasses.replace(
@@ -220,6 +223,22 @@ def _node_names(names: pd.Series, node_of: np.ndarray, count: int) -> tuple[np.n
         np.array([name for name, _ in alias], dtype=str),
         np.array([node for _, node in alias], dtype=np.int64),
     )
+
+
+def _places(net: pandapower.pandapowerNet, node_of: np.ndarray, energised: pd.Series, count: int) -> FloatArray:
+    """Where each node's first bus is, (count, 2); degrees of longitude are as long as those of latitude there."""
+    xy = np.full((count, 2), np.nan)
+    texts = net.bus.geo if "geo" in net.bus else pd.Series(index=net.bus.index, dtype=object)
+    for index, text in reversed(list(texts[energised].dropna().items())):
+        try:
+            x, y = json.loads(text)["coordinates"][:2]
+            xy[node_of[index]] = float(x), float(y)
+        except (TypeError, ValueError, KeyError):
+            continue  # pandapower itself takes any text there
+    north = np.nanmean(xy[:, 1]) if np.isfinite(xy).any() else 0.0
+    if np.nanmax(np.abs(xy), initial=0.0) <= HALF_TURN_DEGREE and abs(north) < QUARTER_TURN_DEGREE:
+        xy[:, 0] *= np.cos(np.deg2rad(north))
+    return xy
 
 
 def _branches(net: pandapower.pandapowerNet, bus: np.ndarray) -> tuple[np.ndarray, ...]:

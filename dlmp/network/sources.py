@@ -6,10 +6,12 @@ of theirs is read.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+
+import numpy as np
 
 from dlmp.network.matpower import from_matpower
 from dlmp.network.model import FloatArray, Network, UnbalancedNetwork
@@ -88,7 +90,8 @@ def _read_pandapower(name: str, folder: Path, options: Options, voltages: Voltag
     from dlmp.network.pandapower_nets import net_of_file, net_of_function  # noqa: PLC0415
 
     if not name.endswith(".json"):
-        return voltages.of(from_pandapower, net_of_function(name, options))
+        network = voltages.of(from_pandapower, net_of_function(name, options))
+        return replace(network, xy=np.full((network.node_count, 2), np.nan))  # most are drawings, and not good ones
     _refuse_options(options)
     return voltages.of(from_pandapower, net_of_file(name, _existing(folder, name, Path.is_file)))
 

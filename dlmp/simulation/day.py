@@ -19,12 +19,14 @@ import pandas as pd
 
 from dlmp.casefolder import read_case
 from dlmp.client import Bid, Client, Market, Receipt, Resource, ServiceError
+from dlmp.client.bids import AnyBid
 from dlmp.client.tables import TIME_FORMAT
 from dlmp.errors import SolverError
 from dlmp.market import MarketCase
 from dlmp.network.model import BALANCED_PHASE
 from dlmp.shipped import shipped_case
-from dlmp.simulation.portfolio import Aggregator, Asset, portfolios
+from dlmp.simulation.casebids import case_participants
+from dlmp.simulation.portfolio import Aggregator, portfolios
 
 ADDED_SHARE = 0.5
 """Size of what is added to a feeder's own resources, as a share of its largest load."""
@@ -82,7 +84,7 @@ class _Registered:
     participants: Mapping[str, str]
 
 
-def simulate_day(url: str, key: str, feeder: str, aggregators: int, seed: int, show: Show) -> Day:
+def simulate_day(url: str, key: str, feeder: str, aggregators: int | None, seed: int, show: Show) -> Day:
     """Run a market day through a service.
 
     Parameters
@@ -92,7 +94,8 @@ def simulate_day(url: str, key: str, feeder: str, aggregators: int, seed: int, s
     feeder
         Name of a shipped case.
     aggregators, seed
-        How many bid; of the random numbers.
+        How many bid, with the feeder's resources and others; of the random numbers.  None: the participants of the
+        case bid what they bid there.
     show
         Called with what is being done.
 
@@ -105,7 +108,11 @@ def simulate_day(url: str, key: str, feeder: str, aggregators: int, seed: int, s
     case = read_case(folder)
     places = list(dict.fromkeys(_places(case)))
     size_kw = ADDED_SHARE * float(case.load_p_kw.sum(axis=1).max())
-    bidders = portfolios(_rows(folder / "resources.csv"), places, size_kw, aggregators, seed)
+    rows = _rows(folder / "resources.csv")
+    if aggregators is None:
+        bidders = case_participants(case, rows)
+    else:
+        bidders = portfolios(rows, places, size_kw, aggregators, seed)
     with Client(url, key) as operator:
         with clock.stage("register") as told:
             found = _register(operator, feeder, _market_of(folder, case), bidders)
@@ -166,6 +173,7 @@ def _market_of(folder: Path, case: MarketCase) -> dict[str, Any]:
         "gate_opens_at": (now - timedelta(minutes=1)).strftime(TIME_FORMAT),
         "gate_closes_at": begins.strftime(TIME_FORMAT),
         "import_price_usd_per_mwh": np.resize(case.substation.price_usd_per_mwh, intervals).round(5).tolist(),
+        "import_q_price_usd_per_mvarh": np.resize(case.substation.q_price_usd_per_mvarh, intervals).round(5).tolist(),
         "import_limits": tomllib.loads((folder / "case.toml").read_text("utf-8")).get("import", {}),
     }
     scale = [float(row["scale"]) for row in _rows(folder / "load_profile.csv") if row.get("scale")]
@@ -183,9 +191,9 @@ def _register(operator: Client, feeder: str, fields: Mapping[str, Any], bidders:
         participants[participant.id] = bidder.name
         keys[bidder.name] = operator.issue_key(bidder.name, "aggregator", participant.id).key
         for asset in bidder.assets:
-            limits = {"p_min_kw": asset.p_min_kw, "p_max_kw": asset.p_max_kw}
+            bus, kind, phase = (asset.place[name] for name in ("bus", "kind", "phase"))
             resources[asset.name] = operator.add_resource(
-                participant.id, added.name, asset.name, asset.bus, asset.kind, phase=asset.phase, **limits
+                participant.id, added.name, asset.name, bus, kind, phase=phase, **asset.limits
             )
     more = dict(fields)
     market = operator.add_market(f"simulated {feeder}", added.id, more.pop("trade_date"), **more)
@@ -204,25 +212,15 @@ def _bid(url: str, found: _Registered, bidders: list[Aggregator]) -> tuple[list[
 def _place(
     url: str, found: _Registered, bidder: Aggregator, outbox: Path, offered_kwh: dict[str, float]
 ) -> list[Receipt]:
-    bids = []
+    bids: list[AnyBid] = []
     for asset in bidder.assets:
-        own = list(_bids_of(asset, found))
+        own = list(asset.bids(found.market, found.resources[asset.name].id))
         bids += own
         hours = found.market.interval_minutes / 60
-        offered_kwh[asset.name] = hours * sum(float(kw or 0) for bid in own for kw, *_ in bid.segments)
+        curves = [bid.segments for bid in own if isinstance(bid, Bid)]
+        offered_kwh[asset.name] = hours * sum(float(kw or 0) for curve in curves for kw, *_ in curve)
     with Client(url, found.keys[bidder.name], outbox=outbox) as client:
         receipts = [client.submit(bids[first : first + LARGEST_BATCH]) for first in range(0, len(bids), LARGEST_BATCH)]
         if client.resend():
             raise ServiceError(f"{bidder.name} has bids without an answer")
     return receipts
-
-
-def _bids_of(asset: Asset, found: _Registered) -> Iterator[Bid]:
-    market = found.market
-    begins, step = datetime.fromisoformat(market.starts_at), timedelta(minutes=market.interval_minutes)
-    for interval in range(market.intervals):
-        curve = asset.offer(interval, market.intervals)
-        if curve:
-            start = begins + interval * step
-            times = start.strftime(TIME_FORMAT), (start + step).strftime(TIME_FORMAT)
-            yield Bid(market.id, found.resources[asset.name].id, asset.side, curve, *times)

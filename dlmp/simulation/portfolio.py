@@ -3,10 +3,16 @@
 All of it comes from a seed: the same feeder, number of aggregators and seed give the same bids.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
 
 import numpy as np
+
+from dlmp.client import Bid, Market
+from dlmp.client.bids import AnyBid
+from dlmp.client.tables import TIME_FORMAT
 
 SOLAR, GENERATOR, DEMAND = "solar", "generator", "demand_response"
 ADDED = (SOLAR, GENERATOR, DEMAND)
@@ -16,8 +22,27 @@ AGGREGATORS = ("Sunrise", "Meadow", "Canyon", "Harbor", "Orchard", "Summit", "Pr
 Curve = tuple[tuple[float, float], ...]
 
 
+class Asset(Protocol):
+    """A resource, and what is bid for it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def place(self) -> Mapping[str, str]:
+        """Where it is, and of which kind, as it is registered: ``bus``, ``phase`` and ``kind``."""
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Its registered limits by name, ``p_max_kw`` and so on."""
+
+    def bids(self, market: Market, resource_id: str) -> Iterator[AnyBid]:
+        """What is bid for it in a market, where it is known as `resource_id`."""
+
+
 @dataclass(frozen=True)
-class Asset:
+class InventedAsset:
     """A resource, and what it offers.
 
     Parameters
@@ -45,6 +70,30 @@ class Asset:
         """What it offers in an interval of the day; nothing where there is no sun."""
         share = _sun(24.0 * (interval + 0.5) / intervals) if self.kind == SOLAR else 1.0
         return tuple((round(share * kw, 1), price) for kw, price in self.curve if share * kw >= LEAST_KW)
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Bus, phase and kind."""
+        return {"bus": self.bus, "phase": self.phase, "kind": self.kind}
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Range of its injection [kW]."""
+        return {"p_min_kw": self.p_min_kw, "p_max_kw": self.p_max_kw}
+
+    def bids(self, market: Market, resource_id: str) -> Iterator[Bid]:
+        """One curve for each interval in which it offers anything."""
+        for interval in range(market.intervals):
+            curve = self.offer(interval, market.intervals)
+            if curve:
+                yield Bid(market.id, resource_id, self.side, curve, *interval_times(market, interval))
+
+
+def interval_times(market: Market, interval: int) -> tuple[str, str]:
+    """Start and end of an interval of a market."""
+    step = timedelta(minutes=market.interval_minutes)
+    start = datetime.fromisoformat(market.starts_at) + interval * step
+    return start.strftime(TIME_FORMAT), (start + step).strftime(TIME_FORMAT)
 
 
 @dataclass(frozen=True)
@@ -89,17 +138,17 @@ def _name(number: int) -> str:
     return AGGREGATORS[number % len(AGGREGATORS)] + (f" {again + 1}" if again else "")
 
 
-def _of_case(row: Mapping[str, str], random: np.random.Generator) -> Asset:
+def _of_case(row: Mapping[str, str], random: np.random.Generator) -> InventedAsset:
     kind, most_kw = row["kind"], float(np.floor(10 * float(row["p_max_kw"])) / 10)
     curve = _curve(SOLAR if kind == SOLAR else GENERATOR, most_kw, random)
-    return Asset(row["resource"], row["bus"], row.get("phase", ""), kind, 0.0, most_kw, "supply", curve)
+    return InventedAsset(row["resource"], row["bus"], row.get("phase", ""), kind, 0.0, most_kw, "supply", curve)
 
 
-def _added(name: str, bus: str, phase: str, kind: str, own_kw: float, random: np.random.Generator) -> Asset:
+def _added(name: str, bus: str, phase: str, kind: str, own_kw: float, random: np.random.Generator) -> InventedAsset:
     curve = _curve(kind, own_kw, random)
     if kind == DEMAND:
-        return Asset(name, bus, phase, kind, -own_kw, 0.0, "demand", curve)
-    return Asset(name, bus, phase, kind, 0.0, own_kw, "supply", curve)
+        return InventedAsset(name, bus, phase, kind, -own_kw, 0.0, "demand", curve)
+    return InventedAsset(name, bus, phase, kind, 0.0, own_kw, "supply", curve)
 
 
 def _curve(kind: str, most_kw: float, random: np.random.Generator) -> Curve:

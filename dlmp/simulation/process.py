@@ -21,8 +21,13 @@ START_S, END_S, POLL_S = 120.0, 30.0, 0.1
 
 
 @contextmanager
-def own_service() -> Iterator[tuple[str, str]]:
+def own_service(data: Path | None = None) -> Iterator[tuple[str, str]]:
     """Start the service; give its URL and the operator's key, and end it afterwards.
+
+    Parameters
+    ----------
+    data
+        Folder that its data are kept in; default: they are not kept.
 
     Raises
     ------
@@ -31,15 +36,14 @@ def own_service() -> Iterator[tuple[str, str]]:
     """
     with tempfile.TemporaryDirectory(prefix="dlmp-simulate-") as temporary:
         folder, url = Path(temporary), f"http://{HOST}:{_free_port()}"
+        own = folder / "data" if data is None else data
         command = [sys.executable, "-m", "dlmp.cli", "serve", "--port", url.rpartition(":")[2]]
         settings = {name: value for name, value in os.environ.items() if not name.startswith("DLMP_")}
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [*command, "--data-dir", str(folder / "data")], stdout=log, stderr=log, env=settings
-            )
+            process = subprocess.Popen([*command, "--data-dir", str(own)], stdout=log, stderr=log, env=settings)
         try:
             _wait(process, url, folder / "log")
-            yield url, (folder / "data" / KEY_FILE).read_text("utf-8").strip()
+            yield url, (own / KEY_FILE).read_text("utf-8").strip()
         finally:
             _end(process)
 

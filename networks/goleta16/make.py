@@ -7,6 +7,7 @@ Only the random numbers of Python's own generator are drawn, whose sequence is t
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import cos, pi, sin
 from pathlib import Path
 from random import Random
 
@@ -24,6 +25,8 @@ TRANSFORMER_OHM = (0.08, 1.22)
 """Of 16.8 MVA with 8 % of reactance, at 16 kV."""
 CABLE_OHM, CABLE_A = (0.012, 0.015), 600
 """Out of the substation, to the first pole."""
+AWAY = {"a": pi / 2, "b": -pi / 2}
+"""Laterals to the hills and to the sea, from the direction of the trunk [rad]."""
 CAPACITORS_KVAR = {"4": 600, "8": 900, "12": 600}
 
 Row = Sequence[object]
@@ -78,33 +81,49 @@ class Feeder:
 
 def feeder(draw: Random) -> Feeder:
     """A trunk of `TRUNK_SECTIONS` with two laterals at most of its buses, some of which fork."""
-    nodes: list[Row] = [("66 kV", 66, "", "", "", 1), ("16 kV", KV, "", "", "", 0), ("0", KV, "", "", "", 0)]
+    nodes: list[Row] = [
+        ("66 kV", 66, "", "", "", 1, -0.8, 0),
+        ("16 kV", KV, "", "", "", 0, -0.4, 0),
+        ("0", KV, "", "", "", 0, 0, 0),
+    ]
+    places = {"0": (0.0, 0.0)}
     lines: list[Row] = [
         ("transformer", "66 kV", "16 kV", *TRANSFORMER_OHM, 16800, "", "transformer", 0.965),
         ("cable", "16 kV", "0", *CABLE_OHM, "", CABLE_A, "line", ""),
     ]
     loaded: list[str] = []
 
-    def add(bus: str, parent: str, kind: str, km: float, ohm_per_km: Sequence[float], rate_a: int) -> None:
+    def add(
+        bus: str, parent: str, kind: str, km: float, ohm_per_km: Sequence[float], rate_a: int, heading: float
+    ) -> None:
         r_ohm, x_ohm = (round(km * value, 4) for value in ohm_per_km)
         lines.append((f"{kind} {parent}-{bus}", parent, bus, r_ohm, x_ohm, "", rate_a, "line", ""))
         p_kw = 0.0 if kind == "trunk" else round(between(draw, 56, 148))
         q_kvar = round(p_kw * between(draw, 0.24, 0.36))
         b_us = round(CAPACITORS_KVAR[bus] * 1000 / KV**2, 1) if bus in CAPACITORS_KVAR else ""
-        nodes.append((bus, KV, p_kw, q_kvar, b_us, 0))
+        x, y = places[parent]
+        places[bus] = x + km * cos(heading), y + km * sin(heading)
+        nodes.append((bus, KV, p_kw, q_kvar, b_us, 0, *(round(value, 3) for value in places[bus])))
         if p_kw:
             loaded.append(bus)
 
     for section in range(1, TRUNK_SECTIONS + 1):
-        add(str(section), str(section - 1), "trunk", between(draw, 0.3, 0.7), TRUNK_OHM_PER_KM, TRUNK_A)
+        km = between(draw, 0.3, 0.7)
+        add(str(section), str(section - 1), "trunk", km, TRUNK_OHM_PER_KM, TRUNK_A, along_coast(section))
     for section in range(1, TRUNK_SECTIONS + 1):
         for side in "ab":
             parent, length = str(section), 3 + int(draw.random() * 3)
             for step in range(1, length + 1):
                 bus = f"{section}{side}{step}"
-                add(bus, parent, "line", between(draw, 0.15, 0.6), LATERAL_OHM_PER_KM, LATERAL_A)
+                km = between(draw, 0.15, 0.6)
+                add(bus, parent, "line", km, LATERAL_OHM_PER_KM, LATERAL_A, along_coast(section) + AWAY[side])
                 parent = bus
     return Feeder(nodes, lines, loaded)
+
+
+def along_coast(section: int) -> float:
+    """Direction of the trunk at a section, counted from east to north [rad]."""
+    return 0.3 * sin(section / 3)
 
 
 def between(draw: Random, low: float, high: float) -> float:
@@ -234,7 +253,7 @@ def tables(season: Season) -> dict[str, Table]:
     offered = resources(draw, net.loaded)
     suns = [one for one in offered if one.kind == "solar"]
     return {
-        "nodes.csv": ("bus,base_kv,p_kw,q_kvar,b_us,is_source", net.nodes),
+        "nodes.csv": ("bus,base_kv,p_kw,q_kvar,b_us,is_source,x,y", net.nodes),
         "lines.csv": ("line,from_bus,to_bus,r_ohm,x_ohm,rate_kva,rate_a,kind,tap_ratio", net.lines),
         "import_prices.csv": ("interval,price_usd_per_mwh,q_price_usd_per_mvarh", [
             (hour, season.price[hour], 2) for hour in HOURS

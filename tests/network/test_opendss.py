@@ -724,3 +724,13 @@ def test_the_documentation_has_every_option():
     text = (HERE.parent / "docs" / "case-folder.md").read_text("utf-8")
     options = text.partition("### OpenDSS circuits")[2].partition("\n## ")[0]
     assert [name for name in OPENDSS_OPTIONS if f"| `{name}` |" not in options] == []
+
+
+def test_places_of_buses_are_those_of_the_circuit(tmp_path: Path):
+    (tmp_path / "places.csv").write_text("GRID, 1000, -20.5\na, 1500 40\n", "utf-8")
+    path = master(tmp_path, "New Line.far bus1=a bus2=b phases=3 length=1", tail=f"{TAIL}\nBusCoords places.csv\n")
+    network = from_opendss(path)
+    place = {bus: tuple(xy) for bus, xy in zip(network.bus.tolist(), network.xy.tolist(), strict=True)}
+    assert place["grid"] == (1000, -20.5)
+    assert place["a"] == (1500, 40)
+    assert np.isnan([place["b"], place["vsource.source"]]).all()

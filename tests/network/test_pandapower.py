@@ -12,6 +12,7 @@ from real_feeders import OLD_SAMPLE, oberrhein
 
 from dlmp.errors import InputError
 from dlmp.formulation.ac_tangent import AcTangent
+from dlmp.network import read_network
 from dlmp.network.model import Network
 from dlmp.network.pandapower import from_pandapower, to_pandapower
 from dlmp.powerflow import PowerFlow
@@ -319,3 +320,32 @@ def test_a_line_and_a_transformer_may_share_a_name():
     net = everything()
     net.trafo.loc[1, "name"] = "a"
     assert from_pandapower(net).branch_count == 4
+
+
+def test_places_of_buses_are_those_of_the_net_and_degrees_are_of_one_length():
+    net = everything()
+    net.bus["geo"] = [
+        '{"type": "Point", "coordinates": [10.0, 59.0]}',
+        '{"type": "Point", "coordinates": [10.5, 60.0]}',
+        '{"type": "Point", "coordinates": [99.0, 99.0]}',  # fused with the bus before it, which gives its node the name
+        '{"type": "Point", "coordinates": [11.0, 61.0]}',
+        "nonsense",
+        None,
+        '{"type": "Point", "coordinates": [10.0, 60.0]}',  # out of service
+    ]
+    network = from_pandapower(net)
+    place = dict(zip(network.bus.tolist(), network.xy.tolist(), strict=True))
+    half = np.cos(np.deg2rad(60.0))
+    np.testing.assert_allclose(place["hv"], (10.0 * half, 59.0), rtol=1e-12)
+    np.testing.assert_allclose(place["mv"], (10.5 * half, 60.0), rtol=1e-12)
+    np.testing.assert_allclose(place["north"], (11.0 * half, 61.0), rtol=1e-12)
+    assert np.isnan([place["south"], place["lv"]]).all()
+
+
+def test_a_net_without_coordinates_has_no_places():
+    assert np.isnan(from_pandapower(everything()).xy).all()
+
+
+def test_the_drawings_that_functions_of_pandapower_bring_are_no_maps():
+    assert np.isfinite(from_pandapower(pandapower.networks.case33bw()).xy).all()
+    assert np.isnan(read_network("pandapower:case33bw", ".").xy).all()

@@ -201,7 +201,7 @@ def test_contradicting_columns_are_a_problem(tmp_path, columns, cells, field):
 def test_a_pandapower_file_is_read_from_the_case_folder(tmp_path):
     pandapower.to_json(pandapower.networks.case33bw(), str(tmp_path / "net.json"))
     assert_same(
-        read_network("pandapower:case33bw", tmp_path, v_min_pu=0.95),
+        from_pandapower(pandapower.networks.case33bw(), v_min_pu=0.95),
         read_network("pandapower:net.json", tmp_path, v_min_pu=0.95),
     )
 

@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+from benchmarks.console import BROWSERS
 
 
 def program() -> str:
     """Path of the browser; without one tests are left out, but not where all must run."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None and os.environ.get("CI"):
-        raise AssertionError(f"none of {', '.join(NAMES)} is installed")
-    return found or pytest.skip(f"none of {', '.join(NAMES)} is installed")
+        raise AssertionError(f"none of {', '.join(BROWSERS)} is installed")
+    return found or pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 
 from api.auth import CACHE_S
 from api.routes.console import FOLDER
-from api.session import COOKIE, HEADER, forgery_token
+from api.session import COOKIE, HEADER, SECURE_COOKIE, forgery_token
 
 ELSEWHERE = re.compile(r"https?://(?!www\.w3\.org/)")
 FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file())
@@ -155,6 +155,43 @@ def test_a_revoked_key_ends_its_session(sign_in, server, published):
     assert COOKIE not in browser.cookies
 
 
+@pytest.fixture
+def behind_a_proxy(new_world):
+    with new_world(secure_cookies=True) as own:
+        yield own
+
+
+def test_behind_a_proxy_that_ends_tls_the_cookie_goes_over_tls_to_this_host_only(behind_a_proxy):
+    world = behind_a_proxy
+    answer = world.post("/console/session", {"key": world.names.keys["sunny"]}, who=None)
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"{SECURE_COOKIE}=dlmp_")
+    assert {"Secure", "HttpOnly", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    key = world.names.keys["sunny"]
+    for name, status in ((SECURE_COOKIE, 200), (COOKIE, 401)):
+        answer = world.get("/v1/bids", who=None, headers={"Cookie": f"{name}={key}"})
+        assert answer.status_code == status, "a cookie that came without TLS counts"
+    gone = world.delete("/console/session", who=None, headers={"Cookie": f"{SECURE_COOKIE}={key}"})
+    assert gone.headers["set-cookie"].startswith(f'{SECURE_COOKIE}="";')
+    assert "Secure" in gone.headers["set-cookie"]
+
+
+def test_whoever_tries_keys_is_counted_whatever_the_body(new_world):
+    with new_world(rate_per_second=0.001, rate_burst=3) as world:
+        told = [world.request("POST", "/console/session", content=b"no JSON").status_code for _ in range(5)]
+    assert told[-1] == 429
+
+
+def test_a_session_follows_a_market(desk, sign_in):
+    browser, _ = sign_in(desk.url, desk.key)
+    with browser.stream("GET", f"/v1/markets/{desk.market.id}/events", timeout=20) as stream:
+        lines = (line for line in stream.iter_lines() if line.startswith("event:"))
+        assert next(lines) == "event: open"
+        time.sleep(2 * CACHE_S)
+        desk.operator.close_gate(desk.market.id)
+        assert next(lines) == "event: closed"
+
+
 # --- pictures
 
 
@@ -207,6 +244,19 @@ def test_voltages_and_loading_are_for_those_who_may_see_all_awards(operator, sun
         assert loading[row["interval"], drawn["branch"]["branch"].index(row["element"])] == pytest.approx(expected)
 
 
+def test_what_a_browser_has_is_not_drawn_again(sunny, operator, published):
+    for name in ("", "price"):
+        drawn = picture(sunny, published.market, name)
+        path = f"/console/markets/{published.market.id}/picture{name and '/' + name}"
+        again = sunny.get(path, headers={"If-None-Match": drawn.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    theirs = picture(operator, published.market)
+    assert theirs.headers["etag"] != picture(sunny, published.market).headers["etag"], "they see more"
+    path = f"/console/markets/{published.market.id}/picture/loading"
+    known = {"If-None-Match": picture(operator, published.market, "loading").headers["etag"]}
+    assert sunny.get(path, headers=known).status_code == 403
+
+
 def test_there_is_no_picture_of_what_is_not_published(operator, published, desk):
     assert picture(operator, desk.market).status_code == 404
     assert picture(operator, published.market, "weather").status_code == 404
@@ -247,6 +297,30 @@ def test_what_is_wrong_in_a_table_is_told_with_its_line(sunny, published, text, 
     assert answer.status_code == 422
     assert told in answer.text
     assert "/tmp" not in answer.text
+
+
+STORE_LINE = (
+    "resource,initial_kwh,energy_max_kwh,charge_max_kw,discharge_max_kw,charge_efficiency,discharge_efficiency\n"
+)
+
+
+def test_a_store_comes_with_its_profile(sunny, published):
+    name = published.resources[0].name
+    body = {
+        "text": STORE_LINE + f"{name},10,100,20,20,0.9,0.9\n",
+        "profile": f"resource,interval,charge_max_kw\n{name},3,5\n",
+    }
+    answer = sunny.post(f"/console/markets/{published.market.id}/bid-file", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["bids"][0]["charge_max_kw"] == [20.0] * 3 + [5.0] + [20.0] * 20
+
+
+def test_of_very_many_faults_the_first_are_told_and_how_many_there_are(sunny, published):
+    name = published.resources[0].name
+    answer = bids_of(sunny, published.market, HEADER_LINE + f"{name},77,supply,1,1,1\n" * 1000)
+    told = answer.json()["errors"]
+    assert len(told) == 201
+    assert told[-1]["detail"] == "and 800 more"
 
 
 def test_an_operator_places_no_bids(operator, published):

@@ -3,10 +3,14 @@
 import csv
 import re
 import time
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsers import chromium, watched
+
+from dlmp.client import Client
 
 HEADER_LINE = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh\n"
 SERIOUS = {"serious", "critical"}
@@ -74,6 +78,24 @@ def until(page, holds):
         page.wait_for_timeout(50)
 
 
+def name_node(page, name):
+    page.get_by_role("combobox", name="Node").fill(name)
+    page.get_by_role("combobox", name="Node").press("Enter")
+
+
+def price_of(page, name):
+    """Price of a node that is named; its parts, as they are shown, add up to it."""
+    name_node(page, name)
+    node = page.get_by_role("region", name=f"Node {name}")
+    node.locator(".sum").wait_for()
+    price = amount(node.locator("h2 .price").inner_text())
+    shares = [amount(text) for text in node.locator(".share").all_inner_texts()]
+    assert shares
+    assert sum(shares) == pytest.approx(price, abs=0.005 * (len(shares) + 1))
+    assert amount(node.locator(".sum").inner_text()) == pytest.approx(price, abs=0.011)
+    return price
+
+
 def painted(page):
     return page.evaluate("performance.getEntriesByName('feeder repaint').length")
 
@@ -117,16 +139,9 @@ def test_from_a_table_of_bids_to_a_corrected_price(server, desk, page_of):
     canvas = page.get_by_role("img", name="One-line diagram")
     canvas.wait_for()
     until(page, lambda: painted(page) > 0)
-    page.get_by_role("combobox", name="Node").fill("17")
-    page.get_by_role("combobox", name="Node").press("Enter")
-    node = page.get_by_role("region", name="Node 17")
-    node.locator(".sum").wait_for()
-    price = amount(node.locator("h2 .price").inner_text())
-    shares = [amount(text) for text in node.locator(".share").all_inner_texts()]
-    assert price > 0
-    assert len(shares) >= 2
-    assert sum(shares) == pytest.approx(price, abs=0.005 * (len(shares) + 1))
-    assert amount(node.locator(".sum").inner_text()) == pytest.approx(price, abs=0.011)
+    prices = {name: price_of(page, name) for name in ("17", "30", "17")}
+    assert prices["17"] != prices["30"]
+    assert all(price > 0 for price in prices.values())
 
     before, count = colours(page), painted(page)
     page.get_by_role("slider", name="Interval").fill("19")
@@ -139,7 +154,106 @@ def test_from_a_table_of_bids_to_a_corrected_price(server, desk, page_of):
     page.get_by_role("button", name="Publish").wait_for(timeout=60_000)
     confirm(page, "Publish")
     page.get_by_text("version 2").first.wait_for()
+    page.get_by_role("region", name="Node 17").locator(".sum").wait_for()
+    assert "19:00" in page.locator("output").first.inner_text()
+    assert page.get_by_role("button", name="Publish").count() == 0
     assert desk.operator.market(desk.market.id).price_version == 2
+
+
+def test_a_table_whose_answer_is_lost_is_placed_once(desk, page_of):
+    page = page_of(desk.key)
+    go(page, desk.market, "bids")
+    text = HEADER_LINE + f"{desk.resources[0].name},0,supply,1,300,12\n"
+    lost = []
+
+    def lose(route):
+        lost.append(route.fetch().status)
+        route.abort()
+
+    page.route("**/v1/bids/batch", lose, times=1)
+    upload(page, text)
+    page.get_by_role("alert").get_by_text("It is not known whether").wait_for()
+    assert lost == [201]
+    upload(page, text)
+    page.get_by_text("1 bids placed").wait_for()
+    with desk.client() as client:
+        assert len(list(client.bids(desk.market.id))) == 1
+
+
+def test_good_bids_are_placed_though_others_are_refused_and_a_corrected_table_after_they_are_withdrawn(desk, page_of):
+    solar = desk.resources[0].name
+    page = page_of(desk.key, refusals=1)
+    go(page, desk.market, "bids")
+    page.get_by_label("Place").select_option("each")
+    upload(page, HEADER_LINE + f"{solar},0,supply,1,300,12\n{solar},1,supply,1,300,12000\n")
+    page.get_by_role("alert").get_by_text(re.compile("line 3, price_usd_per_mwh")).wait_for()
+    page.get_by_text("1 bids placed").wait_for()
+    upload(page, HEADER_LINE + f"{solar},0,supply,1,300,14\n")
+    page.get_by_role("alert").get_by_text(re.compile("line 2, interval_start: .* amend it")).wait_for()
+    confirm(page, "Withdraw all")
+    page.get_by_text("No bid stands in this market.").wait_for()
+    upload(page, HEADER_LINE + f"{solar},0,supply,1,300,14\n")
+    page.get_by_text("300 at 14").wait_for()
+    confirm(page, "Withdraw")
+    page.get_by_text("No bid stands in this market.").wait_for()
+
+
+def test_a_node_that_is_not_there_is_told(published, page_of):
+    page = page_of()
+    go(page, published.market, "feeder")
+    name_node(page, "nowhere")
+    page.get_by_role("status").get_by_text("No node that is shown is called nowhere.").wait_for()
+
+
+def test_the_diagram_is_moved_by_keys(published, page_of):
+    page = page_of()
+    go(page, published.market, "feeder")
+    until(page, lambda: painted(page) > 0)
+    page.get_by_role("img", name="One-line diagram").focus()
+    for key in ("+", "ArrowRight", "ArrowDown", "-"):
+        before = painted(page)
+        page.keyboard.press(key)
+        until(page, lambda before=before: painted(page) > before)
+
+
+def test_whoever_loses_the_key_is_asked_for_another(server, published, context):
+    issued = published.operator.issue_key("short", "aggregator", published.participant.id)
+    page = watched(context, f"{server.url}/", issued.key).page
+    go(page, published.market, "bids")
+    page.get_by_role("region", name="Statement").wait_for()
+    published.operator._transport._send("DELETE", f"/v1/keys/{issued.id}", may_repeat=False)
+    page.get_by_label("API key").wait_for(timeout=20_000)
+    page.close()
+
+
+def test_a_feeder_of_three_phases_on_a_day_of_23_hours(server, page_of):
+    with Client(server.url, server.key) as operator:
+        name, now = f"ieee13-{uuid4().hex[:8]}", datetime.now(UTC)
+        feeder = operator.add_feeder(name, shipped="ieee13")
+        market = operator.add_market(
+            name,
+            feeder.id,
+            "2027-03-14",
+            market_timezone="America/Los_Angeles",
+            gate_opens_at=f"{now:%FT%TZ}",
+            gate_closes_at=f"{now + timedelta(hours=1):%FT%TZ}",
+            import_price_usd_per_mwh=[30.0],
+        )
+        operator.close_gate(market.id)
+        assert operator.run(market.id).state == "succeeded"
+        operator.publish(market.id)
+    page = page_of()
+    go(page, market, "feeder")
+    slider = page.get_by_role("slider", name="Interval")
+    assert slider.get_attribute("max") == "22"
+    slider.fill("2")
+    assert page.locator("output").first.inner_text() == "03:00"
+    page.get_by_label("Phase").select_option("2")
+    second = price_of(page, "671.2")
+    name_node(page, "671.1")
+    page.get_by_role("status").get_by_text("No node that is shown is called 671.1.").wait_for()
+    page.get_by_label("Phase").select_option("any")
+    assert price_of(page, "671.1") != pytest.approx(second)
 
 
 def test_awards_and_statement_are_the_participants_own(published, page_of):
@@ -216,8 +330,7 @@ def test_views_are_accessible_and_fit_the_screen(browser, server, published, sch
             page.evaluate("place => { location.hash = place }", hash_)
             until(page, lambda: page.locator(".waiting").count() == 0)
             if view == "feeder":
-                page.get_by_role("combobox", name="Node").fill("17")
-                page.get_by_role("combobox", name="Node").press("Enter")
+                name_node(page, "17")
                 page.locator(".node .sum").wait_for()
             found = Axe().run(page).response["violations"]
             serious = [one for one in found if one["impact"] in SERIOUS]

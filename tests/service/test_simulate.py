@@ -4,9 +4,13 @@ import re
 import sys
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
+from dlmp import Client, clear, read_case
 from dlmp.cli import main
+from dlmp.shipped import shipped_case
+from dlmp.simulation import own_service, simulate_day
 from dlmp.simulation.portfolio import portfolios
 
 SHIPPED = [
@@ -61,6 +65,42 @@ def test_a_day_ends_with_prices_awards_and_statements_that_balance(capsys, monke
     names = ("start the service", "register", "bid", "close the gate", "clear", "publish", "settle", "read")
     assert [name for name in names if re.search(rf"^ {name} +\d+\.\d\d ", steps, re.MULTILINE)] == list(names)
     assert "market settled" in steps
+
+
+def test_as_shipped_the_participants_of_a_case_bid_what_they_bid_there(server):
+    day = simulate_day(server.url, server.key, "goleta16", None, 0, lambda text: None)
+    case = read_case(shipped_case("goleta16"))
+    if day.market.intervals != case.horizon.intervals:
+        pytest.skip("the clocks change tomorrow in Los Angeles")
+    assert set(day.participants.values()) == set(case.resources.participant.tolist())
+    expected = clear(case)
+    wide = day.prices.pivot(index="interval", columns="bus", values="price_usd_per_mwh")[case.network.bus.tolist()]
+    np.testing.assert_allclose(wide, expected.prices.lmp_usd_per_mwh, rtol=1e-5, atol=1e-4)
+    awards = day.awards.pivot(index="interval", columns="resource", values="net_injection_kw")
+    total = awards[case.resources.name.tolist()].sum(axis=1)
+    np.testing.assert_allclose(total, expected.awards.net_injection_kw.sum(axis=1), rtol=1e-5, atol=0.1)
+
+
+def test_what_is_kept_is_served_again(tmp_path, capsys, monkeypatch):
+    kept = tmp_path / "day"
+    arguments = ["--feeder", "feeder33", "--aggregators", "1", "--keep", str(kept), "--quiet"]
+    monkeypatch.setattr(sys, "argv", ["dlmp", "simulate", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, err) == (0, "")
+    assert f"serve --data-dir {kept}" in out
+    with own_service(kept) as (url, key), Client(url, key) as operator:
+        (market,) = operator.markets()
+        assert (market.name, market.state) == ("simulated feeder33", "settled")
+
+
+def test_a_service_that_runs_keeps_what_it_has_itself(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dlmp", "simulate", "--url", "http://127.0.0.1:1", "--keep", "here"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "--keep" in capsys.readouterr().err
 
 
 def test_an_own_service_needs_its_operators_key(capsys, monkeypatch):

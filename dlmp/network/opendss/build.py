@@ -42,6 +42,7 @@ SMALLEST_LOAD_PU = 0.1
 """Of the load that is meant there, where there is less."""
 MULTIPHASE = 0
 """OpenDSS's number of the circuit model that has all phases."""
+UNKNOWN_PLACE = np.nan, np.nan
 
 
 def from_opendss(
@@ -105,6 +106,7 @@ def network_of(
     injections = [name for name in names if name.partition(".")[0] in INJECTIONS]
     generation = [part for name in injections for part in _output(circuit, name, notes)]
     base_volt = _base_volts(circuit, problems)
+    xy = _places(circuit)
     shapes = read_load_shapes(circuit, [*loads, *generation], problems)
     settled = settled_taps(circuit)
     settings = circuit.dss.Settings
@@ -127,7 +129,7 @@ def network_of(
         builder.add_source(source)
     for element in elements:
         builder.add_branch(element, is_rated=ratings)
-    return builder.network(title, path, band, loads, generation, shapes, settled, v_unbalance_max)
+    return builder.network(title, path, band, loads, generation, shapes, settled, v_unbalance_max, xy)
 
 
 def _bands(loads: list[LoadPart], v_pu: tuple[float, float], *, keep: bool) -> tuple[list[LoadPart], list[str]]:
@@ -242,6 +244,16 @@ def _base_volts(circuit: Circuit, problems: Problems) -> FloatArray:
     return np.array([kv[name] * 1000 for name in circuit.bus.tolist()])
 
 
+def _places(circuit: Circuit) -> dict[str, tuple[float, float]]:
+    """Where the buses are that have coordinates (``BusCoords``)."""
+    dss, places = circuit.dss, {}
+    for name in dict.fromkeys(circuit.bus.tolist()):
+        dss.Circuit.SetActiveBus(name)
+        if dss.Bus.Coorddefined():
+            places[name] = float(dss.Bus.X()), float(dss.Bus.Y())
+    return places
+
+
 @dataclass
 class _Rows:
     """Rows of a sparse matrix in the making."""
@@ -352,6 +364,7 @@ class _Builder:
         shapes: LoadShapes,
         taps: Mapping[str, float],
         v_unbalance_max: float,
+        xy: Mapping[str, tuple[float, float]],
     ) -> UnbalancedNetwork:
         """Make the network of all nodes that a source feeds."""
         count, conductors = len(self.bus), len(self.branch)
@@ -409,6 +422,7 @@ class _Builder:
             pair=pair,
             law=laws,
             is_floating=np.zeros(0, bool),
+            xy=np.array([xy.get(name, UNKNOWN_PLACE) for name in bus.tolist()]),
             from_rows=from_rows,
             to_rows=to_rows,
             shunt_rows=shunt,

@@ -11,6 +11,7 @@ is_source            1 where the upstream grid holds the voltage; blank: 0
 source_v_pu,         voltage of a source; blank: the caller's magnitude, else 1; angle 0
 source_angle_degree
 g_us, b_us           shunt at the bus [uS]; blank: 0
+x, y                 where it is on a map, in any unit of length; blank: not known
 ==================== ====================================================================================
 
 ``lines.csv`` has one row per branch:

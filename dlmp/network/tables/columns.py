@@ -23,6 +23,8 @@ NODE_COLUMNS = (
     Column("source_angle_degree", "number", required=False, default=0.0),
     Column("g_us", "number", required=False, default=0.0),
     Column("b_us", "number", required=False, default=0.0),
+    Column("x", "number", required=False),
+    Column("y", "number", required=False),
 )
 
 END_SHUNTS = ("g_from_us", "b_from_us", "g_to_us", "b_to_us")

@@ -188,6 +188,7 @@ def _network(
         element_q_kvar=nodes.q_kvar[loaded].to_numpy(),
         alias_bus=_text(aliases.alias),
         alias_node=aliases.bus.map(index).to_numpy(np.int64),
+        xy=nodes[["x", "y"]].to_numpy(float),
     )
 
 

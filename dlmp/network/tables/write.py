@@ -62,9 +62,11 @@ def _node_rows(network: BalancedNetwork) -> pd.DataFrame:
             "source_angle_degree": np.rad2deg(np.angle(voltage)),
             "g_us": shunt_us.real,
             "b_us": shunt_us.imag,
+            "x": network.xy[:, 0],
+            "y": network.xy[:, 1],
         }
     )
-    return _without_defaults(rows, NODE_COLUMNS, ("source_angle_degree", "g_us", "b_us"))
+    return _without_defaults(rows, NODE_COLUMNS, ("source_angle_degree", "g_us", "b_us", "x", "y"))
 
 
 def _line_rows(network: BalancedNetwork) -> pd.DataFrame:
