@@ -129,8 +129,13 @@ export class Diagram {
     c.lineJoin = "round";
     c.globalAlpha = ofBranches ? 1 : 0.5;
     for (const { colour, width, path } of groups) {
+      if (ofBranches) {
+        c.strokeStyle = ink; // an edge, for shades that are close to the ground's
+        c.lineWidth = width + 3.5;
+        c.stroke(path);
+      }
       c.strokeStyle = colour;
-      c.lineWidth = ofBranches ? width + 1 : width;
+      c.lineWidth = ofBranches ? width + 2 : width;
       c.stroke(path);
     }
     c.globalAlpha = 1;

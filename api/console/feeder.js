@@ -69,7 +69,7 @@ function useQuantities(market, price) {
 function Drawn({ market, picture, price, limits, seen, see }) {
   const [hovered, setHovered] = useState(null);
   const [plays, setPlays] = useState(false);
-  const [byInterval, setByInterval] = useState(false);
+  const [byInterval, setByInterval] = useState(true);
   const [named, setNamed] = useState("");
   const { known, want, error } = useQuantities(market, price);
   const nodes = picture.node;
@@ -117,8 +117,8 @@ function Drawn({ market, picture, price, limits, seen, see }) {
       </label>
       <label>Scale
         <select value=${byInterval ? "interval" : "day"} onChange=${(e) => setByInterval(e.target.value === "interval")}>
-          <option value="day">of the day</option>
           <option value="interval">of the interval</option>
+          <option value="day">of the day</option>
         </select>
       </label>
       ${phases.length > 1
@@ -130,7 +130,8 @@ function Drawn({ market, picture, price, limits, seen, see }) {
           </label>`
         : null}
       <label>Node
-        <input list="nodes" placeholder="bus" onChange=${(e) => find(e.target.value.trim())} />
+        <input list="nodes" placeholder="bus" onChange=${(e) => find(e.target.value.trim())}
+          onKeyDown=${(e) => e.key === "Enter" && find(e.target.value.trim())} />
         ${suggestions}
       </label>
       <div class="time">

@@ -23,7 +23,7 @@ function Published({ market, who, seen, see }) {
   );
   const limits = useLoaded((signal) => all(`${path}/limits?${version}`, signal), [path, version, who.key_id]);
   const buses = useMemo(() => [...new Set((first.value || []).map((row) => row.bus))], [first.value]);
-  const chosen = buses.includes(seen.bus) ? seen.bus : buses[0];
+  const chosen = buses.includes(seen.bus) ? seen.bus : dearest(first.value || []);
   const options = useMemo(() => buses.map((one) => html`<option value=${one}>${one}</option>`), [buses]);
   const prices = useLoaded(
     async (signal) => (chosen === undefined ? null : all(`${path}/prices?${version}&bus=${encodeURIComponent(chosen)}`, signal)),
@@ -76,6 +76,9 @@ function Published({ market, who, seen, see }) {
         : html`<${Waiting} />`}
   </section>`;
 }
+
+/** The bus that has most to tell: not the substation, where the price has one part. */
+const dearest = (rows) => rows.reduce((best, row) => (best && best.price_usd_per_mwh >= row.price_usd_per_mwh ? best : row), undefined)?.bus;
 
 /** Limits with what their shadow prices times their sizes come to over the day, the dearest first. */
 export function ranked(limits, market) {

@@ -47,7 +47,7 @@ const format = (least, most = least) =>
 const MONEY = format(2);
 const PLAIN = format(0, 3);
 export const money = (value) => MONEY.format(value).replace(/^-(0\.00)$/, "$1");
-export const number = (value) => PLAIN.format(value);
+export const number = (value) => PLAIN.format(value).replace(/^-0$/, "0");
 
 const formats = new Map();
 const zoned = (zone, options) => {
