@@ -39,7 +39,7 @@ class Diagram:
     def middle(self, branch: int) -> tuple[float, float]:
         """Coordinates of the middle of a branch, or of its part along a lane."""
         path = self.paths[branch]
-        x, y = path[len(path) // 2 :][:2].mean(axis=0)
+        x, y = path[(len(path) - 1) // 2 :][:2].mean(axis=0)
         return float(x), float(y)
 
 

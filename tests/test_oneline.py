@@ -144,4 +144,5 @@ def test_a_feeder_with_coordinates_is_drawn_on_its_map():
     np.testing.assert_allclose(shown[1:, 1] / shown[1:, 0], xy[1:, 1] / xy[1:, 0])
     for path, start, end in zip(drawing.paths, network.from_node, network.to_node, strict=True):
         assert path.tolist() == drawing.xy[[start, end]].tolist()
+    np.testing.assert_allclose(drawing.middle(4), drawing.xy[[4, 5]].mean(axis=0))
     assert not diagram(network).is_map
