@@ -24,6 +24,7 @@ demo: $(RUNTIME) ## clear a shipped day, write pictures to build/demo, tell a st
 	@echo
 	$(VENV)/bin/dlmp story goleta16 --also goleta16_spring --out build/story
 	@echo
+	@rm -rf build/console
 	$(VENV)/bin/dlmp simulate --feeder goleta16 --as-shipped --keep build/console --quiet
 
 test: lint ## lint, then all tests but the slow ones

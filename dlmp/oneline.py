@@ -76,7 +76,7 @@ def on_map(xy: FloatArray, ends: list[tuple[int, int]]) -> FloatArray | None:
     if is_known.mean() < LEAST_KNOWN:
         return None
     places = np.where(is_known[:, None], xy, 0.0)
-    pairs = np.array(ends).reshape(-1, 2)
+    pairs = np.array(ends, dtype=np.int64).reshape(-1, 2)
     both_ways = np.vstack([pairs, pairs[:, ::-1]])
     while not is_known.all():
         start, end = both_ways[is_known[both_ways[:, 0]] & ~is_known[both_ways[:, 1]]].T

@@ -1,7 +1,7 @@
 // An aggregator's own resources, bids, awards and statement; for an operator or auditor everyone's.
 
 import { Refused, all, newName, post, remove, tagged } from "./api.js";
-import { html, useLoaded, useMemo, useRef, useState, Confirmed, Cut, Table, Trouble, Waiting, clock, moment, money, number } from "./ui.js";
+import { html, useEffect, useLoaded, useMemo, useRef, useState, Confirmed, Cut, Table, Trouble, Waiting, clock, moment, money, number } from "./ui.js";
 import { Curve } from "./curve.js";
 
 const SERVICES = new Set(["capacity_up", "capacity_down", "var_up", "var_down"]);
@@ -17,7 +17,7 @@ const ofResource = (tables, name) => Object.fromEntries(Object.entries(tables).m
 const MOST_BIDS = 1000;
 const MOST_FAULTS = 200;
 const PROFILE_FILE = "store_profile.csv";
-const IN_DOUBT = "It is not known whether the bids were placed: upload the same table again, nothing is placed twice.";
+const IN_DOUBT = "It is not known whether the bids were placed: upload the same table again before you close this page, and nothing is placed twice.";
 const FAULT = /^\/bids\/(\d+)(?:\/segments\/(\d+))?(?:\/(.*))?$/;
 
 export function Bids({ market, again, who }) {
@@ -47,20 +47,26 @@ export function Bids({ market, again, who }) {
       ]);
       const own = resources.filter((one) => one.feeder === market.feeder);
       const names = new Map(participants.map((one) => [one.id, one.name]));
-      return { resources: own, names, bids, awards, awardsOf: Object.fromEntries(awardsOf), statement, delta };
+      const lists = [participants, resources, bids, awards, statement, delta, ...awardsOf.map(([, rows]) => rows)];
+      return { resources: own, names, bids, awards, awardsOf: Object.fromEntries(awardsOf), statement, delta, lists };
     },
     [market.id, market.price_version, who.key_id],
   );
   const { value, error } = loaded;
+  const state = useRef(market.state);
+  useEffect(() => {
+    if (state.current !== market.state) loaded.again(); // bids that came in until the gate closed
+    state.current = market.state;
+  }, [market.state]);
   const renew = () => {
     loaded.again();
     again();
   };
   return html`<section aria-label="Bids and awards">
     <${Trouble} error=${error} />
-    ${bidsHere ? html`<${Upload} market=${market} renew=${renew} />` : null}
+    ${bidsHere ? html`<${Upload} ...${{ market, who, renew }} />` : null}
     ${value
-      ? html`<${Cut} lists=${[...Object.values(value), ...Object.values(value.awardsOf)]} /><${Holdings} ...${{ market, seen, see }} ...${value} renew=${bidsHere && market.state === "open" ? renew : null} />`
+      ? html`<${Cut} lists=${value.lists} /><${Holdings} ...${{ market, seen, see }} ...${value} renew=${bidsHere && market.state === "open" ? renew : null} />`
       : error
         ? null
         : html`<${Waiting} />`}
@@ -141,13 +147,13 @@ function terms(bid, currency) {
 }
 
 /** What a bid offers in an interval as a curve; null where it is none. */
-function curveOf(bid, { interval, currency, name, award, of }) {
+export function curveOf(bid, { interval, currency, name, award, of }) {
   const { terms: offer, product } = bid;
   const alone = (quantity, price) => [{ quantity, begins: price, ends: price }];
-  const sum = (rows, column) => rows.filter((row) => row.interval === interval && row.side === offer.side && row.segment > 0).reduce((all, row) => all + row[column], 0);
+  const sum = (rows, column) => rows.filter((row) => row.interval === interval && row.side === offer.side).reduce((all, row) => all + row[column], 0);
   if (product === "energy") {
     const parts = offer.segments.map((part) => ({ quantity: part.quantity_kw, begins: part.price_usd_per_mwh, ends: part.price_end_usd_per_mwh ?? part.price_usd_per_mwh }));
-    return { title: `${offer.side} curve of ${name}`, parts, unit: "kW", priceUnit: `${currency}/MWh`, price: award?.lmp_usd_per_mwh ?? null, accepted: sum(of.segments, "award_kw") };
+    return { title: `${offer.side} curve of ${name}`, parts, unit: "kW", priceUnit: `${currency}/MWh`, price: award?.lmp_usd_per_mwh ?? null, accepted: sum(of.segments.filter((row) => row.segment > 0), "award_kw") }; // 0 is what is self-scheduled
   }
   if (product === "reactive") {
     const parts = offer.segments.map((part) => ({ quantity: part.quantity_kvar, begins: part.price_usd_per_mvarh, ends: part.price_end_usd_per_mvarh ?? part.price_usd_per_mvarh }));
@@ -188,18 +194,19 @@ function Own({ market, resource, bids, awards, of, interval, choose }) {
       : null}`;
 }
 
-/** Bids to the service; those that had no answer go under the name that they had, so that none is placed twice. */
-async function place(bids, mode, unanswered) {
-  const content = JSON.stringify([mode, bids]);
-  const name = unanswered.get(content) ?? newName();
-  unanswered.set(content, name);
+/** Names and modes of requests, by who sent them and their bids; kept until their whole table is answered. */
+const unanswered = new Map();
+
+/** Bids to the service; what may have come through before goes as it went then, so that nothing is placed twice. */
+async function place(bids, mode, sender, sent) {
+  const content = JSON.stringify([sender, bids]);
+  if (!unanswered.has(content)) unanswered.set(content, { name: newName(), mode });
+  sent.push(content);
+  const request = unanswered.get(content);
   try {
-    const receipt = await post("v1/bids/batch", { mode, bids }, { "Idempotency-Key": name });
-    unanswered.delete(content);
-    return receipt;
+    return await post("v1/bids/batch", { mode: request.mode, bids }, { "Idempotency-Key": request.name });
   } catch (refused) {
     if (!isAnswer(refused)) throw new Refused(refused.status, { detail: `${refused.message} ${IN_DOUBT}` });
-    unanswered.delete(content);
     throw refused;
   }
 }
@@ -215,18 +222,18 @@ async function bidsOf(files, market) {
   return post(`console/markets/${encodeURIComponent(market.id)}/bid-file`, body);
 }
 
-function Upload({ market, renew }) {
+function Upload({ market, who, renew }) {
   const nothing = { faults: [], receipts: [], count: 0, error: null };
   const [told, setTold] = useState(nothing);
   const [busy, setBusy] = useState(false);
   const [each, setEach] = useState(false);
   const input = useRef(null);
-  const unanswered = useRef(new Map());
   const go = async (event) => {
     event.preventDefault();
     setBusy(true);
     setTold(nothing);
     const found = { ...nothing, faults: [], receipts: [] };
+    const sent = [];
     try {
       const { bids, lines } = await bidsOf([...input.current.files], market);
       if (!each && bids.length > MOST_BIDS) {
@@ -236,7 +243,7 @@ function Upload({ market, renew }) {
       for (let first = 0; first < bids.length; first += MOST_BIDS) {
         const part = lines.slice(first, first + MOST_BIDS);
         try {
-          const receipt = await place(bids.slice(first, first + MOST_BIDS), each ? "per_item" : "atomic", unanswered.current);
+          const receipt = await place(bids.slice(first, first + MOST_BIDS), each ? "per_item" : "atomic", who.key_id, sent);
           found.receipts.push(receipt);
           receipt.items.forEach((item, i) => {
             found.count += item.status === "accepted" ? 1 : 0;
@@ -247,6 +254,7 @@ function Upload({ market, renew }) {
           found.faults.push(...refused.faults.map((fault) => toldByLine(fault, part)));
         }
       }
+      sent.forEach((content) => unanswered.delete(content));
       if (!found.faults.length) input.current.value = "";
     } catch (refused) {
       if (refused.code === "invalid" && refused.faults.length) found.faults.push(...refused.faults.map((fault) => fault.detail));
@@ -254,7 +262,7 @@ function Upload({ market, renew }) {
     }
     setTold(found);
     setBusy(false);
-    if (found.count) renew();
+    if (sent.length) renew();
   };
   const open = market.state === "open";
   return html`<form class="upload" onSubmit=${go}>

@@ -14,6 +14,7 @@ export class Diagram {
     this.context = canvas.getContext("2d");
     this.nodes = picture.node;
     this.branches = picture.branch;
+    this.isMap = picture.is_map;
     this.view = { zoom: 1, x: 0, y: 0 };
     this.apart = false;
     this.measure();
@@ -58,7 +59,7 @@ export class Diagram {
     const high = this.ys[1] - this.ys[0] || 1;
     let across = (this.width - 2 * MARGIN) / wide;
     let down = (this.height - 2 * MARGIN) / high;
-    if (this.nodes.is_map[0]) across = down = Math.min(across, down); // one scale both ways, in the middle
+    if (this.isMap) across = down = Math.min(across, down); // one scale both ways, in the middle
     const beside = (this.width - 2 * MARGIN - across * wide) / 2;
     const over = (this.height - 2 * MARGIN - down * high) / 2;
     this.toX = (x) => MARGIN + left + (beside + (x - this.xs[0]) * across) * zoom;
@@ -118,14 +119,14 @@ export class Diagram {
     return { groups: groups.values(), marked };
   }
 
-  /** Draw all; `shadeOf` is of nodes, or of branches where `ofBranches`. */
+  /** Draw all; `shadeOf` is of nodes, or of branches where `ofBranches`; without a `scale` nothing has a colour. */
   paint({ shown, shadeOf, ofBranches, scale, loading, bindingBranches, bindingBuses, selected, ink, mark, ground }) {
     const started = performance.now();
     const { context: c } = this;
     c.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     c.fillStyle = ground;
     c.fillRect(0, 0, this.width, this.height);
-    const { groups, marked } = this.grouped(loading, bindingBranches, ofBranches ? (i) => scale.colours[shadeOf(i)] : () => ink);
+    const { groups, marked } = this.grouped(loading, bindingBranches, ofBranches && scale ? (i) => scale.colours[shadeOf(i)] : () => ink);
     c.lineJoin = "round";
     c.globalAlpha = ofBranches ? 1 : 0.5;
     for (const { colour, width, path } of groups) {
@@ -147,7 +148,7 @@ export class Diagram {
       const x = this.nodeX[node];
       const y = this.nodeY[node];
       if (x < -20 || y < -20 || x > this.width + 20 || y > this.height + 20) continue;
-      const colour = ofBranches ? ground : scale.colours[shadeOf(node)];
+      const colour = ofBranches || !scale ? ground : scale.colours[shadeOf(node)];
       if (!byColour.has(colour)) byColour.set(colour, new Path2D());
       const path = byColour.get(colour);
       if (this.nodes.is_source[node]) {

@@ -47,23 +47,23 @@ function Published({ market, who, seen, see }) {
 /** Values of quantities, each asked for once; `want` asks, and asks again after an error. */
 function useQuantities(market, price) {
   const [known, setKnown] = useState({ price });
-  const [error, setError] = useState(null);
+  const [errors, setErrors] = useState({});
   const asked = useRef(new Set(["price"]));
   const want = (name) => {
     if (asked.current.has(name)) return;
     asked.current.add(name);
     floats(ofMarket(market).quantity(name)).then(
       (values) => {
-        setError(null);
+        setErrors((old) => ({ ...old, [name]: null }));
         setKnown((old) => ({ ...old, [name]: values }));
       },
       (refused) => {
         asked.current.delete(name);
-        setError(refused);
+        setErrors((old) => ({ ...old, [name]: refused }));
       },
     );
   };
-  return { known, want, error };
+  return { known, want, error: Object.values(errors).find(Boolean) };
 }
 
 function Drawn({ market, picture, price, limits, seen, see }) {
@@ -96,7 +96,7 @@ function Drawn({ market, picture, price, limits, seen, see }) {
     want(quantity);
     if (hasLoading) want("loading");
     if (isAsked) Object.keys(PARTS).forEach(want);
-  }, [quantity, hasLoading, isAsked]);
+  }, [quantity, hasLoading, isAsked, seen.place]);
   useEffect(() => {
     if (!plays) return undefined;
     const timer = setInterval(() => see((old) => ({ interval: old.interval >= last ? 0 : old.interval + 1 })), PLAY_MS);
@@ -194,7 +194,7 @@ function Canvas({ picture, known, quantity, interval, byInterval, shown, limits,
     repaint();
   }, [shown]);
   useEffect(() => {
-    if (!drawing.current || !values) return;
+    if (!drawing.current) return;
     const style = getComputedStyle(canvas.current);
     const loading = known.loading?.subarray(interval * branchCount, (interval + 1) * branchCount);
     drawing.current.paint({

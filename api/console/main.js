@@ -85,12 +85,19 @@ function App() {
   const [error, setError] = useState(null);
   const content = useRef(null);
   const hasCome = useRef(false);
+  const [ended, setEnded] = useState(false);
   const [place, market, view = "feeder"] = route;
   useEffect(() => {
-    const ask = () => whoAmI().then(setWho, setError);
+    const ask = () =>
+      whoAmI().then((found) => {
+        setWho(found);
+        setError(null);
+        return found;
+      }, setError);
+    const unseated = () => ask().then((found) => setEnded(found?.role === "public"));
     ask();
-    addEventListener("unseated", ask);
-    return () => removeEventListener("unseated", ask);
+    addEventListener("unseated", unseated);
+    return () => removeEventListener("unseated", unseated);
   }, []);
   useEffect(() => {
     const shown = place === "audit" ? "Audit and health" : place === "market" ? (VIEWS[view] ?? "Market") : "Markets";
@@ -98,8 +105,7 @@ function App() {
     if (hasCome.current) content.current?.focus({ preventScroll: true });
     hasCome.current = true;
   }, [place, market, view]);
-  if (error) return html`<main><${Trouble} error=${error} /></main>`;
-  if (!who) return html`<${Waiting} />`;
+  if (!who) return error ? html`<main><${Trouble} error=${error} /></main>` : html`<${Waiting} />`;
   const leave = async () => {
     setWho(await signOut());
     location.hash = "#/";
@@ -123,6 +129,8 @@ function App() {
       </div>
     </header>
     <main id="content" tabindex="-1" ref=${content}>
+      <${Trouble} error=${error} />
+      ${ended && who.role === "public" ? html`<p role="status">The session has ended: its key is not known any more, or the browser did not keep it.</p>` : null}
       ${who.role === "public" ? html`<${SignIn} done=${setWho} />` : null}
       ${place === "audit"
         ? html`<${Audit} who=${who} />`

@@ -5,6 +5,8 @@ import { html, useEffect, useLoaded, useState, Confirmed, Cut, Table, Trouble, W
 
 const REFRESH_MS = 5000;
 const BUSY_MS = 500;
+/** How far the clocks of a browser and the service may be apart. */
+const SKEW_MS = 60000;
 
 /** What the clock will do to a gate, or has done. */
 function Gate({ market }) {
@@ -18,7 +20,7 @@ function Gate({ market }) {
   const closes = new Date(market.gate_closes_at);
   if (market.state === "scheduled") return `gate opens in ${span(new Date(market.gate_opens_at) - now)}`;
   if (market.state === "open") return `gate closes in ${span(closes - now)}`;
-  return closes > now ? "gate closed early" : `gate closed ${moment(closes, market.market_timezone)}`;
+  return closes - now > SKEW_MS ? "gate closed early" : `gate closed ${moment(closes, market.market_timezone)}`;
 }
 
 export const State = ({ state }) => html`<span class=${`state ${state}`}>${state}</span>`;

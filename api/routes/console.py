@@ -1,8 +1,10 @@
 """The console: its page, the session of a browser, and what pictures are drawn from."""
 
 import asyncio
+import hashlib
 import tempfile
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,7 +131,7 @@ def read_picture(
     """Give places of nodes and branches, the intervals, and the quantities that may be drawn."""
     with service.engine.connect() as connection:
         market, version, *_ = version_of(connection, market_id, price_version)
-        etag = f'"{version.run_id}-{version.price_version}-{_sees_state(who)}"'
+        etag = _etag(version.run_id, version.price_version, _sees_state(who))
         if is_known(etag, if_none_match):
             return unchanged(etag)
         places = diagram(connection, version.run_id)
@@ -159,11 +161,16 @@ def read_quantity(
         who.require(STATE)
     with service.engine.connect() as connection:
         market, version, *_ = version_of(connection, market_id, price_version)
-        etag = f'"{version.run_id}-{quantity}"'
+        etag = _etag(version.run_id, quantity)
         if is_known(etag, if_none_match):
             return unchanged(etag)
         content = drawn(connection, version.run_id, quantity, market.intervals)
     return Response(content, headers=cache_headers(etag), media_type="application/octet-stream")
+
+
+def _etag(*what: object) -> str:
+    """Entity tag of what a run, and this version of the program, make (RFC 9110, 8.8.3)."""
+    return '"' + hashlib.sha256(repr((metadata.version("dlmp"), *what)).encode()).hexdigest()[:32] + '"'
 
 
 def _sees_state(who: Principal) -> bool:

@@ -55,8 +55,7 @@ def simulate_command(
     if not quiet:
         _print_day(day, [*([] if url else [started]), *day.stages])
     if keep is not None:
-        program = "dlmp" if shutil.which("dlmp") else sys.argv[0]
-        command = shlex.join([program, "serve", "--data-dir", str(keep)])
+        command = shlex.join([*_own_command(), "serve", "--data-dir", str(keep)])
         print_rows(
             [
                 ("market", f"{day.market.name} of {day.market.trade_date}, {day.market.state}"),
@@ -64,6 +63,14 @@ def simulate_command(
                 ("key", f"the operator's is in {keep / KEY_FILE}"),
             ]
         )
+
+
+def _own_command() -> list[str]:
+    """How this program is called, as it is shortest."""
+    called, found = Path(sys.argv[0]), shutil.which("dlmp")
+    if found is not None and called.exists() and called.samefile(found):
+        return ["dlmp"]
+    return [str(called)] if called.name == "dlmp" and called.exists() else [sys.executable, "-m", "dlmp.cli"]
 
 
 @contextmanager

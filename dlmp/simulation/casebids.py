@@ -8,6 +8,7 @@ import numpy as np
 
 from dlmp.client import Bid, Market, Store
 from dlmp.client.bids import SELF_SCHEDULE, AnyBid
+from dlmp.errors import InputError, Problem
 from dlmp.market import MarketCase
 from dlmp.simulation.portfolio import Aggregator, interval_times
 
@@ -17,7 +18,8 @@ TERMS = (
     *("initial_kwh", "charge_efficiency", "discharge_efficiency", "retention"),
     *("cycling_usd_per_mwh", "final_usd_per_mwh"),
 )
-POWER_DECIMALS = 6
+POWER_DECIMALS, PRICE_DECIMALS = 3, 5
+"""Of what the service takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,28 +48,31 @@ class CaseAsset:
             return
         for interval in range(market.intervals):
             times, there = interval_times(market, interval), interval % self.case.horizon.intervals
-            for is_supply, side in ((True, "supply"), (False, "demand")):
-                for is_fixed in (True, False):
-                    curve = self._curve(there, is_supply=is_supply, is_fixed=is_fixed)
-                    if curve and is_fixed:
-                        total_kw = round(sum(kw for kw, *_ in curve), POWER_DECIMALS)
-                        yield Bid(market.id, resource_id, side, [(total_kw,)], *times, product=SELF_SCHEDULE)
-                    elif curve:
-                        yield Bid(market.id, resource_id, side, curve, *times)
+            most_kw = self.case.resources.p_max_kw[there, self.number], -self.case.resources.p_min_kw[self.number]
+            for is_supply, side, room_kw in ((True, "supply", most_kw[0]), (False, "demand", most_kw[1])):
+                fixed_kw = sum(kw for kw, *_ in self._curve(there, float(room_kw), is_supply=is_supply, is_fixed=True))
+                if fixed_kw:
+                    quantity = [(round(fixed_kw, POWER_DECIMALS),)]
+                    yield Bid(market.id, resource_id, side, quantity, *times, product=SELF_SCHEDULE)
+                curve = self._curve(there, float(room_kw) - fixed_kw, is_supply=is_supply, is_fixed=False)
+                if curve:
+                    yield Bid(market.id, resource_id, side, curve, *times)
 
-    def _curve(self, interval: int, *, is_supply: bool, is_fixed: bool) -> list[tuple[float, float, float]]:
-        """Segments as far as the resource reaches in the interval: quantity, and price where it begins and ends."""
-        bids, resources = self.case.bids, self.case.resources
+    def _curve(
+        self, interval: int, room_kw: float, *, is_supply: bool, is_fixed: bool
+    ) -> list[tuple[float, float, float]]:
+        """Segments as far as there is room: quantity, and price where each begins and ends."""
+        bids = self.case.bids
         own = np.flatnonzero((bids.resource == self.number) & (bids.is_supply == is_supply))
         own = own[bids.is_self_scheduled[interval, own] == is_fixed]
-        room_kw = resources.p_max_kw[interval, self.number] if is_supply else -resources.p_min_kw[self.number]
         curve = []
         for column in sorted(own.tolist(), key=lambda column: bids.segment[column]):
             whole_kw = float(bids.quantity_kw[interval, column])
-            kw = round(min(whole_kw, float(room_kw)), POWER_DECIMALS)
+            kw = round(min(whole_kw, room_kw), POWER_DECIMALS)
             if kw > 0:
-                begins, rise = bids.price_usd_per_mwh[interval, column], bids.price_rise_usd_per_mwh[interval, column]
-                curve.append((kw, float(begins), float(begins + rise * kw / whole_kw)))
+                begins = float(bids.price_usd_per_mwh[interval, column])
+                rise = float(bids.price_rise_usd_per_mwh[interval, column])
+                curve.append((kw, round(begins, PRICE_DECIMALS), round(begins + rise * kw / whole_kw, PRICE_DECIMALS)))
                 room_kw -= kw
         return curve
 
@@ -83,7 +88,24 @@ class CaseAsset:
 
 
 def case_participants(case: MarketCase, rows: Sequence[Mapping[str, str]]) -> list[Aggregator]:
-    """Participants of a case with their resources; `rows` are those of its ``resources.csv``."""
+    """Participants of a case with their resources; `rows` are those of its ``resources.csv``.
+
+    Raises
+    ------
+    InputError
+        Where the case has bids of other kinds than energy and stores, or ramp limits.
+    """
+    others = {
+        "blocks": len(case.blocks.resource),
+        "reactive_bids": len(case.reactive_bids.resource),
+        "service_offers": len(case.service_offers.resource),
+        "resources.ramp_up_kw_per_min": int(np.isfinite(case.resources.ramp_up_kw_per_min).sum()),
+        "resources.ramp_down_kw_per_min": int(np.isfinite(case.resources.ramp_down_kw_per_min).sum()),
+    }
+    message = "cannot be bid as they are shipped: leave out --as-shipped"
+    problems = [Problem(f"case {case.name}", name, count, message) for name, count in others.items() if count]
+    if problems:
+        raise InputError(problems)
     found: dict[str, Aggregator] = {}
     for number, row in enumerate(rows):
         place = {"bus": row["bus"], "phase": row.get("phase", ""), "kind": row["kind"]}

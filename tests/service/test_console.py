@@ -7,9 +7,11 @@ from uuid import uuid4
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from api.auth import CACHE_S
+from api.picture import diagram
 from api.routes.console import FOLDER
 from api.session import COOKIE, HEADER, SECURE_COOKIE, forgery_token
 
@@ -222,6 +224,16 @@ def test_branches_lead_from_bus_to_bus(operator, published):
     assert len(branches["branch"]) == 32
     for start, end, points in zip(branches["from_bus"], branches["to_bus"], branches["points"], strict=True):
         assert {tuple(points[:2]), tuple(points[-2:])} == {place[start], place[end]}
+
+
+def test_a_run_of_an_older_version_has_no_map(monkeypatch):
+    tables = {"diagram_nodes": {"bus": ["a"], "x": [0.0]}, "diagram_branches": {"branch": ["l"]}}
+    monkeypatch.setattr("api.picture.result_table", lambda connection, run_id, name: pa.table(tables[name]))
+    assert diagram(None, "run")["is_map"] is False
+    tables["diagram_nodes"]["is_map"] = [True]
+    drawn = diagram(None, "run")
+    assert drawn["is_map"] is True
+    assert drawn["node"] == {"bus": ["a"], "x": [0.0]}
 
 
 def test_voltages_and_loading_are_for_those_who_may_see_all_awards(operator, sunny, published):

@@ -9,8 +9,9 @@ from uuid import uuid4
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsers import chromium, watched
+from servers import open_desk
 
-from dlmp.client import Client
+from dlmp.client import Bid, Client
 
 HEADER_LINE = "resource,interval,side,segment,quantity_kw,price_usd_per_mwh\n"
 SERIOUS = {"serious", "critical"}
@@ -210,10 +211,11 @@ def test_the_diagram_is_moved_by_keys(published, page_of):
     go(page, published.market, "feeder")
     until(page, lambda: painted(page) > 0)
     page.get_by_role("img", name="One-line diagram").focus()
+    drawn = "document.querySelector('canvas').toDataURL()"
     for key in ("+", "ArrowRight", "ArrowDown", "-"):
-        before = painted(page)
+        before = page.evaluate(drawn)
         page.keyboard.press(key)
-        until(page, lambda before=before: painted(page) > before)
+        until(page, lambda before=before: page.evaluate(drawn) != before)
 
 
 def test_whoever_loses_the_key_is_asked_for_another(server, published, context):
@@ -254,6 +256,65 @@ def test_a_feeder_of_three_phases_on_a_day_of_23_hours(server, page_of):
     page.get_by_role("status").get_by_text("No node that is shown is called 671.1.").wait_for()
     page.get_by_label("Phase").select_option("any")
     assert price_of(page, "671.1") != pytest.approx(second)
+
+
+CURVES = """async ([bid, of]) => {
+    const { curveOf } = await import('/console/assets/bids.js');
+    const award = { lmp_usd_per_mwh: 31, lmp_q_usd_per_mvarh: 4 };
+    return curveOf(bid, { interval: 7, currency: 'USD', name: 'plant', award, of });
+}"""
+OFFERS = {
+    "energy": (
+        {"side": "supply", "segments": [{"quantity_kw": 5, "price_usd_per_mwh": 20, "price_end_usd_per_mwh": 25}]},
+        {"segments": [{"segment": 0, "award_kw": 9}, {"segment": 1, "award_kw": 2}, {"segment": 2, "award_kw": 1}]},
+        (5, 3, 31, "kW", "USD/MWh"),
+    ),
+    "reactive": (
+        {"side": "inject", "segments": [{"quantity_kvar": 40, "price_usd_per_mvarh": 2.5}]},
+        {"reactive_segments": [{"segment": 0, "side": "inject", "award_kvar": 30}]},
+        (40, 30, 4, "kvar", "USD/MVArh"),
+    ),
+    "block": (
+        {"side": "supply", "quantity_kw": 80, "price_usd_per_mwh": 24},
+        {"blocks": [{"block": "bid_other", "accepted_share": 1}, {"block": "bid_1", "accepted_share": 0.5}]},
+        (80, 40, 31, "kW", "USD/MWh"),
+    ),
+    "var_up": (
+        {"quantity": 50, "price_usd_per_mw_h": 4.5},
+        {"services": [{"service": "var_up", "reserved": 12, "price_usd_per_mw_h": 6}]},
+        (50, 12, 6, "kvar", "USD/MW-h"),
+    ),
+}
+
+
+@pytest.mark.parametrize("product", OFFERS)
+def test_an_offer_is_drawn_with_what_was_accepted_of_it(product, published, page_of):
+    terms, tables, expected = OFFERS[product]
+    kept = {"segments": [], "reactive_segments": [], "blocks": [], "services": []}
+    for name, rows in tables.items():
+        kept[name] = [{"interval": 7, "side": "supply"} | row for row in rows]
+        kept[name] += [row | {"interval": 8} for row in kept[name] if name != "blocks"]
+    found = page_of().evaluate(CURVES, [{"id": "bid_1", "product": product, "terms": terms}, kept])
+    seen = sum(part["quantity"] for part in found["parts"]), found["accepted"], found["price"]
+    assert (*seen, found["unit"], found["priceUnit"]) == expected
+
+
+def test_a_reactive_bid_is_drawn_as_it_was_awarded(server, page_of):
+    found = open_desk(server)
+    plant = found.operator.add_resource(
+        found.participant.id, found.market.feeder, "plant", "17", "generator", p_max_kw=1.0, q_max_kvar=90.0
+    )
+    curve = ((60.0, -5.0), (30.0, 900.0))
+    with found.client() as client:
+        client.submit(Bid(found.market.id, plant.id, "inject", curve, product="reactive"))
+    found.operator.close_gate(found.market.id)
+    assert found.operator.run(found.market.id).state == "succeeded"
+    found.operator.publish(found.market.id)
+    page = page_of(found.key)
+    go(page, found.market, "bids")
+    page.get_by_label("Resource").select_option("plant")
+    page.get_by_role("img", name=re.compile("plant to inject: 90 of 90 kvar accepted at")).wait_for()
+    found.operator.close()
 
 
 def test_awards_and_statement_are_the_participants_own(published, page_of):

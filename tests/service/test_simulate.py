@@ -1,16 +1,20 @@
 """``dlmp simulate``: its bids come from a seed, and its day ends with prices and statements that balance."""
 
+import csv
 import re
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dlmp import Client, clear, read_case
 from dlmp.cli import main
+from dlmp.errors import InputError
 from dlmp.shipped import shipped_case
 from dlmp.simulation import own_service, simulate_day
+from dlmp.simulation.casebids import case_participants
 from dlmp.simulation.portfolio import portfolios
 
 SHIPPED = [
@@ -79,6 +83,89 @@ def test_as_shipped_the_participants_of_a_case_bid_what_they_bid_there(server):
     awards = day.awards.pivot(index="interval", columns="resource", values="net_injection_kw")
     total = awards[case.resources.name.tolist()].sum(axis=1)
     np.testing.assert_allclose(total, expected.awards.net_injection_kw.sum(axis=1), rtol=1e-5, atol=0.1)
+
+
+CASE = {
+    "case.toml": """name = "lane"
+[network]
+source = "tables:."
+[horizon]
+start = 2026-07-01T00:00:00Z
+interval_minutes = 60
+intervals = 2
+""",
+    "nodes.csv": "bus,base_kv,p_kw,is_source\nS,12,,1\nA,12,300,\n",
+    "lines.csv": "line,from_bus,to_bus,r_ohm,x_ohm\nSA,S,A,0.9,0.7\n",
+    "import_prices.csv": "interval,price_usd_per_mwh\n0,30\n1,35\n",
+    "resources.csv": "resource,bus,kind,p_min_kw,p_max_kw,participant\n"
+    "plant,A,generator,0,50,north\nshed,A,demand_response,-5,0,south\nbox,A,storage,-9,9,north\n",
+    "availability.csv": "resource,interval,p_max_kw\nplant,1,30\n",
+    "bids.csv": "resource,side,segment,quantity_kw,price_usd_per_mwh,price_end_usd_per_mwh,is_self_scheduled\n"
+    "plant,supply,0,10,,,1\nplant,supply,1,25,10,20,0\nplant,supply,2,25,30,,0\nshed,demand,0,7,40,,0\n",
+    "stores.csv": "resource,charge_max_kw,discharge_max_kw,energy_max_kwh,initial_kwh,shortfall_usd_per_mwh\n"
+    "box,9,8,20,4,500\n",
+    "store_profile.csv": "resource,interval,energy_min_kwh\nbox,1,3\n",
+}
+
+
+def day_of(intervals):
+    return SimpleNamespace(
+        id="mkt",
+        intervals=intervals,
+        interval_minutes=60,
+        starts_at="2026-07-02T00:00:00Z",
+        ends_at=f"2026-07-02T{intervals:02}:00:00Z",
+    )
+
+
+@pytest.fixture
+def lane(tmp_path):
+    """Bids of each resource of a small case by the name of its participant, in a market of so many intervals."""
+
+    def bids(intervals=2, **changed):
+        for name, text in (CASE | changed).items():
+            (tmp_path / name).write_text(text, "utf-8")
+        with (tmp_path / "resources.csv").open(encoding="utf-8", newline="") as file:
+            owners = case_participants(read_case(tmp_path), list(csv.DictReader(file)))
+        return {
+            (owner.name, asset.name): list(asset.bids(day_of(intervals), "res"))
+            for owner in owners
+            for asset in owner.assets
+        }
+
+    return bids
+
+
+def test_a_case_is_bid_as_far_as_its_resources_reach(lane):
+    bids = lane()
+    plant = [(bid.product, bid.side, bid.segments, bid.interval_start) for bid in bids["north", "plant"]]
+    first, second = "2026-07-02T00:00:00Z", "2026-07-02T01:00:00Z"
+    assert plant == [
+        ("self_schedule", "supply", [(10.0,)], first),
+        ("energy", "supply", [(25.0, 10.0, 20.0), (15.0, 30.0, 30.0)], first),
+        ("self_schedule", "supply", [(10.0,)], second),
+        ("energy", "supply", [(20.0, 10.0, 18.0)], second),
+    ]
+    shed = [(bid.side, bid.segments) for bid in bids["south", "shed"]]
+    assert shed == [("demand", [(5.0, 40.0, 40.0)])] * 2
+
+
+def test_a_store_of_a_case_is_bid_for_the_whole_day_and_begins_again_on_a_longer_one(lane):
+    (store,) = lane(3)["north", "box"]
+    assert (store.interval_start, store.interval_end) == ("2026-07-02T00:00:00Z", "2026-07-02T03:00:00Z")
+    assert store.energy_min_kwh == [0.0, 3.0, 0.0]
+    assert (store.charge_max_kw, store.discharge_max_kw) == ([9.0] * 3, [8.0] * 3)
+    assert (store.initial_kwh, store.shortfall_usd_per_mwh) == (4.0, 500.0)
+
+
+def test_what_cannot_be_bid_as_it_is_shipped_is_refused(lane):
+    ramps = (
+        CASE["resources.csv"]
+        .replace("participant", "participant,ramp_up_kw_per_min")
+        .replace("north\nshed", "north,1\nshed")
+    )
+    with pytest.raises(InputError, match="ramp_up_kw_per_min = 1: cannot be bid as they are shipped"):
+        lane(**{"resources.csv": ramps})
 
 
 def test_what_is_kept_is_served_again(tmp_path, capsys, monkeypatch):

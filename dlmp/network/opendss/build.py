@@ -249,8 +249,9 @@ def _places(circuit: Circuit) -> dict[str, tuple[float, float]]:
     dss, places = circuit.dss, {}
     for name in dict.fromkeys(circuit.bus.tolist()):
         dss.Circuit.SetActiveBus(name)
-        if dss.Bus.Coorddefined():
-            places[name] = float(dss.Bus.X()), float(dss.Bus.Y())
+        x, y = float(dss.Bus.X()), float(dss.Bus.Y())
+        if dss.Bus.Coorddefined() and (x or y):  # many files say 0, 0 of what they have no place for
+            places[name] = x, y
     return places
 
 
