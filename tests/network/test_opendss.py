@@ -727,7 +727,7 @@ def test_the_documentation_has_every_option():
 
 
 def test_places_of_buses_are_those_of_the_circuit(tmp_path: Path):
-    (tmp_path / "places.csv").write_text("GRID, 1000, -20.5\na, 1500 40\n", "utf-8")
+    (tmp_path / "places.csv").write_text("GRID, 1000, -20.5\na, 1500 40\nb, 0, 0\n", "utf-8")
     path = master(tmp_path, "New Line.far bus1=a bus2=b phases=3 length=1", tail=f"{TAIL}\nBusCoords places.csv\n")
     network = from_opendss(path)
     place = {bus: tuple(xy) for bus, xy in zip(network.bus.tolist(), network.xy.tolist(), strict=True)}
