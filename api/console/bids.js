@@ -185,7 +185,9 @@ function Own({ market, resource, bids, awards, of, interval, choose }) {
     </div>
     ${curves.length
       ? curves.map(([id, curve]) => html`<${Curve} key=${id} ...${curve} />`)
-      : html`<p class="quiet">No curve of ${resource.name} stands in this interval.</p>`}
+      : standing.length
+        ? html`<p class="quiet">${resource.name} bids as a ${standing[0].product.replaceAll("_", " ")}.</p>`
+        : html`<p class="quiet">No bid of ${resource.name} stands in this interval.</p>`}
     ${award
       ? html`<p>Awarded <b class="award">${number(award.net_injection_kw)} kW</b> into the grid at ${money(award.lmp_usd_per_mwh)} ${market.currency}/MWh${Math.abs(award.q_kvar) >= 0.001 ? html`, and ${number(award.q_kvar)} kvar at ${money(award.lmp_q_usd_per_mvarh)} ${market.currency}/MVArh` : ""}.</p>`
       : null}

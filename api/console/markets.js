@@ -38,10 +38,10 @@ export function Markets({ who }) {
           rows=${rows}
           columns=${[
             { name: "Market", of: (row) => html`<a href=${`#/market/${row.id}`}>${row.name}</a>` },
-            { name: "Feeder", of: (row) => row.feeder },
-            { name: "Trade date", of: (row) => row.trade_date },
             { name: "State", of: (row) => html`<${State} state=${row.state} />` },
             { name: "Gate", of: (row) => html`<${Gate} market=${row} />` },
+            { name: "Trade date", of: (row) => row.trade_date },
+            { name: "Feeder", of: (row) => row.feeder },
             { name: "Version", right: true, of: (row) => row.price_version ?? "–" },
           ]}
         />`

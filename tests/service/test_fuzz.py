@@ -32,7 +32,7 @@ CHECKS = [
 ]
 HOUR = timedelta(hours=1)
 PAST_BEGINS = DAY_BEGINS - timedelta(days=3)
-REQUESTS, NIGHTLY_REQUESTS = 5_000, 180_000
+REQUESTS, NIGHTLY_REQUESTS = 3_000, 180_000
 """About so many on both databases together, each of those made up sent by two keys."""
 NIGHTLY_DISTINCT = 50_000
 """At least so many on each database are no repetition; of a few thousand seven in ten are none."""

@@ -54,9 +54,11 @@ def test_names_of_many_aggregators_are_all_different():
     assert len({asset.name for owner in owners for asset in owner.assets}) == 61
 
 
-def test_a_day_ends_with_prices_awards_and_statements_that_balance(capsys, monkeypatch):
+def test_a_day_ends_with_prices_awards_and_statements_that_balance_and_is_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(sys, "argv", ["dlmp", "simulate", "--feeder", "feeder33", "--aggregators", "2"])
+    kept = tmp_path / "day"
+    arguments = ["--feeder", "feeder33", "--aggregators", "2", "--keep", str(kept)]
+    monkeypatch.setattr(sys, "argv", ["dlmp", "simulate", *arguments])
     with pytest.raises(SystemExit) as stopped:
         main()
     out, err = capsys.readouterr()
@@ -69,6 +71,10 @@ def test_a_day_ends_with_prices_awards_and_statements_that_balance(capsys, monke
     names = ("start the service", "register", "bid", "close the gate", "clear", "publish", "settle", "read")
     assert [name for name in names if re.search(rf"^ {name} +\d+\.\d\d ", steps, re.MULTILINE)] == list(names)
     assert "market settled" in steps
+    assert f"serve --data-dir {kept}" in out
+    with own_service(kept) as (url, key), Client(url, key) as operator:
+        (market,) = operator.markets()
+        assert (market.name, market.state) == ("simulated feeder33", "settled")
 
 
 def test_as_shipped_the_participants_of_a_case_bid_what_they_bid_there(server):
@@ -166,20 +172,6 @@ def test_what_cannot_be_bid_as_it_is_shipped_is_refused(lane):
     )
     with pytest.raises(InputError, match="ramp_up_kw_per_min = 1: cannot be bid as they are shipped"):
         lane(**{"resources.csv": ramps})
-
-
-def test_what_is_kept_is_served_again(tmp_path, capsys, monkeypatch):
-    kept = tmp_path / "day"
-    arguments = ["--feeder", "feeder33", "--aggregators", "1", "--keep", str(kept), "--quiet"]
-    monkeypatch.setattr(sys, "argv", ["dlmp", "simulate", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    out, err = capsys.readouterr()
-    assert (stopped.value.code, err) == (0, "")
-    assert f"serve --data-dir {kept}" in out
-    with own_service(kept) as (url, key), Client(url, key) as operator:
-        (market,) = operator.markets()
-        assert (market.name, market.state) == ("simulated feeder33", "settled")
 
 
 def test_a_service_that_runs_keeps_what_it_has_itself(capsys, monkeypatch):
