@@ -30,22 +30,25 @@ def result_table(connection: Connection, run_id: str, name: str) -> pa.Table:
 
 
 class Recent(Generic[Kept]):
-    """What was made last, the newest `most` of it."""
+    """What was used last, as much of it as its sizes add up to `most`."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._kept = most, dict[Hashable, Kept]()
+    def __init__(self, most: int, size: Callable[[Kept], int]) -> None:
+        self._most, self._size, self._kept = most, size, dict[Hashable, Kept]()
 
     def get(self, name: Hashable, make: Callable[[], Kept]) -> Kept:
         """Return what has a `name`; it is made where it is not kept."""
-        found = self._kept.get(name)
-        if found is None:
-            found = make()
-            newest = list(self._kept.items())[-(self._most - 1) :]
-            self._kept = dict(newest) | {name: found}
+        kept = self._kept  # never changed, but replaced: threads share it
+        found = kept[name] if name in kept else make()
+        newest, room = {name: found}, self._most - self._size(found)
+        for other, thing in reversed(kept.items()):
+            room -= self._size(thing) if other != name else 0
+            if room >= 0:
+                newest.setdefault(other, thing)
+        self._kept = dict(reversed(newest.items()))
         return found
 
 
-_TABLES: Recent[pa.Table] = Recent(CACHED_TABLES)
+_TABLES: Recent[pa.Table] = Recent(CACHED_TABLES, lambda table: 1)
 
 
 def read_table(content: bytes) -> pa.Table:

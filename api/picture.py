@@ -39,9 +39,10 @@ QUANTITIES: Mapping[str, Quantity] = {
     "voltage magnitude": Quantity("voltages", "v_pu", NODE, "pu", is_public=False),
     "loading": Quantity("flows", "loading_percent", BRANCH, "%", is_public=False),
 }
-MOST_DRAWN = 8
-"""Some 20 MB each of 50,000 nodes and 96 intervals."""
-_DRAWN: Recent[bytes] = Recent(MOST_DRAWN)
+FORM = 1
+"""Number of the form that pictures have; a change of it must reach browsers that keep older ones."""
+MOST_DRAWN_BYTES = 64 * 1024 * 1024
+_DRAWN: Recent[bytes] = Recent(MOST_DRAWN_BYTES, len)
 
 
 def diagram(connection: Connection, run_id: str) -> dict[str, Any]:

@@ -125,6 +125,7 @@ function Withdrawal({ label, bids, renew }) {
         const [tag, newest] = await tagged(path);
         if (newest.version !== bid.version) throw new Refused(412, { detail: "The bid has changed since it was read." });
         await remove(path, { "If-Match": tag, "Idempotency-Key": newName() });
+        unanswered.clear(); // what is withdrawn may be placed anew
       }
     } catch (refused) {
       setError(refused);
@@ -186,7 +187,7 @@ function Own({ market, resource, bids, awards, of, interval, choose }) {
     ${curves.length
       ? curves.map(([id, curve]) => html`<${Curve} key=${id} ...${curve} />`)
       : standing.length
-        ? html`<p class="quiet">${resource.name} bids as a ${standing[0].product.replaceAll("_", " ")}.</p>`
+        ? html`<p class="quiet">${resource.name} has a bid here that is no curve: ${standing[0].product.replaceAll("_", " ")}.</p>`
         : html`<p class="quiet">No bid of ${resource.name} stands in this interval.</p>`}
     ${award
       ? html`<p>Awarded <b class="award">${number(award.net_injection_kw)} kW</b> into the grid at ${money(award.lmp_usd_per_mwh)} ${market.currency}/MWh${Math.abs(award.q_kvar) >= 0.001 ? html`, and ${number(award.q_kvar)} kvar at ${money(award.lmp_q_usd_per_mvarh)} ${market.currency}/MVArh` : ""}.</p>`
@@ -202,13 +203,15 @@ const unanswered = new Map();
 /** Bids to the service; what may have come through before goes as it went then, so that nothing is placed twice. */
 async function place(bids, mode, sender, sent) {
   const content = JSON.stringify([sender, bids]);
-  if (!unanswered.has(content)) unanswered.set(content, { name: newName(), mode });
+  const isNew = !unanswered.has(content);
+  if (isNew) unanswered.set(content, { name: newName(), mode });
   sent.push(content);
   const request = unanswered.get(content);
   try {
     return await post("v1/bids/batch", { mode: request.mode, bids }, { "Idempotency-Key": request.name });
   } catch (refused) {
     if (!isAnswer(refused)) throw new Refused(refused.status, { detail: `${refused.message} ${IN_DOUBT}` });
+    if (isNew) unanswered.delete(content); // a refusal of what was sent before leaves that in doubt
     throw refused;
   }
 }
@@ -245,7 +248,7 @@ function Upload({ market, who, renew }) {
       for (let first = 0; first < bids.length; first += MOST_BIDS) {
         const part = lines.slice(first, first + MOST_BIDS);
         try {
-          const receipt = await place(bids.slice(first, first + MOST_BIDS), each ? "per_item" : "atomic", who.key_id, sent);
+          const receipt = await place(bids.slice(first, first + MOST_BIDS), each ? "per_item" : "atomic", who.participant_id, sent);
           found.receipts.push(receipt);
           receipt.items.forEach((item, i) => {
             found.count += item.status === "accepted" ? 1 : 0;
@@ -256,8 +259,10 @@ function Upload({ market, who, renew }) {
           found.faults.push(...refused.faults.map((fault) => toldByLine(fault, part)));
         }
       }
-      sent.forEach((content) => unanswered.delete(content));
-      if (!found.faults.length) input.current.value = "";
+      if (input.current) {
+        sent.forEach((content) => unanswered.delete(content));
+        if (!found.faults.length) input.current.value = "";
+      } // else nobody has seen the receipt: the same table gives it again
     } catch (refused) {
       if (refused.code === "invalid" && refused.faults.length) found.faults.push(...refused.faults.map((fault) => fault.detail));
       else found.error = refused;

@@ -63,7 +63,7 @@ function useQuantities(market, price) {
       },
     );
   };
-  return { known, want, error: Object.values(errors).find(Boolean) };
+  return { known, want, errors };
 }
 
 function Drawn({ market, picture, price, limits, seen, see }) {
@@ -71,7 +71,7 @@ function Drawn({ market, picture, price, limits, seen, see }) {
   const [plays, setPlays] = useState(false);
   const [byInterval, setByInterval] = useState(true);
   const [named, setNamed] = useState("");
-  const { known, want, error } = useQuantities(market, price);
+  const { known, want, errors } = useQuantities(market, price);
   const nodes = picture.node;
   const last = picture.starts.length - 1;
   const { phase } = seen;
@@ -92,11 +92,8 @@ function Drawn({ market, picture, price, limits, seen, see }) {
   const offered = picture.quantities;
   const hasLoading = offered.some((one) => one.name === "loading");
   const isAsked = hovered !== null || selected !== null;
-  useEffect(() => {
-    want(quantity);
-    if (hasLoading) want("loading");
-    if (isAsked) Object.keys(PARTS).forEach(want);
-  }, [quantity, hasLoading, isAsked, seen.place]);
+  const wanted = [quantity, ...(hasLoading ? ["loading"] : []), ...(isAsked ? Object.keys(PARTS) : [])];
+  useEffect(() => wanted.forEach(want), [wanted.join(), seen.place]);
   useEffect(() => {
     if (!plays) return undefined;
     const timer = setInterval(() => see((old) => ({ interval: old.interval >= last ? 0 : old.interval + 1 })), PLAY_MS);
@@ -143,7 +140,7 @@ function Drawn({ market, picture, price, limits, seen, see }) {
       </div>
     </div>
     ${named ? html`<p role="status">No node that is shown is called ${named}.</p>` : null}
-    <${Trouble} error=${error} />
+    <${Trouble} error=${wanted.map((name) => errors[name]).find(Boolean)} />
     <${Canvas} ...${{ picture, known, quantity, interval, byInterval, shown, limits, selected, setHovered }} select=${(node) => see({ place: names[node] })} />
     <${Hover} name=${hovered === null ? null : names[hovered]} at=${(part) => at(part, hovered)} currency=${picture.currency} />
     ${selected === null

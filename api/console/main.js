@@ -86,15 +86,15 @@ function App() {
   const content = useRef(null);
   const hasCome = useRef(false);
   const [ended, setEnded] = useState(false);
+  const seat = (found) => {
+    setWho(found);
+    setEnded(false);
+    setError(null);
+  };
   const [place, market, view = "feeder"] = route;
   useEffect(() => {
-    const ask = () =>
-      whoAmI().then((found) => {
-        setWho(found);
-        setError(null);
-        return found;
-      }, setError);
-    const unseated = () => ask().then((found) => setEnded(found?.role === "public"));
+    const ask = () => whoAmI().then(seat, setError);
+    const unseated = () => ask().then(() => setEnded(true));
     ask();
     addEventListener("unseated", unseated);
     return () => removeEventListener("unseated", unseated);
@@ -107,7 +107,7 @@ function App() {
   }, [place, market, view]);
   if (!who) return error ? html`<main><${Trouble} error=${error} /></main>` : html`<${Waiting} />`;
   const leave = async () => {
-    setWho(await signOut());
+    seat(await signOut());
     location.hash = "#/";
   };
   return html`<a class="skip" href="#content" onClick=${(e) => {
@@ -131,7 +131,7 @@ function App() {
     <main id="content" tabindex="-1" ref=${content}>
       <${Trouble} error=${error} />
       ${ended && who.role === "public" ? html`<p role="status">The session has ended: its key is not known any more, or the browser did not keep it.</p>` : null}
-      ${who.role === "public" ? html`<${SignIn} done=${setWho} />` : null}
+      ${who.role === "public" ? html`<${SignIn} done=${seat} />` : null}
       ${place === "audit"
         ? html`<${Audit} who=${who} />`
         : place === "market" && market

@@ -126,7 +126,7 @@ export function Confirmed({ label, question, reason, act, className = "" }) {
   };
   return html`<button type="button" class=${className} onClick=${() => setAsks(true)}>${label}</button>
     ${asks
-      ? html`<dialog ref=${dialog} onClose=${closed} onCancel=${(e) => busy && e.preventDefault()} aria-label=${label}>
+      ? html`<dialog ref=${dialog} onClose=${closed} aria-label=${label}>
           <form onSubmit=${go}>
             <p>${question}</p>
             ${reason
@@ -134,7 +134,7 @@ export function Confirmed({ label, question, reason, act, className = "" }) {
               : null}
             <div class="buttons">
               <button type="submit" class="primary" disabled=${busy}>${label}</button>
-              <button type="button" disabled=${busy} onClick=${close}>Cancel</button>
+              <button type="button" onClick=${close}>${busy ? "Close" : "Cancel"}</button>
             </div>
           </form>
         </dialog>`

@@ -68,9 +68,9 @@ def simulate_command(
 def _own_command() -> list[str]:
     """How this program is called, as it is shortest."""
     called, found = Path(sys.argv[0]), shutil.which("dlmp")
-    if found is not None and called.exists() and called.samefile(found):
+    if found is not None and called.is_file() and called.samefile(found):
         return ["dlmp"]
-    return [str(called)] if called.name == "dlmp" and called.exists() else [sys.executable, "-m", "dlmp.cli"]
+    return [str(called)] if called.name == "dlmp" and called.is_file() else [sys.executable, "-m", "dlmp.cli"]
 
 
 @contextmanager

@@ -178,7 +178,16 @@ def test_a_table_whose_answer_is_lost_is_placed_once(desk, page_of):
     upload(page, text)
     page.get_by_text("1 bids placed").wait_for()
     with desk.client() as client:
-        assert len(list(client.bids(desk.market.id))) == 1
+        assert len(client.bids(desk.market.id)) == 1
+        page.route("**/v1/bids/batch", lose, times=1)
+        confirm(page, "Withdraw all")
+        upload(page, text)
+        page.get_by_role("alert").get_by_text("It is not known whether").wait_for()
+        confirm(page, "Withdraw all")
+        page.get_by_text("No bid stands in this market.").wait_for()
+        upload(page, text)
+        page.get_by_text("1 bids placed").wait_for()
+        assert len(client.bids(desk.market.id, "live")) == 1
 
 
 def test_good_bids_are_placed_though_others_are_refused_and_a_corrected_table_after_they_are_withdrawn(desk, page_of):
@@ -225,6 +234,12 @@ def test_whoever_loses_the_key_is_asked_for_another(server, published, context):
     page.get_by_role("region", name="Statement").wait_for()
     published.operator._transport._send("DELETE", f"/v1/keys/{issued.id}", may_repeat=False)
     page.get_by_label("API key").wait_for(timeout=20_000)
+    page.get_by_text("The session has ended").wait_for()
+    page.get_by_label("API key").fill(published.key)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("API key").wait_for()
+    assert page.get_by_text("The session has ended").count() == 0
     page.close()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from dlmp import Client, clear, read_case
 from dlmp.cli import main
+from dlmp.cli.simulate import _own_command
 from dlmp.errors import InputError
 from dlmp.shipped import shipped_case
 from dlmp.simulation import own_service, simulate_day
@@ -189,3 +190,17 @@ def test_an_own_service_needs_its_operators_key(capsys, monkeypatch):
         main()
     assert stopped.value.code == 2
     assert "--key-file" in capsys.readouterr().err
+
+
+def test_how_the_program_is_called_again_is_told(tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "dlmp"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert _own_command() == ["dlmp"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _own_command() == [str(program)]
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "dlmp" / "cli" / "__main__.py")])
+    assert _own_command() == [sys.executable, "-m", "dlmp.cli"]
