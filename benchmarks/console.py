@@ -6,49 +6,19 @@ What is told: from the address to the first picture, and each repaint as the sli
 import argparse
 import json
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import httpx
 import numpy as np
 
 from dlmp.client import Client
+from dlmp.simulation import own_service
 
 REPAINTS = "performance.getEntriesByName('feeder repaint').map(one => one.duration)"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TIMEOUT_MS = 60_000
-START_S = 60
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Address of a service that keeps its data in `folder`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "dlmp.cli", "serve", "--port", str(port), "--data-dir", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        ends, is_ready = time.monotonic() + START_S, False
-        while not is_ready and time.monotonic() < ends:
-            try:
-                is_ready = httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
-            except httpx.TransportError:
-                time.sleep(0.1)
-        if not is_ready:
-            raise SystemExit("the service is not ready")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def tables(nodes: int, seed: int = 0) -> dict[str, str]:
@@ -120,8 +90,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=5000)
     nodes = parser.parse_args().nodes
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as url:
-        with Client(url, (Path(folder) / "operator.key").read_text("utf-8").strip()) as operator:
+    with own_service() as (url, key):
+        with Client(url, key) as operator:
             market = published(operator, nodes)
         json.dump({"nodes": nodes, **looked_at(url, market)}, sys.stdout)
     print()

@@ -147,17 +147,24 @@ function terms(bid, currency) {
     .join(", ");
 }
 
+/** Segments of an offer with the prices where each begins and ends, by the units in their fields' names. */
+const partsOf = (offer, unit, priced) =>
+  offer.segments.map((part) => {
+    const begins = part[`price_${priced}`];
+    return { quantity: part[`quantity_${unit}`], begins, ends: part[`price_end_${priced}`] ?? begins };
+  });
+
 /** What a bid offers in an interval as a curve; null where it is none. */
 export function curveOf(bid, { interval, currency, name, award, of }) {
   const { terms: offer, product } = bid;
   const alone = (quantity, price) => [{ quantity, begins: price, ends: price }];
   const sum = (rows, column) => rows.filter((row) => row.interval === interval && row.side === offer.side).reduce((all, row) => all + row[column], 0);
   if (product === "energy") {
-    const parts = offer.segments.map((part) => ({ quantity: part.quantity_kw, begins: part.price_usd_per_mwh, ends: part.price_end_usd_per_mwh ?? part.price_usd_per_mwh }));
+    const parts = partsOf(offer, "kw", "usd_per_mwh");
     return { title: `${offer.side} curve of ${name}`, parts, unit: "kW", priceUnit: `${currency}/MWh`, price: award?.lmp_usd_per_mwh ?? null, accepted: sum(of.segments.filter((row) => row.segment > 0), "award_kw") }; // 0 is what is self-scheduled
   }
   if (product === "reactive") {
-    const parts = offer.segments.map((part) => ({ quantity: part.quantity_kvar, begins: part.price_usd_per_mvarh, ends: part.price_end_usd_per_mvarh ?? part.price_usd_per_mvarh }));
+    const parts = partsOf(offer, "kvar", "usd_per_mvarh");
     return { title: `${name} to ${offer.side}`, parts, unit: "kvar", priceUnit: `${currency}/MVArh`, price: award?.lmp_q_usd_per_mvarh ?? null, accepted: sum(of.reactive_segments, "award_kvar") };
   }
   if (product === "block") {

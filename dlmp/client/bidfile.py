@@ -136,7 +136,7 @@ def _curves(table: Table, rows: pd.DataFrame, market: Market, known: dict[str, s
         curve = own.sort_values("segment", kind="stable")
         first = curve.iloc[0]
         product = first["product"]
-        begins, ends = _times(market, int(first.interval), int(first.interval))
+        begins, ends = times_of(market, int(first.interval), int(first.interval))
         names = list(CURVES.get(product, CURVES[ENERGY]))
         segments = [(_sum_kw(curve),)] if product == SELF_SCHEDULE else _segments(curve[names])
         bid = Bid(market.id, known[first.resource], first.side, segments, begins, ends, product)
@@ -162,7 +162,7 @@ def _blocks(table: Table, path: Path, market: Market, known: dict[str, str], pro
     problems.raise_if_any()
     bids: Found = []
     for line, row in _rows(table):
-        begins, ends = _times(market, row.pop("first_interval"), row.pop("last_interval"))
+        begins, ends = times_of(market, row.pop("first_interval"), row.pop("last_interval"))
         terms = row | {"exclusive_group": row["exclusive_group"] or None}
         del terms["block"], terms["resource"]
         place: dict[str, Any] = {"resource_id": known[row["resource"]], "interval_start": begins, "interval_end": ends}
@@ -185,7 +185,7 @@ def _stores(table: Table, path: Path, market: Market, known: dict[str, str], pro
         _require(profile, "resource", profile.rows.resource.isin(table.rows.resource), "is no store here", problems)
         given = once(profile, profile.rows, ["resource", "interval"], problems)
     problems.raise_if_any()
-    begins, ends = _times(market)
+    begins, ends = times_of(market)
     bids: Found = []
     for line, terms in _rows(table):
         name = terms.pop("resource")
@@ -207,7 +207,7 @@ KINDS: dict[str, tuple[Sequence[Column], Callable[..., Found]]] = {
 }
 
 
-def _times(market: Market, first: int = ALL_INTERVALS, last: int = ALL_INTERVALS) -> tuple[str, str]:
+def times_of(market: Market, first: int = ALL_INTERVALS, last: int = ALL_INTERVALS) -> tuple[str, str]:
     """Start of the interval `first` and end of the `last` one; of the whole day for blank ones."""
     step, start = timedelta(minutes=market.interval_minutes), datetime.fromisoformat(market.starts_at)
     begins = market.starts_at if first == ALL_INTERVALS else (start + first * step).strftime(TIME_FORMAT)

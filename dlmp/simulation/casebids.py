@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from dlmp.client import Bid, Market, Store
+from dlmp.client.bidfile import times_of
 from dlmp.client.bids import SELF_SCHEDULE, AnyBid
 from dlmp.errors import InputError, Problem
 from dlmp.market import MarketCase
-from dlmp.simulation.portfolio import Aggregator, interval_times
+from dlmp.simulation.portfolio import Aggregator
 
 REGISTERED = ("p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar", "s_max_kva", "power_factor_min")
 PROFILES = ("charge_max_kw", "discharge_max_kw", "energy_min_kwh", "energy_max_kwh", "drain_kw")
@@ -47,7 +48,7 @@ class CaseAsset:
             yield self._store(int(stores[0]), market, resource_id)
             return
         for interval in range(market.intervals):
-            times, there = interval_times(market, interval), interval % self.case.horizon.intervals
+            times, there = times_of(market, interval, interval), interval % self.case.horizon.intervals
             most_kw = self.case.resources.p_max_kw[there, self.number], -self.case.resources.p_min_kw[self.number]
             for is_supply, side, room_kw in ((True, "supply", most_kw[0]), (False, "demand", most_kw[1])):
                 fixed_kw = sum(kw for kw, *_ in self._curve(there, float(room_kw), is_supply=is_supply, is_fixed=True))

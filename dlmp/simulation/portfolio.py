@@ -5,14 +5,13 @@ All of it comes from a seed: the same feeder, number of aggregators and seed giv
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Protocol
 
 import numpy as np
 
 from dlmp.client import Bid, Market
+from dlmp.client.bidfile import times_of
 from dlmp.client.bids import AnyBid
-from dlmp.client.tables import TIME_FORMAT
 
 SOLAR, GENERATOR, DEMAND = "solar", "generator", "demand_response"
 ADDED = (SOLAR, GENERATOR, DEMAND)
@@ -86,14 +85,7 @@ class InventedAsset:
         for interval in range(market.intervals):
             curve = self.offer(interval, market.intervals)
             if curve:
-                yield Bid(market.id, resource_id, self.side, curve, *interval_times(market, interval))
-
-
-def interval_times(market: Market, interval: int) -> tuple[str, str]:
-    """Start and end of an interval of a market."""
-    step = timedelta(minutes=market.interval_minutes)
-    start = datetime.fromisoformat(market.starts_at) + interval * step
-    return start.strftime(TIME_FORMAT), (start + step).strftime(TIME_FORMAT)
+                yield Bid(market.id, resource_id, self.side, curve, *times_of(market, interval, interval))
 
 
 @dataclass(frozen=True)
