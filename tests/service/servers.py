@@ -77,8 +77,9 @@ class Server:
         return self.path(name).read_text("utf-8")
 
     def events(self) -> list[dict]:
-        """Lines of the log; each must be a JSON document."""
-        return [json.loads(line) for line in self.said("out").splitlines()]
+        """Whole lines of the log; each must be a JSON document."""
+        whole, _, _ = self.said("out").rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+from receivers import until
 from servers import Desk, Server, open_desk, serving
 from sqlalchemy import insert, select
 
@@ -73,7 +74,9 @@ def test_a_feeder_of_opendss_is_read_in_another_process_than_the_services(tmp_pa
 
 def test_every_line_of_the_log_is_json_and_an_answer_can_be_found_by_its_request_id(server: Server):
     answer = httpx.get(f"{server.url}/v1/markets/mkt_{'0' * 24}")
-    events = [one for one in server.events() if one.get("request_id") == answer.headers["x-request-id"]]
+    of_it = answer.headers["x-request-id"]
+    # The line is written when the answer has been sent, which may be after it has been read here.
+    events = until(lambda: [one for one in server.events() if one.get("request_id") == of_it])
     assert [(one["event"], one["status"], one["route"]) for one in events] == [
         ("request", 404, "/v1/markets/{market_id}")
     ]
@@ -223,8 +226,7 @@ def test_two_workers_share_a_postgresql_database(tmp_path: Path, postgres: str):
 
         with ThreadPoolExecutor(8) as pool:
             assert sorted(pool.map(submit, range(24))) == list(range(1, 25))
-        started = [one for one in server.events() if one["event"].startswith("Started server process")]
-        assert len(started) == 2
+        until(lambda: sum(one["event"].startswith("Started server process") for one in server.events()) == 2)
         with Client(server.url, server.key) as operator:
             check = operator._transport.read("/v1/audit/verify").json()
         desk.operator.close()
