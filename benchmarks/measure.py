@@ -8,6 +8,7 @@ programmes nor the network: building, the passes, the Newton finish and the pric
 """
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -31,7 +32,7 @@ import dlmp
 from benchmarks.cases import Spec, build, named
 from benchmarks.peers import OWN, NotExpressible, Outcome, distopf_own, peer_module
 from benchmarks.process import SKIPPED
-from dlmp import factors, optimality, reducedconditions
+from dlmp import factors, optimality
 from dlmp.formulation.network_rows import NetworkRows
 from dlmp.market import MarketCase
 from dlmp.solve import BASIC, LinearProgram, LpSolution, solve_lp
@@ -178,11 +179,11 @@ class Recorder:
             self._patches.enter_context(patch.object(owner, name, by))
 
         replaced(highspy.Highs, "run", self._clocked(highspy.Highs.run))
-        for name in ("setup", "solve"):
-            replaced(piqp.SparseSolver, name, self._clocked(getattr(piqp.SparseSolver, name), is_quadratic=True))
+        for solver, name in itertools.product((piqp.DenseSolver, piqp.SparseSolver), ("setup", "solve")):
+            replaced(solver, name, self._clocked(getattr(solver, name), is_quadratic=True))
         for name in ("analyze", "factor", "solve", "tsolve") if factors.klu else ():
             replaced(factors.klu, name, self._clocked(getattr(factors.klu, name)))
-        for module in (factors, optimality, reducedconditions):
+        for module in (factors, optimality):
             replaced(module, "splu", self._clocked_splu)
         return self
 

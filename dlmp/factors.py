@@ -89,16 +89,16 @@ class SuperLuOrdering:
         """Factorise a matrix of the pattern; see `Ordering`."""
         _check_entries(matrix, self._entries)
         options = {"SymmetricMode": True}
-        try:
-            factors = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=PIVOT_TOLERANCE, options=options)
-        except RuntimeError as error:
-            raise np.linalg.LinAlgError("singular matrix") from error
-        return _SuperLuFactors(factors, self.size)
+        return _SuperLuFactors(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=PIVOT_TOLERANCE, options=options)
 
 
 class _SuperLuFactors:
-    def __init__(self, factors: Any, size: int):
-        self._factors, self._size = factors, size
+    def __init__(self, matrix: sparse.csc_array, **options: Any):
+        self._size = len(matrix.indptr) - 1
+        try:
+            self._factors = splu(matrix, **options)
+        except RuntimeError as error:
+            raise np.linalg.LinAlgError("singular matrix") from error
 
     def solve(self, right: FloatArray, *, transposed: bool = False) -> FloatArray:
         _check_right(right, self._size)
@@ -114,10 +114,14 @@ finite, and ValueError for one that has not as many entries as the pattern.
 """
 
 
-def factorised(matrix: sparse.sparray) -> Factors:
-    """Factorise one matrix; see `Ordering`."""
+def factorised(matrix: sparse.sparray, *, has_dense_parts: bool = False) -> Factors:
+    """Factorise one matrix; see `Ordering`.  Dense parts are for SuperLU, beside which KLU is slow there (measured)."""
     whole = sparse.csc_array(matrix, copy=True)
     whole.sum_duplicates()
+    if has_dense_parts:
+        _check_entries(whole, len(whole.indices))
+        _size(whole)
+        return _SuperLuFactors(whole)
     return Ordering(whole).factorise(whole)
 
 

@@ -7,7 +7,8 @@ broken is added (a primal-dual active set method; Hintermueller, Ito and Kunisch
 that begin to repeat, as they do among many free reactive powers, are replaced by those of the interval's quadratic
 programme.
 
-Where very many injections can move, both have the unknowns of the network's states beside the market's columns.
+Where very many injections can move, the programmes have the unknowns of the network's states beside the market's
+columns, and so do the systems of steps where many are free.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from dlmp.curvature import Curvature
 from dlmp.formulation.interface import CONGESTION, UNBALANCE, VOLTAGE, Formulation, Limits, OperatingPoint
 from dlmp.formulation.market_lp import MarketLp
 from dlmp.formulation.network_rows import violation
-from dlmp.formulation.softness import BROKEN, Softness, StateArray
+from dlmp.formulation.softness import BROKEN, Softness, StateArray, is_held
 from dlmp.holding import Held
 from dlmp.network.model import FloatArray, IntArray
 from dlmp.networkmodel import ReducedNetwork, StatesNetwork
@@ -42,9 +43,12 @@ With the states as columns PIQP does not come so near, and `dlmp.solve.QP_TOLERA
 FEW_REACTIVE = 60
 """Among more free reactive powers than this the sets go in circles, as they do along a coupled horizon: begin with
 the quadratic programme."""
-FEW_INJECTIONS, REACTIVE_COUNTS = 700, 3
-"""With more injections that can move gradients and Hessians by all of them cost more than the states beside them;
-reactive ones, of which most are free, count more (measured)."""
+FEW_INJECTIONS, FEW_BY_NODE, REACTIVE_COUNTS = 400, 0.1, 3
+"""With more injections that can move, and more of them to a node, gradients and Hessians by all of them cost more than
+the states beside them; reactive ones, of which most are free, count more (measured)."""
+FEW_FREE = 150
+"""So many injections that the sets leave free, and limits held, have gradients and a Hessian that cost less than a
+system with the states: prices leave few bids between their bounds, however many there are (measured)."""
 NEAR_PRICE = 0.02
 """A bid this near to its price may be accepted in part, relative to the dearest energy at the substation."""
 MORE_MOVES, FEW_MOVES = 4, 200
@@ -164,7 +168,8 @@ def keeps_states(market: MarketLp, point: OperatingPoint, curvature: Curvature |
     if market.is_coupled or point.state_equations is None:
         return False
     movable = (curvature or Curvature(market)).movable
-    return bool((movable.sum(axis=2) @ [1, REACTIVE_COUNTS]).max(initial=0) > FEW_INJECTIONS)
+    few = max(FEW_INJECTIONS, FEW_BY_NODE * market.case.network.node_count)
+    return bool((movable.sum(axis=2) @ [1, REACTIVE_COUNTS]).max(initial=0) > few)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +236,7 @@ class _Search:
 
     def system(self, is_open: npt.NDArray[np.bool_]) -> Conditions:
         """Optimality conditions of the intervals in `is_open`, here and now."""
-        kind = StateConditions if self.keeps_states else ReducedConditions
+        kind = StateConditions if self.keeps_states and self._has_many_free(is_open) else ReducedConditions
         return kind(
             self.market,
             self.formulation,
@@ -244,6 +249,12 @@ class _Search:
             is_open,
             self.curvature,
         )
+
+    def _has_many_free(self, is_open: npt.NDArray[np.bool_]) -> bool:
+        """True where what the sets leave free in an interval of `is_open`, and the limits held there, are many."""
+        states = self.market.states_of(is_open)
+        free = self.curvature.wanted(self.active.column)[states].sum(axis=(1, 2))
+        return bool((free + is_held(self.active.limit[states]).sum(axis=1)).max(initial=0) > FEW_FREE)
 
     def find_marginal(self) -> None:
         """Note what a reduced quadratic model must know to curve: reactive power, and bids near their price."""
@@ -410,11 +421,13 @@ def _correct_limits(system: Conditions, tolerance: float, slack: float) -> npt.N
     """
     softness, limits, value = system.softness, system.formulation.limits, system.point.limit_value
     state, multiplier = system.active.limit, system.multipliers.limit
-    may_move = (state != 0) | _worst_of_each_cause(limits, value, state)
-    corrected = softness.corrected(state, multiplier, value, tolerance, slack)
-    moved = may_move & (corrected != state)
-    state[moved] = corrected[moved]
-    multiplier[moved] = np.clip(multiplier, *softness.multiplier_range_at(state))[moved]
+    own = np.nonzero((state != 0) | _worst_of_each_cause(limits, value, state))
+    corrected = softness.corrected(state[own], own[1], multiplier[own], value[own], tolerance, slack)
+    moved = np.zeros(state.shape, bool)
+    moved[own] = corrected != state[own]
+    state[own] = corrected
+    least, most = softness.multiplier_range_at(state[moved], np.nonzero(moved)[1])
+    multiplier[moved] = np.clip(multiplier[moved], least, most)
     return moved
 
 

@@ -152,7 +152,7 @@ class Conditions(ABC):
             [self.row_interval[self.rows], self.open, self.open, market.state_interval[self.state]]
         )
         target = np.where(active.row < 0, market.row_lower, market.row_upper)[self.rows]
-        bound = softness.edge_at(active.limit)[at_limit]
+        bound = softness.edge_at(active.limit[at_limit], self.limit)
         import_p, import_q = market.block("import_p").ravel()[self.open], market.block("import_q").ravel()[self.open]
         self.residual = np.concatenate(
             [

@@ -6,8 +6,8 @@ That is best where few injections are free, or intervals are coupled.
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
+from dlmp.factors import factorised
 from dlmp.network.model import FloatArray
 from dlmp.optimality import PROXIMAL, Conditions, is_convex
 
@@ -83,8 +83,9 @@ class ReducedConditions(Conditions):
         damping, corner = of_columns * sparse.eye_array(len(self.free)), -of_rows * sparse.eye_array(len(self.dual))
         system = sparse.csc_array(sparse.block_array([[curvature, here.T], [here, None]]))
         try:
-            factors = splu(sparse.csc_array(system + sparse.block_diag([damping, corner])))
-        except RuntimeError:
+            damped = system + sparse.block_diag([damping, corner])
+            factors = factorised(damped, has_dense_parts=self.market.is_coupled)
+        except np.linalg.LinAlgError:
             return None
         change = factors.solve(right)
         change += factors.solve(right - system @ change)  # what the damping has left over

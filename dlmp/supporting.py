@@ -131,7 +131,7 @@ class DualChanges:
         size = np.maximum(abs(jacobian).max(axis=1).toarray().ravel(), 1e-12)
         self.scale = 1 / size
         free = np.full(2 * len(every), np.inf)
-        least, most = (end[at_limit] for end in softness.multiplier_range_at(soft_state))
+        least, most = softness.multiplier_range_at(soft_state[at_limit], at_limit[1])
         may_fall = value[rows] >= market.row_upper[rows] - AT_BOUND_PU
         may_rise = value[rows] <= market.row_lower[rows] + AT_BOUND_PU
         least = np.concatenate([np.where(may_fall, -np.inf, 0.0), -free, least])

@@ -27,7 +27,7 @@ from benchmarks.measure import Recorder, TreeMemory, binding_programme
 from benchmarks.peers import OWN
 from benchmarks.process import in_process
 from benchmarks.report import publish, write_report
-from dlmp import newton, reducedconditions
+from dlmp import newton, optimality
 from dlmp.bids import at_ports
 from dlmp.factors import klu
 from dlmp.network.independent import independent_power_flow
@@ -235,7 +235,7 @@ def test_time_in_solvers_is_counted_call_by_call():
         for _ in range(2):
             recorder.observed(lambda: dlmp.clear(case))
         assert klu.solve is not solve
-    assert klu.solve is solve and reducedconditions.splu is splu
+    assert klu.solve is solve and optimality.splu is splu
     assert len(recorder.shares) == 2
     for share in recorder.shares:
         assert 0 <= share.quadratic < share.outside < 1

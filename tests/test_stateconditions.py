@@ -17,7 +17,7 @@ from dlmp.curvature import Curvature
 from dlmp.errors import InfeasibleError
 from dlmp.formulation.softness import Softness
 from dlmp.network.model import FloatArray
-from dlmp.optimality import Multipliers
+from dlmp.optimality import Conditions, Multipliers
 from dlmp.reducedconditions import ReducedConditions
 from dlmp.stateconditions import StateConditions
 from dlmp.timing import PhaseClock
@@ -34,25 +34,30 @@ UNCOUPLED = {
 
 @pytest.fixture
 def with_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few injections there are."""
-    monkeypatch.setattr(newton, "FEW_INJECTIONS", -1)
+    """However few injections there are, and however few of them are free."""
+    for threshold in ("FEW_INJECTIONS", "FEW_BY_NODE", "FEW_FREE"):
+        monkeypatch.setattr(newton, threshold, -1)
 
 
 @pytest.mark.parametrize("name", UNCOUPLED)
-def test_both_ways_end_at_the_same_optimum(name: str, monkeypatch: pytest.MonkeyPatch):
-    case, steps = UNCOUPLED[name](), []
+def test_all_ways_end_at_the_same_optimum(name: str, monkeypatch: pytest.MonkeyPatch):
+    case, own = UNCOUPLED[name](), UNCOUPLED[name]().network.is_priced
     expected = clear(case)
+    assert expected.status == "converged"
+    steps, step = [], Conditions.step
+    monkeypatch.setattr(Conditions, "step", lambda self: steps.append(type(self)) or step(self))
     monkeypatch.setattr(newton, "FEW_INJECTIONS", -1)
-    step = StateConditions.step
-    monkeypatch.setattr(StateConditions, "step", lambda self: steps.append(self) or step(self))
-    found = clear(case)
-    assert steps or not len(case.resources)
-    assert (found.status, expected.status) == ("converged", "converged")
-    assert found.objective == pytest.approx(expected.objective, rel=1e-9, abs=1e-7)
-    own = case.network.is_priced
-    for price in ("lmp_usd_per_mwh", "lmp_q_usd_per_mvarh"):
-        ours, theirs = getattr(found.prices, price)[:, own], getattr(expected.prices, price)[:, own]
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+    monkeypatch.setattr(newton, "FEW_BY_NODE", -1)
+    for few_free, kind in ((-1, StateConditions), (newton.FEW_FREE, ReducedConditions)):
+        monkeypatch.setattr(newton, "FEW_FREE", few_free)
+        steps.clear()
+        found = clear(case)
+        assert kind in steps or not len(case.resources)
+        assert found.status == "converged"
+        assert found.objective == pytest.approx(expected.objective, rel=1e-9, abs=1e-7)
+        for price in ("lmp_usd_per_mwh", "lmp_q_usd_per_mvarh"):
+            ours, theirs = getattr(found.prices, price)[:, own], getattr(expected.prices, price)[:, own]
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
 
 
 @pytest.mark.usefixtures("with_states")

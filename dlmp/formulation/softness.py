@@ -86,7 +86,8 @@ class Softness:
             level += 2 * (size > price * (1 + AT_PRICE)).astype(np.int8)
             level += (np.abs(size / price - 1) <= AT_PRICE).astype(np.int8)
         state = -np.sign(multiplier) * level
-        level -= (level % 2 == 1) & np.isinf(self._at(self.edge, state, level // 2))
+        held = np.nonzero(is_held(level))
+        level[held] -= np.isinf(self.edge_at(state[held].astype(np.int8), held[1]))
         return np.asarray(-np.sign(multiplier) * level, dtype=np.int8)
 
     def states_at(self, value: FloatArray, slack: float) -> StateArray:
@@ -98,26 +99,28 @@ class Softness:
             level += np.where(beyond > slack, 2, np.where(beyond >= -slack, 1, 0)).astype(np.int8)
         return np.asarray(side * level, dtype=np.int8)
 
-    def _at(self, values: FloatArray, state: StateArray, number: npt.NDArray[np.integer]) -> FloatArray:
-        """(s, k) Edge or price `number` on the side of each state."""
-        return np.asarray(values[(state > 0).astype(int), number, np.arange(state.shape[1])])
+    def _at(
+        self, values: FloatArray, state: StateArray, number: npt.NDArray[np.integer], limit: IntArray
+    ) -> FloatArray:
+        """(i,) Edge or price `number` on the side of each state."""
+        return np.asarray(values[(state > 0).astype(int), number, limit])
 
-    def range_at(self, state: StateArray) -> tuple[FloatArray, FloatArray]:
-        """Least and largest value (s, k) of the quantities at these states."""
+    def range_at(self, state: StateArray, limit: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Least and largest value (i,) of each `limit` at its state (i,)."""
         level = np.abs(state)
-        near = self._at(self.edge, state, np.maximum(level - 1, 0) // 2)
-        far = self._at(self.edge, state, level // 2)
-        low = np.where(state > 0, near, np.where(state < 0, far, self.limits.lower))
-        return low, np.where(state > 0, far, np.where(state < 0, near, self.limits.upper))
+        near = self._at(self.edge, state, np.maximum(level - 1, 0) // 2, limit)
+        far = self._at(self.edge, state, level // 2, limit)
+        low = np.where(state > 0, near, np.where(state < 0, far, self.limits.lower[limit]))
+        return low, np.where(state > 0, far, np.where(state < 0, near, self.limits.upper[limit]))
 
-    def edge_at(self, state: StateArray) -> FloatArray:
-        """(s, k) Where the quantities are held that are held at these states."""
-        return self._at(self.edge, state, np.abs(state) // 2)
+    def edge_at(self, state: StateArray, limit: IntArray) -> FloatArray:
+        """(i,) Where each `limit` is held that is held at its state (i,)."""
+        return self._at(self.edge, state, np.abs(state) // 2, limit)
 
-    def multiplier_range_at(self, state: StateArray) -> tuple[FloatArray, FloatArray]:
-        """Least and largest multiplier (s, k) at these states."""
+    def multiplier_range_at(self, state: StateArray, limit: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Least and largest multiplier (i,) of each `limit` at its state (i,)."""
         level = np.abs(state)
-        least, most = (self._at(self.price, state, number) for number in (level // 2, (level + 1) // 2))
+        least, most = (self._at(self.price, state, number, limit) for number in (level // 2, (level + 1) // 2))
         return np.where(state > 0, -most, least), np.where(state > 0, -least, most)
 
     def excess_at(self, state: StateArray, value: FloatArray) -> FloatArray:
@@ -125,13 +128,17 @@ class Softness:
 
         At most as far as their states say.
         """
-        inside = np.clip(value, *self.range_at(state))
-        over, under = np.maximum(inside - self.limits.upper, 0.0), np.maximum(self.limits.lower - inside, 0.0)
-        return np.where(np.abs(state) >= BROKEN, over - under, 0.0)
+        excess, broken = np.zeros(state.shape), np.nonzero(np.abs(state) >= BROKEN)
+        lower, upper = self.limits.lower[broken[1]], self.limits.upper[broken[1]]
+        inside = np.clip(value[broken], *self.range_at(state[broken], broken[1]))
+        excess[broken] = np.maximum(inside - upper, 0.0) - np.maximum(lower - inside, 0.0)
+        return excess
 
     def priced(self, state: StateArray) -> FloatArray:
         """(s, k) Multipliers of the limits that are broken between two edges; 0 elsewhere."""
-        return np.where(is_held(state), 0.0, self.multiplier_range_at(state)[0])
+        multiplier, between = np.zeros(state.shape), np.nonzero((state != 0) & ~is_held(state))
+        multiplier[between], _ = self.multiplier_range_at(state[between], between[1])
+        return multiplier
 
     def cost_of(self, excess: FloatArray) -> FloatArray:
         """(s, k) Cost of an excess (s, k) as of `excess_at` [currency/MWh x pu]; that of a quantity stands once."""
@@ -146,21 +153,27 @@ class Softness:
         return np.where(self.quantity == np.arange(len(self.quantity)), cost, 0.0)
 
     def corrected(
-        self, state: StateArray, multiplier: FloatArray, value: FloatArray, tolerance: float, slack: float
+        self,
+        state: StateArray,
+        limit: IntArray,
+        multiplier: FloatArray,
+        value: FloatArray,
+        tolerance: float,
+        slack: float,
     ) -> StateArray:
-        """(s, k) States after one step of those whose multiplier or value is out of its range.
+        """(i,) State of each `limit` after one step, where its multiplier or value is out of its range.
 
         Parameters
         ----------
-        state, multiplier, value
-            (s, k) Where the limits stand.
+        state, limit, multiplier, value
+            (i,) Where the limits stand.
         tolerance, slack
             How far multipliers [currency/MWh] and values [pu] may be out of their range.
         """
-        side = np.where(state == 0, np.where(value > self.limits.upper, 1, -1), np.sign(state))
+        side = np.where(state == 0, np.where(value > self.limits.upper[limit], 1, -1), np.sign(state))
         size, place = -multiplier * side, value * side
-        level, ends = np.abs(state), np.sort(side * np.stack(self.range_at(state)), axis=0)
-        least, most = (self._at(self.price, state, number) for number in (level // 2, (level + 1) // 2))
+        level, ends = np.abs(state), np.sort(side * np.stack(self.range_at(state, limit)), axis=0)
+        least, most = (self._at(self.price, state, number, limit) for number in (level // 2, (level + 1) // 2))
         held = is_held(state)
         up = np.where(held, size > most + tolerance, place > ends[1] + slack)
         down = np.where(held, size < least - tolerance, (level > 0) & (place < ends[0] - slack))
@@ -169,7 +182,7 @@ class Softness:
 
 def is_held(state: StateArray) -> npt.NDArray[np.bool_]:
     """True where a quantity is held at an edge."""
-    return np.asarray(state % 2 == 1)
+    return np.asarray(state & 1, dtype=bool)
 
 
 def _tiers(limits: Limits, own: IntArray, side: int, cause: str, tiers: Tiers) -> list[tuple[FloatArray, FloatArray]]:

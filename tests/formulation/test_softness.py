@@ -60,9 +60,9 @@ def test_squared_voltages_have_the_price_of_the_voltage_itself():
 def test_hard_limits_have_no_price_and_stay_at_their_bound():
     hard = Softness.of(limits(), HARD)
     assert not hard.is_soft.any()
-    state = hard.states_of(row(hard, -1e9))
+    (state,), every = hard.states_of(row(hard, -1e9)), np.arange(len(hard.limits))
     assert (state == 1).all()
-    assert (hard.corrected(state, row(hard, -1e9), row(hard, 1.05), 1e-6, 1e-8) == 1).all()
+    assert (hard.corrected(state, every, row(hard, -1e9)[0], row(hard, 1.05)[0], 1e-6, 1e-8) == 1).all()
     assert not hard.is_exceeded_by(sparse.csr_array(row(hard, -1e9)))
 
 
@@ -97,10 +97,9 @@ def test_a_value_tells_the_level(soft: Softness, value: float, state: int):
     ],
 )
 def test_values_and_multipliers_of_each_level(soft: Softness, state: int, values, multipliers):
-    states = np.full((1, len(soft.limits)), state, dtype=np.int8)
-    states[0, -1] = 0
-    assert tuple(end[0, 0] for end in soft.range_at(states)) == pytest.approx(values)
-    assert tuple(end[0, 0] for end in soft.multiplier_range_at(states)) == pytest.approx(multipliers)
+    here = np.array([state], dtype=np.int8), np.array([0])
+    assert tuple(end[0] for end in soft.range_at(*here)) == pytest.approx(values)
+    assert tuple(end[0] for end in soft.multiplier_range_at(*here)) == pytest.approx(multipliers)
 
 
 @pytest.mark.parametrize(
@@ -130,10 +129,8 @@ def test_values_and_multipliers_of_each_level(soft: Softness, state: int, values
 def test_a_limit_moves_one_level_where_its_multiplier_or_value_is_out_of_range(
     soft: Softness, state: int, multiplier: float, value: float, after: int
 ):
-    states = np.zeros((1, len(soft.limits)), dtype=np.int8)
-    states[0, 0] = state
-    found = soft.corrected(states, row(soft, multiplier), row(soft, value), 1e-6, 1e-8)
-    assert found[0, 0] == after
+    here = np.array([state], dtype=np.int8), np.array([0])
+    assert soft.corrected(*here, np.array([multiplier]), np.array([value]), 1e-6, 1e-8) == [after]
 
 
 def test_the_cost_of_an_excess_is_each_tier_s_part_at_its_price(soft: Softness):
