@@ -39,6 +39,18 @@ def test_solves_as_dense_algebra_does(columns, transposed):
     np.testing.assert_array_equal(right, kept)
 
 
+def test_matrices_with_dense_parts_are_solved_alike_and_refused_alike():
+    matrix = sparse.csc_array(sparse.block_array([[unsymmetric(), None], [None, np.ones((9, 9)) + 5 * np.eye(9)]]))
+    right = np.random.default_rng(4).normal(size=69)
+    found = factorised(matrix, has_dense_parts=True).solve(right)
+    np.testing.assert_allclose(found, np.linalg.solve(matrix.toarray(), right), rtol=1e-9, atol=1e-9)
+    for broken in (0.0, np.nan):
+        with pytest.raises(np.linalg.LinAlgError):
+            factorised(matrix * broken, has_dense_parts=True)
+    with pytest.raises(ValueError, match="not square"):
+        factorised(matrix[:, :-1], has_dense_parts=True)
+
+
 def test_right_hand_sides_in_any_order_of_memory():
     matrix, right = unsymmetric(), np.random.default_rng(2).normal(size=(60, 10))
     expected = np.linalg.solve(matrix.toarray(), right)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from dlmp import solve
 from dlmp.errors import SolverError
 from dlmp.solve import AT_LOWER, AT_UPPER, BASIC, Basis, LinearProgram, QpMethod, solve_lp, solve_mip, solve_qp
 
@@ -107,11 +108,18 @@ def test_a_basis_of_another_programme_does_not_spoil_the_answer():
         np.testing.assert_allclose(solution.row_dual, [50, -30], atol=1e-9)
 
 
+@pytest.fixture(params=[-1.0, 2.0], ids=["dense", "sparse"])
+def matrices(request, monkeypatch) -> None:
+    """Quadratic programmes of dense or of sparse matrices, whatever they have of entries; none in stages is dense."""
+    monkeypatch.setattr(solve, "DENSE_FROM", request.param)
+
+
 @pytest.fixture(params=[QpMethod(), QpMethod(has_states=True)], ids=["rows scaled", "columns in units"])
 def method(request) -> QpMethod:
     return request.param
 
 
+@pytest.mark.usefixtures("matrices")
 def test_quadratic_programme_worked_by_hand(method: QpMethod):
     """(x - 1)^2 + (y - 2)^2 with x + y <= 2: the nearest point is (0.5, 1.5), where the gradient is (-1, -1)."""
     nearest = programme([-2, -4], [-INF, -INF], [INF, INF], [[1, 1]], [-INF], [2])
@@ -123,6 +131,7 @@ def test_quadratic_programme_worked_by_hand(method: QpMethod):
 
 
 @pytest.mark.parametrize("kind", [QpMethod(), QpMethod(in_stages=True), QpMethod(has_states=True)])
+@pytest.mark.usefixtures("matrices")
 def test_a_quadratic_programme_tells_what_binds(kind: QpMethod):
     """x^2 - 8 x is least at 4, beyond 3; y^2 + y at -1/2, below 0; z is fixed; no row binds."""
     bounded = programme([-8, 1, 0], [0, 0, 2], [3, 5, 2], [[1, -1, 0], [0, 0, 1]], [2, 1], [INF, INF])
@@ -133,6 +142,7 @@ def test_a_quadratic_programme_tells_what_binds(kind: QpMethod):
 
 
 @pytest.mark.parametrize("width", [1e-6, 1e-3, 1.0, 100.0])
+@pytest.mark.usefixtures("matrices")
 def test_a_column_of_any_width_is_at_the_end_that_pays(method: QpMethod, width: float):
     """Four columns cost or earn 20 and end where that says; one that costs 7 stays at 0, and the free one with it."""
     costs, own = [20, -20, 20, -20], [5.0, 5.0, 0.0, 0.0]
@@ -145,6 +155,7 @@ def test_a_column_of_any_width_is_at_the_end_that_pays(method: QpMethod, width: 
     assert found.row_dual[0] == pytest.approx(0.0, abs=REGULARISED)
 
 
+@pytest.mark.usefixtures("matrices")
 def test_a_limit_of_states_worked_by_hand():
     """A state v = 3 x / 1000 may reach 0.006, so that x is 2 of 10, worth 12 each: one more of the limit is worth 4000.
 
@@ -157,6 +168,7 @@ def test_a_limit_of_states_worked_by_hand():
     assert (found.column.tolist(), found.row.tolist()) == ([BASIC, BASIC], [0, 1])
 
 
+@pytest.mark.usefixtures("matrices")
 def test_quadratic_programme_with_cross_terms_uses_the_whole_hessian():
     """x^2 + x y + y^2 - 3 x: the gradient (2x + y - 3, x + 2y) vanishes at (2, -1)."""
     free = programme([-3, 0], [-9, -9], [9, 9], [[1, 0]], [-INF], [INF])
@@ -164,18 +176,21 @@ def test_quadratic_programme_with_cross_terms_uses_the_whole_hessian():
     np.testing.assert_allclose(found.x, [2.0, -1.0], atol=REGULARISED)
 
 
+@pytest.mark.usefixtures("matrices")
 def test_the_entries_of_a_hessian_may_stand_in_any_order():
     shuffled = sparse.csc_array((np.array([1.0, 2.0, 2.0, 1.0]), np.array([1, 0, 1, 0]), np.array([0, 2, 4])))
     found = solve_qp(programme([-3, 0], [-9, -9], [9, 9], [[1, 0]], [-INF], [INF]), shuffled)
     np.testing.assert_allclose(found.x, [2.0, -1.0], atol=REGULARISED)
 
 
+@pytest.mark.usefixtures("matrices")
 def test_scaling_a_row_of_a_quadratic_programme_scales_its_dual():
     nearest = programme([-2, -4], [-INF, -INF], [INF, INF], [[1e3, 1e3]], [-INF], [2e3])
     found = solve_qp(nearest, sparse.csc_array(2 * np.eye(2)))
     np.testing.assert_allclose(found.row_dual, [-1e-3], rtol=REGULARISED)
 
 
+@pytest.mark.usefixtures("matrices")
 def test_an_infeasible_quadratic_programme_has_no_solution(method: QpMethod):
     assert solve_qp(programme([1], [0], [2], [[1]], [3], [INF]), sparse.csc_array(np.eye(1)), method) is None
 

@@ -271,8 +271,7 @@ class LinDistFlow:
     def __init__(self, network: Network, linear: LinearNetwork, circle_sides: int):
         self.network, self.linear = network, linear
         model = pyo.ConcreteModel()
-        with collector_paused():
-            declare_lindistflow(model, network, [0], linear)
+        declare_lindistflow(model, network, [0], linear)
         self.template: Template = compile_template(model, STATES + INJECTIONS)
         first_injection = self.template.blocks["node_p"].start
         matrix = sparse.csc_array(self.template.matrix)
@@ -293,13 +292,14 @@ class LinDistFlow:
         InputError
             With everything in which the network does not fit; see `dlmp.formulation.sections.sections_of`.
         """
-        if settings.losses == "linear":
-            linear = losses_around(case.network, -case.load_pu.mean(axis=0), case.law_pu)
-        else:
-            linear = no_losses(case.network, case.law_pu)
-        if len(linear.law_pu) > 1:
-            linear = replace(linear, law_pu=linear.law_pu[interval])
-        return cls(case.network, linear, settings.circle_sides)
+        with collector_paused():
+            if settings.losses == "linear":
+                linear = losses_around(case.network, -case.load_pu.mean(axis=0), case.law_pu)
+            else:
+                linear = no_losses(case.network, case.law_pu)
+            if len(linear.law_pu) > 1:
+                linear = replace(linear, law_pu=linear.law_pu[interval])
+            return cls(case.network, linear, settings.circle_sides)
 
     def operate(self, injection_pu: ComplexArray, start: LinearPoint | None = None) -> LinearPoint:
         """Solve the linear equations of every interval at (t, p) injections [pu]."""

@@ -115,7 +115,7 @@ def second_of_two(template: Template) -> Template:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pause garbage collection: Pyomo builds many small objects that all stay alive."""
+    """Pause garbage collection, for what makes many small objects that all stay alive, as Pyomo's models."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
