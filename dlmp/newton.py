@@ -43,9 +43,10 @@ With the states as columns PIQP does not come so near, and `dlmp.solve.QP_TOLERA
 FEW_REACTIVE = 60
 """Among more free reactive powers than this the sets go in circles, as they do along a coupled horizon: begin with
 the quadratic programme."""
-FEW_INJECTIONS, FEW_BY_NODE, REACTIVE_COUNTS = 400, 0.1, 3
+FEW_INJECTIONS, FEW_BY_NODE, MANY_INJECTIONS, REACTIVE_COUNTS = 400, 0.1, 1000, 3
 """With more injections that can move, and more of them to a node, gradients and Hessians by all of them cost more than
-the states beside them; reactive ones, of which most are free, count more (measured)."""
+the states beside them; with very many, whatever the nodes.  Reactive ones, of which most are free, count more
+(measured)."""
 FEW_FREE = 150
 """So many injections that the sets leave free, and limits held, have gradients and a Hessian that cost less than a
 system with the states: prices leave few bids between their bounds, however many there are (measured)."""
@@ -168,7 +169,7 @@ def keeps_states(market: MarketLp, point: OperatingPoint, curvature: Curvature |
     if market.is_coupled or point.state_equations is None:
         return False
     movable = (curvature or Curvature(market)).movable
-    few = max(FEW_INJECTIONS, FEW_BY_NODE * market.case.network.node_count)
+    few = np.clip(FEW_BY_NODE * market.case.network.node_count, FEW_INJECTIONS, MANY_INJECTIONS)
     return bool((movable.sum(axis=2) @ [1, REACTIVE_COUNTS]).max(initial=0) > few)
 
 
