@@ -119,8 +119,8 @@ def factorised(matrix: sparse.sparray, *, has_dense_parts: bool = False) -> Fact
     whole = sparse.csc_array(matrix, copy=True)
     whole.sum_duplicates()
     if has_dense_parts:
-        _check_entries(whole, len(whole.indices))
         _size(whole)
+        _check_entries(whole, len(whole.indices))
         return _SuperLuFactors(whole)
     return Ordering(whole).factorise(whole)
 

@@ -47,9 +47,12 @@ FEW_INJECTIONS, FEW_BY_NODE, MANY_INJECTIONS, REACTIVE_COUNTS = 400, 0.1, 1000, 
 """With more injections that can move, and more of them to a node, gradients and Hessians by all of them cost more than
 the states beside them; with very many, whatever the nodes.  Reactive ones, of which most are free, count more
 (measured)."""
-FEW_FREE = 150
-"""So many injections that the sets leave free, and limits held, have gradients and a Hessian that cost less than a
-system with the states: prices leave few bids between their bounds, however many there are (measured)."""
+FEW_FREE = 200
+"""So many injections that the sets leave free in any interval, and limits held in one, have gradients and Hessians
+that cost less than systems with the states: prices leave few bids between their bounds, however many there are."""
+MOST_PROGRAMMES_WITH_STATES = 2
+"""Whose sets a finish tries before it does without the states, if at most `MANY_INJECTIONS` can move: such programmes
+do not tell the last reactive powers apart."""
 NEAR_PRICE = 0.02
 """A bid this near to its price may be accepted in part, relative to the dearest energy at the substation."""
 MORE_MOVES, FEW_MOVES = 4, 200
@@ -143,9 +146,11 @@ def newton_finish(
     if market.is_coupled:
         search.quadratic_step(FAR)
     effort = NEAR_COUPLED if market.is_coupled else NEAR
-    for _ in range(MAX_QUADRATIC_STEPS):
+    for number in range(MAX_QUADRATIC_STEPS):
         if not (search.is_open & ~search.has_failed).any():
             break
+        if number == MOST_PROGRAMMES_WITH_STATES:
+            search.leave_states()
         search.quadratic_step(effort)
         stand, has_failed = search.state(), search.has_failed.copy()
         search.settle(STEPS_AFTER_QUADRATIC, estimates=market.is_coupled and effort is EXACT)
@@ -252,10 +257,16 @@ class _Search:
         )
 
     def _has_many_free(self, is_open: npt.NDArray[np.bool_]) -> bool:
-        """True where what the sets leave free in an interval of `is_open`, and the limits held there, are many."""
+        """True where what the sets leave free in the intervals of `is_open`, and the limits held there, are many."""
         states = self.market.states_of(is_open)
-        free = self.curvature.wanted(self.active.column)[states].sum(axis=(1, 2))
-        return bool((free + is_held(self.active.limit[states]).sum(axis=1)).max(initial=0) > FEW_FREE)
+        free = self.curvature.wanted(self.active.column)[states].any(axis=0).sum()
+        return bool(free + is_held(self.active.limit[states]).sum(axis=1).max(initial=0) > FEW_FREE)
+
+    def leave_states(self) -> None:
+        """Do without the states as columns where that can be afforded."""
+        if self.keeps_states and self.curvature.movable.sum(axis=(1, 2)).max(initial=0) <= MANY_INJECTIONS:
+            self.keeps_states = False
+            self.find_marginal()
 
     def find_marginal(self) -> None:
         """Note what a reduced quadratic model must know to curve: reactive power, and bids near their price."""

@@ -16,6 +16,9 @@ DAMPING_BY_ERROR, MOST_DAMPING = 100.0, 1e-2
 ROW_DAMPING_BY_ERROR, MOST_ROW_DAMPING = 1e-2, 1e-4
 """The same of its rows, per broken pu."""
 
+MANY_ENTRIES = 10
+"""Of the curvature, for each free column: more are dense blocks."""
+
 
 class ReducedConditions(Conditions):
     """Conditions whose system is
@@ -84,7 +87,8 @@ class ReducedConditions(Conditions):
         system = sparse.csc_array(sparse.block_array([[curvature, here.T], [here, None]]))
         try:
             damped = system + sparse.block_diag([damping, corner])
-            factors = factorised(damped, has_dense_parts=self.market.is_coupled)
+            is_dense = self.market.is_coupled or curvature.nnz > MANY_ENTRIES * len(self.free)
+            factors = factorised(damped, has_dense_parts=is_dense)
         except np.linalg.LinAlgError:
             return None
         change = factors.solve(right)

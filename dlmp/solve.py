@@ -41,7 +41,8 @@ STATES_RHO, STATES_TAU, STATES_INFEASIBLE = 3e-6, 0.97, 1e-12
 be off, where states are among the columns: with PIQP's own values it needs up to ten times the iterations, and calls
 some such programmes infeasible that are not (measured)."""
 DENSE_FROM = 0.3
-"""From this share of entries in its Hessian on a programme is solved three times as fast densely (measured)."""
+"""From this share of entries in its Hessian on a programme is solved densely: of 400 columns up to five times as fast,
+of 50 no slower (measured)."""
 FIXED = 1e-9
 """A column of a quadratic programme whose bounds are no farther apart is fixed; a row broken by no more is kept."""
 OUT_OF_RANGE = 1e-7

@@ -12,12 +12,15 @@ from servicecases import SERVICE_CASES
 from test_reactive import REACTIVE_CASES
 from test_sloped_bids import SLOPED_CASES
 
+from benchmarks.cases import build, grown_spec
 from dlmp import Settings, clear, newton
 from dlmp.curvature import Curvature
 from dlmp.errors import InfeasibleError
 from dlmp.formulation.softness import Softness
 from dlmp.network.model import FloatArray
+from dlmp.networkmodel import ReducedNetwork, StatesNetwork
 from dlmp.optimality import Conditions, Multipliers
+from dlmp.quadratic import QuadraticModel
 from dlmp.reducedconditions import ReducedConditions
 from dlmp.stateconditions import StateConditions
 from dlmp.timing import PhaseClock
@@ -58,6 +61,24 @@ def test_all_ways_end_at_the_same_optimum(name: str, monkeypatch: pytest.MonkeyP
         for price in ("lmp_usd_per_mwh", "lmp_q_usd_per_mvarh"):
             ours, theirs = getattr(found.prices, price)[:, own], getattr(expected.prices, price)[:, own]
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+
+
+def test_programmes_with_states_end_where_they_do_not_tell_reactive_powers_apart(monkeypatch: pytest.MonkeyPatch):
+    """Whose sets would be those of one programme and of another in turns."""
+    spec = replace(grown_spec(1500, 8, reactive=3.0, bidders=160), seed=5)
+    case, networks, solve_all = build(spec, spec.network()), [], QuadraticModel.solve_all
+    monkeypatch.setattr(
+        QuadraticModel, "solve_all", lambda self, *rest: networks.append(type(self.network)) or solve_all(self, *rest)
+    )
+    found = clear(case)
+    assert networks[:2] == [StatesNetwork, StatesNetwork]
+    assert set(networks[2:]) == {ReducedNetwork}
+    monkeypatch.setattr(newton, "FEW_INJECTIONS", newton.MANY_INJECTIONS)
+    expected = clear(case)
+    assert (found.status, expected.status) == ("converged", "converged")
+    assert found.objective == pytest.approx(expected.objective, rel=1e-9)
+    ours, theirs = found.prices.lmp_usd_per_mwh, expected.prices.lmp_usd_per_mwh
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.usefixtures("with_states")
