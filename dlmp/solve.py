@@ -320,13 +320,13 @@ def solve_qp(problem: LinearProgram, hessian: sparse.csc_array, method: QpMethod
     if method.has_states:
         solver.settings.rho_init, solver.settings.tau = STATES_RHO, STATES_TAU
         solver.settings.eps_primal_inf = STATES_INFEASIBLE
-    whole = _dense if is_dense else _sorted
+    given = _dense if is_dense else _sorted
     solver.setup(
-        whole(curved),
+        given(curved),
         (problem.cost + hessian @ at)[is_free] * unit[is_free],
-        whole(own[is_equal]),
+        given(own[is_equal]),
         (lower - moved)[is_equal],
-        whole(own[~is_equal]),
+        given(own[~is_equal]),
         (lower - moved)[~is_equal],
         (upper - moved)[~is_equal],
         (problem.lower / unit)[is_free],
