@@ -85,10 +85,9 @@ class ReducedConditions(Conditions):
         here = self.jacobian[:, self.free]
         damping, corner = of_columns * sparse.eye_array(len(self.free)), -of_rows * sparse.eye_array(len(self.dual))
         system = sparse.csc_array(sparse.block_array([[curvature, here.T], [here, None]]))
+        is_dense = self.market.is_coupled or curvature.nnz > MANY_ENTRIES * len(self.free)
         try:
-            damped = system + sparse.block_diag([damping, corner])
-            is_dense = self.market.is_coupled or curvature.nnz > MANY_ENTRIES * len(self.free)
-            factors = factorised(damped, has_dense_parts=is_dense)
+            factors = factorised(system + sparse.block_diag([damping, corner]), has_dense_parts=is_dense)
         except np.linalg.LinAlgError:
             return None
         change = factors.solve(right)

@@ -87,7 +87,7 @@ class Softness:
             level += (np.abs(size / price - 1) <= AT_PRICE).astype(np.int8)
         state = -np.sign(multiplier) * level
         held = np.nonzero(is_held(level))
-        level[held] -= np.isinf(self.edge_at(state[held].astype(np.int8), held[1]))
+        level[held] -= np.isinf(self._at(self.edge, state[held], level[held] // 2, held[1]))
         return np.asarray(-np.sign(multiplier) * level, dtype=np.int8)
 
     def states_at(self, value: FloatArray, slack: float) -> StateArray:

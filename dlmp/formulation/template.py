@@ -57,7 +57,10 @@ class Template:
 
 
 def compile_template(model: pyo.ConcreteModel, variables: list[str]) -> Template:
-    """Compile the rows of a model of one interval whose `variables` are indexed by (interval, item)."""
+    """Compile the rows of a model of one interval whose `variables` are indexed by (interval, item).
+
+    Large ones with the `collector_paused`, as they are made.
+    """
     blocks, position = {}, {}
     start = 0
     for name in variables:
@@ -67,8 +70,7 @@ def compile_template(model: pyo.ConcreteModel, variables: list[str]) -> Template
         start += len(items)
     for objective in model.component_objects(pyo.Objective, active=True):
         objective.deactivate()  # the compiler knows none that is quadratic, and the costs are those of `Columns`
-    with collector_paused():
-        form = LinearStandardFormCompiler().write(model, mixed_form=True)
+    form = LinearStandardFormCompiler().write(model, mixed_form=True)
     rows = sparse.coo_array(form.A)
     place = np.array([position[id(column)] for column in form.columns], dtype=np.int64)
     matrix = sparse.csr_array((rows.data, (rows.row, place[rows.col])), shape=(len(form.rows), start))
